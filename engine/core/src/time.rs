@@ -1,0 +1,27 @@
+//! The units of time. A time is nanoseconds since the start of the run.
+
+/// Nanoseconds, as an instant since the start of the run or as a duration.
+pub type Nanos = u64;
+
+/// Picoseconds: the unit of step times, fine enough that the cost of one
+/// token of context (a few nanoseconds) keeps four digits.
+pub type Picos = u64;
+
+/// One microsecond in nanoseconds.
+pub const MICROSECOND: Nanos = 1_000;
+/// One millisecond in nanoseconds.
+pub const MILLISECOND: Nanos = 1_000_000;
+/// One second in nanoseconds.
+pub const SECOND: Nanos = 1_000_000_000;
+/// One minute in nanoseconds.
+pub const MINUTE: Nanos = 60 * SECOND;
+/// One hour in nanoseconds.
+pub const HOUR: Nanos = 60 * MINUTE;
+/// Picoseconds in a nanosecond.
+pub const PICOS_PER_NANO: Picos = 1_000;
+
+/// Nanoseconds as seconds, for people and for reports.
+#[must_use]
+pub fn seconds(nanos: Nanos) -> f64 {
+    nanos as f64 / SECOND as f64
+}

@@ -1,0 +1,3 @@
+//! From records to a verdict.
+
+pub mod records;

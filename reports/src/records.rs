@@ -1,0 +1,179 @@
+//! The records of a run: what a simulation and a measurement have in common.
+
+/// One request, from its intended send to its end. Times are nanoseconds since the start of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// Position in the workload, from 0.
+    pub id: u64,
+    /// Intended send time.
+    pub due_ns: u64,
+    /// Tokens in the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens generated. Of a completed request: as many as asked for.
+    pub output_tokens: u32,
+    /// Conversation, if there is one.
+    pub session: Option<u64>,
+    /// The replica that served it last.
+    pub replica: Option<u32>,
+    /// Prompt tokens found in the prefix cache at (first) admission.
+    pub cached_tokens: u32,
+    /// Times it was preempted.
+    pub preemptions: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When its first token came.
+    pub first_token_ns: Option<u64>,
+    /// When it ended, however it did.
+    pub end_ns: u64,
+    /// Where its time went; the parts sum to `end_ns - due_ns` exactly.
+    pub parts: Parts,
+}
+
+/// Where the time of a request went, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Waiting while no replica was ready.
+    pub cold_start_ns: u64,
+    /// Waiting for its first step although a replica was ready.
+    pub queue_ns: u64,
+    /// From its first step to its first token.
+    pub prefill_ns: u64,
+    /// From each preemption to the next token after it.
+    pub preemption_ns: u64,
+    /// From the first token to the end, less preemption.
+    pub decode_ns: u64,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All its tokens were generated.
+    Completed,
+    /// Refused: prompt and output are longer than the model's context.
+    RejectedTooLong,
+    /// Refused: it needs more KV blocks than a replica has.
+    RejectedNeverFits,
+    /// Refused with 503: the deployment was at zero replicas.
+    RejectedScalingUp,
+    /// Cut off: its replica's drain time ran out.
+    FailedDrain,
+    /// Never served: the run ended with no replica allowed to start.
+    FailedUnserved,
+}
+
+/// A run of inter-token gaps of one batch. Step `j` of `steps` (from 0) is a gap of
+/// `(first_ps + j * growth_ps) / 1000` nanoseconds, rounded down, for each of `tokens` tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gaps {
+    /// The first gap [ps].
+    pub first_ps: u64,
+    /// What each next gap is longer by [ps].
+    pub growth_ps: u64,
+    /// How many gaps in a row.
+    pub steps: u32,
+    /// Tokens that end each gap, one a sequence.
+    pub tokens: u32,
+}
+
+/// A change of state of the deployment, with its reason: one row of `timeline.csv`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// When [ns].
+    pub at_ns: u64,
+    /// What changed.
+    pub kind: ChangeKind,
+    /// The replica it happened to; `None` for the deployment as a whole.
+    pub replica: Option<u32>,
+    /// Why, in words.
+    pub reason: String,
+    /// Counts after the change.
+    pub replicas: ReplicaCounts,
+}
+
+/// What changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The autoscaler set another target.
+    Target,
+    /// A replica waits for a machine.
+    Pending,
+    /// A replica fetches image and weights.
+    Downloading,
+    /// A replica initialises.
+    Initialising,
+    /// A replica takes requests.
+    Ready,
+    /// A replica takes no more requests and finishes those it has.
+    Draining,
+    /// A replica was cancelled before it was ready.
+    Cancelled,
+    /// A replica is gone; its GPUs are free.
+    Gone,
+}
+
+/// How many replicas are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaCounts {
+    /// What the autoscaler wants.
+    pub target: u32,
+    /// Asked for and not ready yet.
+    pub starting: u32,
+    /// Taking requests.
+    pub ready: u32,
+    /// Finishing.
+    pub draining: u32,
+}
+
+/// What takes the records of a run, one by one, as they happen.
+pub trait RecordSink {
+    /// A request ended. Requests come in the order of their ends.
+    fn request(&mut self, record: &RequestRecord);
+    /// A batch generated tokens.
+    fn gaps(&mut self, gaps: Gaps);
+    /// The deployment changed.
+    fn change(&mut self, change: &Change);
+}
+
+/// What is known of a run as a whole at its end, beside the records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunTotals {
+    /// Requests that the workload offered.
+    pub offered: u64,
+    /// Requests that arrived while no replica was ready.
+    pub waited_for_cold_start: u64,
+    /// When the last thing happened [ns].
+    pub end_ns: u64,
+    /// Time integral of the replicas that hold GPUs [replica ns].
+    pub replica_ns: u128,
+    /// Most replicas that held GPUs at once.
+    pub replicas_max: u32,
+    /// Replicas asked for.
+    pub starts: u64,
+    /// Replicas cancelled before ready, or ready and never given a request.
+    pub wasted_starts: u64,
+    /// Times the target turned from rising to falling or back.
+    pub direction_changes: u64,
+    /// GPU-time, split by what the GPUs did.
+    pub gpu_ns: GpuTime,
+    /// What the run costs [1e-9 USD].
+    pub cost_nanodollars: u128,
+    /// Engine steps computed.
+    pub steps: u64,
+    /// Events that the simulator handled; a leap over many steps is one.
+    pub events: u64,
+}
+
+/// GPU-time [GPU ns]; `starting + idle + busy + draining` is all that was held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuTime {
+    /// What is paid for, by the billing rule.
+    pub billed: u128,
+    /// Ready, with a step in flight.
+    pub busy: u128,
+    /// Ready, with nothing to do.
+    pub idle: u128,
+    /// Asked for and not ready yet.
+    pub starting: u128,
+    /// From the order to drain until gone.
+    pub draining: u128,
+}

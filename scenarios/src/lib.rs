@@ -1,0 +1,19 @@
+//! What a scenario, a workload and a trace mean.
+//!
+//! - [`scenario`]: the resolved form of a scenario file, ready to run.
+//! - [`format`]: from TOML text to a [`scenario::Scenario`], with diagnostics that point at the place.
+//! - [`duration`]: Go's duration strings.
+//! - [`catalogue`]: models, GPUs and dated prices.
+//! - [`memory`]: whether weights and KV cache fit the GPUs of a replica.
+//! - [`workload`]: requests over time, from traces and generators.
+//! - [`library`]: the ready scenarios that are shipped.
+
+pub mod catalogue;
+pub mod distribution;
+pub mod duration;
+pub mod format;
+pub mod library;
+pub mod memory;
+pub mod random;
+pub mod scenario;
+pub mod workload;

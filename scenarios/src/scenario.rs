@@ -1,0 +1,177 @@
+//! A scenario, resolved: every default filled in, every name looked up, every
+//! rule checked. This is what the simulator runs and what a report names.
+
+use foresail_core::batching;
+use foresail_core::control::autoscaler::AutoscalerConfig;
+use foresail_core::control::biller::{BillingRule, Price};
+use foresail_core::control::router::RouterConfig;
+use foresail_core::step_time::{Gpu, ModelShape, Precision, Profile, Roofline};
+use foresail_core::time::Nanos;
+
+use crate::distribution::Distribution;
+use crate::workload::Workload;
+
+/// One deployment, the traffic it gets, and what is asked of it.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Short name; the file's stem unless the file says otherwise.
+    pub name: String,
+    /// One sentence on what the scenario is for.
+    pub description: String,
+    /// Seed of all random streams.
+    pub seed: u64,
+    /// The deployment.
+    pub deployment: Deployment,
+    /// The requests.
+    pub workload: Workload,
+    /// What the run is judged by.
+    pub objectives: Vec<Objective>,
+}
+
+/// An on-demand deployment of one model.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// Catalogue name of the model, or the name the scenario gives its own shape.
+    pub model: String,
+    /// The model's dimensions.
+    pub shape: ModelShape,
+    /// Number format of the weights.
+    pub precision: Precision,
+    /// Catalogue name of the GPU.
+    pub gpu: String,
+    /// The GPU's figures.
+    pub gpu_spec: Gpu,
+    /// GPUs a replica (tensor parallel).
+    pub world_size: u32,
+    /// Replicas that exist and are ready when the run begins.
+    pub initial_replica_count: u32,
+    /// How many replicas there should be, and when that changes.
+    pub autoscaler: AutoscalerConfig,
+    /// What happens to a request that arrives while no replica is ready.
+    pub at_zero: AtZero,
+    /// How long a draining replica may finish its requests; after that they fail.
+    pub drain_timeout: Nanos,
+    /// How requests are spread over replicas.
+    pub router: RouterConfig,
+    /// The batch scheduler of each replica, KV blocks included.
+    pub batching: batching::Config,
+    /// How long an engine step takes.
+    pub step_time: StepTimeModel,
+    /// How long a replica takes to start.
+    pub cold_start: ColdStart,
+    /// What a GPU-hour costs.
+    pub price: Price,
+    /// Which part of a replica's life is billed.
+    pub billing: BillingRule,
+    /// Where the price comes from, with its date, for the report.
+    pub price_source: String,
+}
+
+/// What happens to a request that arrives while no replica is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtZero {
+    /// It waits: cold start is latency (the specification).
+    Hold,
+    /// It gets a 503 at once and the client must try again (profile `fireworks-2026`).
+    Reject,
+}
+
+/// The step-time model of a deployment.
+#[derive(Clone, Debug)]
+pub enum StepTimeModel {
+    /// From the model's shape and the GPU's figures.
+    Roofline(Box<Roofline>),
+    /// From a table of measured steps.
+    Profile(Box<Profile>),
+}
+
+/// How long a replica takes from being asked for until it is ready.
+#[derive(Clone, Debug)]
+pub struct ColdStart {
+    /// The stages, in order.
+    pub stages: Vec<ColdStartStage>,
+}
+
+/// One stage of a cold start.
+#[derive(Clone, Debug)]
+pub struct ColdStartStage {
+    /// For example `weights`.
+    pub name: String,
+    /// The public state of the replica during the stage.
+    pub phase: ColdStartPhase,
+    /// Mixture of outcomes, such as a cache hit and a miss; probabilities sum to 1.
+    pub outcomes: Vec<ColdStartOutcome>,
+}
+
+/// The states that a starting replica reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColdStartPhase {
+    /// Waiting for a machine.
+    Pending,
+    /// Fetching image and weights.
+    Downloading,
+    /// Process, weights into the GPU, compilation, graph capture, warm-up.
+    Initialising,
+}
+
+/// One way a stage can go.
+#[derive(Clone, Debug)]
+pub struct ColdStartOutcome {
+    /// How often.
+    pub probability: f64,
+    /// How long it takes [s].
+    pub seconds: Distribution,
+}
+
+/// A limit that the run must meet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objective {
+    /// What is measured.
+    pub metric: Metric,
+    /// The limit, in the metric's unit (seconds, requests a second, US dollars, a share of 1).
+    pub limit: f64,
+}
+
+/// What an objective can be about. Latencies and costs are met at or below the
+/// limit; rates and shares at or above it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Metric {
+    /// A statistic of a latency [s].
+    Latency(LatencyMetric, Statistic),
+    /// Requests a second that completed.
+    RequestsPerSecond,
+    /// Output tokens a second.
+    OutputTokensPerSecond,
+    /// Completed requests among those offered.
+    SuccessRate,
+    /// Cost of the whole run [USD].
+    CostUsd,
+    /// Cost of a million output tokens [USD].
+    CostUsdPerMillionOutputTokens,
+}
+
+/// The latencies of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatencyMetric {
+    /// Intended send to first token.
+    Ttft,
+    /// Between successive tokens.
+    Itl,
+    /// (last - first token) / (output tokens - 1).
+    Tpot,
+    /// Intended send to last token.
+    E2e,
+    /// Everything before the first step: cold start and queue.
+    Queue,
+}
+
+/// A statistic of a distribution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Statistic {
+    /// Arithmetic mean.
+    Mean,
+    /// Percentile, 0 to 100.
+    Percentile(f64),
+    /// Largest.
+    Max,
+}

@@ -1,0 +1,2 @@
+//! The `foresail` command.
+fn main() {}
