@@ -1,3 +1,31 @@
 //! From records to a verdict.
+//!
+//! A run hands its [records] to [`Measurements`] (what it comes to, in flat
+//! memory) and, if they are wanted, to [`RecordFiles`] (every request and every
+//! change, on disk). At its end the measurements become a [`Summary`]: one
+//! value that is written as `summary.json`, read back by later commands, and
+//! turned into [text] for a person.
+//!
+//! ```text
+//! RequestRecord, Gaps, Change ─┬─> Measurements ─> Summary ─┬─> text
+//!                              └─> RecordFiles ─────────────┴─> requests.csv timeline.csv summary.json
+//! ```
 
+pub mod files;
+pub mod histogram;
+pub mod measurements;
+pub mod objectives;
 pub mod records;
+pub mod seeds;
+pub mod series;
+pub mod summary;
+pub mod tail;
+pub mod text;
+mod why;
+
+pub use files::{FilesError, RecordFiles};
+pub use measurements::Measurements;
+pub use objectives::{Latency, ObjectiveMetric, ObjectiveSpec, Statistic};
+pub use records::RecordSink;
+pub use summary::{RunDescription, Summary};
+pub use text::Style;

@@ -1,4 +1,8 @@
 //! The records of a run: what a simulation and a measurement have in common.
+//!
+//! Whoever runs a deployment hands these to a [`RecordSink`], one by one, as
+//! they happen. Sinks compose: `(a, b)` hands each record to both, and an
+//! `Option` of a sink may be absent.
 
 /// One request, from its intended send to its end. Times are nanoseconds since the start of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,4 +180,101 @@ pub struct GpuTime {
     pub starting: u128,
     /// From the order to drain until gone.
     pub draining: u128,
+}
+
+impl Outcome {
+    /// Every outcome, in the order in which they are counted.
+    pub const ALL: [Outcome; 6] = [
+        Outcome::Completed,
+        Outcome::RejectedTooLong,
+        Outcome::RejectedNeverFits,
+        Outcome::RejectedScalingUp,
+        Outcome::FailedDrain,
+        Outcome::FailedUnserved,
+    ];
+
+    /// The name in `requests.csv`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Outcome::Completed => "completed",
+            Outcome::RejectedTooLong => "rejected_too_long",
+            Outcome::RejectedNeverFits => "rejected_never_fits",
+            Outcome::RejectedScalingUp => "rejected_scaling_up",
+            Outcome::FailedDrain => "failed_drain",
+            Outcome::FailedUnserved => "failed_unserved",
+        }
+    }
+}
+
+impl ChangeKind {
+    /// The name in `timeline.csv`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            ChangeKind::Target => "target",
+            ChangeKind::Pending => "pending",
+            ChangeKind::Downloading => "downloading",
+            ChangeKind::Initialising => "initialising",
+            ChangeKind::Ready => "ready",
+            ChangeKind::Draining => "draining",
+            ChangeKind::Cancelled => "cancelled",
+            ChangeKind::Gone => "gone",
+        }
+    }
+}
+
+/// Takes the records and keeps none.
+impl RecordSink for () {
+    fn request(&mut self, _: &RequestRecord) {}
+    fn gaps(&mut self, _: Gaps) {}
+    fn change(&mut self, _: &Change) {}
+}
+
+/// Hands the records on to a sink that someone else owns.
+impl<S: RecordSink + ?Sized> RecordSink for &mut S {
+    fn request(&mut self, record: &RequestRecord) {
+        (**self).request(record);
+    }
+    fn gaps(&mut self, gaps: Gaps) {
+        (**self).gaps(gaps);
+    }
+    fn change(&mut self, change: &Change) {
+        (**self).change(change);
+    }
+}
+
+/// Hands the records on, if there is a sink.
+impl<S: RecordSink> RecordSink for Option<S> {
+    fn request(&mut self, record: &RequestRecord) {
+        if let Some(sink) = self {
+            sink.request(record);
+        }
+    }
+    fn gaps(&mut self, gaps: Gaps) {
+        if let Some(sink) = self {
+            sink.gaps(gaps);
+        }
+    }
+    fn change(&mut self, change: &Change) {
+        if let Some(sink) = self {
+            sink.change(change);
+        }
+    }
+}
+
+/// Hands the records on to both, without dynamic dispatch.
+impl<A: RecordSink, B: RecordSink> RecordSink for (A, B) {
+    fn request(&mut self, record: &RequestRecord) {
+        self.0.request(record);
+        self.1.request(record);
+    }
+    fn gaps(&mut self, gaps: Gaps) {
+        self.0.gaps(gaps);
+        self.1.gaps(gaps);
+    }
+    fn change(&mut self, change: &Change) {
+        self.0.change(change);
+        self.1.change(change);
+    }
 }

@@ -37,6 +37,8 @@ pub struct Deployment {
     pub shape: ModelShape,
     /// Number format of the weights.
     pub precision: Precision,
+    /// Number format of the KV cache.
+    pub kv_precision: Precision,
     /// Catalogue name of the GPU.
     pub gpu: String,
     /// The GPU's figures.
@@ -49,6 +51,9 @@ pub struct Deployment {
     pub autoscaler: AutoscalerConfig,
     /// What happens to a request that arrives while no replica is ready.
     pub at_zero: AtZero,
+    /// How long a quiet spell may be before the provider deletes the deployment; 0 is never.
+    /// A run does not act on it: a summary says whether one was that long.
+    pub unused_auto_delete_duration: Nanos,
     /// How long a draining replica may finish its requests; after that they fail.
     pub drain_timeout: Nanos,
     /// How requests are spread over replicas.

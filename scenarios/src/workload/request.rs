@@ -47,11 +47,12 @@ pub enum Content {
 
 impl Content {
     /// A hash of tokens `0..end` where `end = (block + 1) * block_size`, or
-    /// `None` if they are not known to be shared by anything.
+    /// `None` if they are not known to be shared by anything. `prompt_tokens`
+    /// is the length of the request's prompt: of recorded ids, nothing is known beyond it.
     ///
     /// Two requests with the same hash for a block have the same tokens up to its end.
     #[must_use]
-    pub fn block_hash(&self, block: u32, block_size: u32) -> Option<BlockHash> {
+    pub fn block_hash(&self, prompt_tokens: u32, block: u32, block_size: u32) -> Option<BlockHash> {
         let end = (u64::from(block) + 1) * u64::from(block_size);
         match self {
             Self::Unique => None,
@@ -63,9 +64,24 @@ impl Content {
                 }
             }
             Self::Blocks { block_tokens, ids } => {
+                if end > u64::from(prompt_tokens) {
+                    return None;
+                }
                 let index = usize::try_from((end - 1) / u64::from(*block_tokens)).ok()?;
                 ids.get(index).map(|id| mix(3, *id, u64::from(block)))
             }
+        }
+    }
+
+    /// What requests that should go to one replica, for the sake of its prefix
+    /// cache, have in common: the conversation, or else the second block of the
+    /// prompt, because the first is often a system prompt that all share.
+    #[must_use]
+    pub fn affinity(&self) -> Option<BlockHash> {
+        match self {
+            Self::Unique => None,
+            Self::Session { session, .. } => Some(mix(2, *session, 0)),
+            Self::Blocks { ids, .. } => ids.get(1).or(ids.first()).map(|id| mix(3, *id, 0)),
         }
     }
 }

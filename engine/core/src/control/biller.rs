@@ -1,4 +1,15 @@
 //! What a deployment costs: GPU-time by state, and exact money.
+//!
+//! The biller is told when a replica changes stage, and how long replicas
+//! computed. It keeps a count and a sum for each state, not a record for each
+//! replica, so every call is O(1); money is rounded once, when it is asked for.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::control::replica_set::Stage;
+use crate::time::{HOUR, Nanos};
 
 /// US dollars per GPU-hour, in 1e-9 USD, so that sums are exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,4 +25,460 @@ pub struct BillingRule {
     pub starting: bool,
     /// Whether draining is billed.
     pub draining: bool,
+}
+
+/// Why a text is not a price.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PriceError {
+    /// Not a plain decimal number.
+    #[error("price must be a decimal number of USD such as 8.00: {text:?}")]
+    NotDecimal {
+        /// What was written.
+        text: String,
+    },
+    /// Finer than 1e-9 USD.
+    #[error("price can have at most 9 decimals: {text:?}")]
+    TooFine {
+        /// What was written.
+        text: String,
+    },
+    /// More than 64 bits of nanodollars.
+    #[error("price must be below 18446744073 USD: {text:?}")]
+    TooLarge {
+        /// What was written.
+        text: String,
+    },
+}
+
+const NANODOLLARS_PER_DOLLAR: u64 = 1_000_000_000;
+const DECIMALS: usize = 9;
+
+impl Price {
+    /// Reads a price such as `8.00` or `3.89`, exactly. Zeros at the end do not count.
+    ///
+    /// # Errors
+    /// A [`PriceError`] says what a price may look like.
+    pub fn from_usd_per_gpu_hour(text: &str) -> Result<Price, PriceError> {
+        let (whole, fraction) = match text.split_once('.') {
+            Some((whole, fraction)) if !fraction.is_empty() => (whole, fraction),
+            Some(_) => return Err(PriceError::NotDecimal { text: text.into() }),
+            None => (text, ""),
+        };
+        let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !digits(whole) || !digits(fraction) {
+            return Err(PriceError::NotDecimal { text: text.into() });
+        }
+        let fraction = fraction.trim_end_matches('0');
+        if fraction.len() > DECIMALS {
+            return Err(PriceError::TooFine { text: text.into() });
+        }
+        let nanodollars = format!("{whole}{fraction:0<DECIMALS$}").parse();
+        match nanodollars {
+            Ok(nanodollars_per_gpu_hour) => Ok(Price {
+                nanodollars_per_gpu_hour,
+            }),
+            Err(_) => Err(PriceError::TooLarge { text: text.into() }),
+        }
+    }
+
+    /// What so much GPU-time costs [1e-9 USD], rounded half up. `None` if it is
+    /// more than 128 bits can hold.
+    #[must_use]
+    pub fn cost_nanodollars(self, gpu_ns: u128) -> Option<u128> {
+        let price = u128::from(self.nanodollars_per_gpu_hour);
+        let hour = u128::from(HOUR);
+        // Whole hours apart from the rest, so that no product comes near 128 bits.
+        let rest = (gpu_ns % hour * price + hour / 2) / hour;
+        (gpu_ns / hour).checked_mul(price)?.checked_add(rest)
+    }
+}
+
+/// USD with as many decimals as it takes, at least two.
+impl fmt::Display for Price {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = self.nanodollars_per_gpu_hour / NANODOLLARS_PER_DOLLAR;
+        let rest = self.nanodollars_per_gpu_hour % NANODOLLARS_PER_DOLLAR;
+        let fraction = format!("{rest:0>DECIMALS$}");
+        let fraction = fraction.trim_end_matches('0');
+        write!(f, "{whole}.{fraction:0<2}")
+    }
+}
+
+/// GPU-time by state [GPU ns]. `starting + idle + busy + draining` is all that was held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuTime {
+    /// What is paid for, by the billing rule.
+    pub billed: u128,
+    /// Ready, with a step in flight.
+    pub busy: u128,
+    /// Ready, with nothing to do.
+    pub idle: u128,
+    /// Asked for and not ready yet.
+    pub starting: u128,
+    /// From the order to drain until gone.
+    pub draining: u128,
+}
+
+impl GpuTime {
+    /// All that was held.
+    #[must_use]
+    pub fn held(&self) -> u128 {
+        self.starting + self.idle + self.busy + self.draining
+    }
+}
+
+/// A report that cannot be true: a bug of the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BillerError {
+    /// Reports come in order of time.
+    #[error("billing cannot go back from {last} ns to {now} ns")]
+    TimeWentBack {
+        /// The time of this report.
+        now: Nanos,
+        /// The time of the last report.
+        last: Nanos,
+    },
+    /// No replica is in the stage that one is said to leave.
+    #[error("no replica is {stage:?}")]
+    NobodyThere {
+        /// The stage.
+        stage: Stage,
+    },
+    /// Replicas cannot have computed for longer than they were ready.
+    #[error("replicas were busy for {busy} ns but ready for {ready} ns")]
+    BusierThanReady {
+        /// Time busy, over all replicas [replica ns].
+        busy: u128,
+        /// Time ready, over all replicas [replica ns].
+        ready: u128,
+    },
+    /// The cost does not fit in 128 bits of nanodollars.
+    #[error("the cost is too large to count")]
+    Overflow,
+}
+
+/// Replicas in one state, and the time that all have spent in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    replicas: u32,
+    replica_ns: u128,
+}
+
+impl State {
+    fn replica_ns_after(self, elapsed: Nanos) -> u128 {
+        self.replica_ns + u128::from(self.replicas) * u128::from(elapsed)
+    }
+}
+
+/// Adds up what a deployment holds and what that costs.
+#[derive(Clone, Debug)]
+pub struct Biller {
+    price: Price,
+    rule: BillingRule,
+    world_size: u32,
+    /// Up to when the times below count.
+    last: Nanos,
+    starting: State,
+    ready: State,
+    draining: State,
+    busy_replica_ns: u128,
+}
+
+impl Biller {
+    /// A biller at time 0, of a deployment without replicas.
+    #[must_use]
+    pub fn new(price: Price, rule: BillingRule, world_size: u32) -> Self {
+        Biller {
+            price,
+            rule,
+            world_size,
+            last: 0,
+            starting: State::default(),
+            ready: State::default(),
+            draining: State::default(),
+            busy_replica_ns: 0,
+        }
+    }
+
+    /// A replica went from one stage to another. It comes from [`Stage::Gone`]
+    /// when it is asked for, and ends there.
+    ///
+    /// # Errors
+    /// If time went back, or no replica is in the stage that it leaves. Nothing
+    /// is counted then.
+    pub fn stage_changed(&mut self, now: Nanos, from: Stage, to: Stage) -> Result<(), BillerError> {
+        let elapsed = self.elapsed(now)?;
+        if self.state(from).is_some_and(|state| state.replicas == 0) {
+            return Err(BillerError::NobodyThere { stage: from });
+        }
+        for state in [&mut self.starting, &mut self.ready, &mut self.draining] {
+            state.replica_ns = state.replica_ns_after(elapsed);
+        }
+        self.last = now;
+        if let Some(state) = self.state(from) {
+            state.replicas -= 1;
+        }
+        if let Some(state) = self.state(to) {
+            state.replicas += 1;
+        }
+        Ok(())
+    }
+
+    /// A replica that is ready has computed for so long. Of a step that was under
+    /// way when its replica was told to drain, only the time before counts: what
+    /// follows is draining.
+    pub fn busy(&mut self, duration: Nanos) {
+        self.busy_replica_ns += u128::from(duration);
+    }
+
+    /// The GPU-time up to `now`. Steps that are still under way count as idle
+    /// until they are reported.
+    ///
+    /// # Errors
+    /// If time went back, or replicas were busier than they were ready.
+    pub fn gpu_time(&self, now: Nanos) -> Result<GpuTime, BillerError> {
+        let elapsed = self.elapsed(now)?;
+        let gpus = u128::from(self.world_size);
+        let ready = self.ready.replica_ns_after(elapsed);
+        let busy = self.busy_replica_ns;
+        let idle = ready
+            .checked_sub(busy)
+            .ok_or(BillerError::BusierThanReady { busy, ready })?;
+        let starting = gpus * self.starting.replica_ns_after(elapsed);
+        let draining = gpus * self.draining.replica_ns_after(elapsed);
+        let billed_if = |billed: bool, gpu_ns: u128| if billed { gpu_ns } else { 0 };
+        Ok(GpuTime {
+            billed: gpus * ready
+                + billed_if(self.rule.starting, starting)
+                + billed_if(self.rule.draining, draining),
+            busy: gpus * busy,
+            idle: gpus * idle,
+            starting,
+            draining,
+        })
+    }
+
+    /// What the deployment costs up to `now` [1e-9 USD], rounded half up.
+    ///
+    /// # Errors
+    /// As [`Biller::gpu_time`], or if the cost is too large to count.
+    pub fn cost_nanodollars(&self, now: Nanos) -> Result<u128, BillerError> {
+        let billed = self.gpu_time(now)?.billed;
+        self.price
+            .cost_nanodollars(billed)
+            .ok_or(BillerError::Overflow)
+    }
+
+    fn elapsed(&self, now: Nanos) -> Result<Nanos, BillerError> {
+        now.checked_sub(self.last).ok_or(BillerError::TimeWentBack {
+            now,
+            last: self.last,
+        })
+    }
+
+    fn state(&mut self, stage: Stage) -> Option<&mut State> {
+        match stage {
+            Stage::Pending | Stage::Downloading | Stage::Initialising => Some(&mut self.starting),
+            Stage::Ready => Some(&mut self.ready),
+            Stage::Draining => Some(&mut self.draining),
+            Stage::Gone => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::SECOND;
+    use Stage::{Draining, Gone, Initialising, Pending, Ready};
+    use proptest::prelude::*;
+
+    const EIGHT_DOLLARS: Price = Price {
+        nanodollars_per_gpu_hour: 8_000_000_000,
+    };
+    const READY_ONLY: BillingRule = BillingRule {
+        starting: false,
+        draining: false,
+    };
+
+    fn price(text: &str) -> Result<u64, PriceError> {
+        Price::from_usd_per_gpu_hour(text).map(|price| price.nanodollars_per_gpu_hour)
+    }
+
+    #[test]
+    fn prices_are_read_exactly() {
+        assert_eq!(price("8.00"), Ok(8_000_000_000));
+        assert_eq!(price("8"), Ok(8_000_000_000));
+        assert_eq!(price("0.1"), Ok(100_000_000));
+        assert_eq!(price("0.000000001"), Ok(1));
+        assert_eq!(price("1.0000000010000"), Ok(1_000_000_001));
+        assert_eq!(price("18446744073.709551615"), Ok(u64::MAX));
+    }
+
+    #[test]
+    fn what_is_not_a_price_is_refused() {
+        for text in [
+            "", ".", "8.", ".5", "-1", "+1", "1e3", "8,00", "$8", " 8", "8 ", "1.2.3", "٣", "NaN",
+        ] {
+            let refused = PriceError::NotDecimal { text: text.into() };
+            assert_eq!(price(text), Err(refused), "{text:?}");
+        }
+        let text = "0.0000000001";
+        assert_eq!(price(text), Err(PriceError::TooFine { text: text.into() }));
+        let text = "18446744073.709551616";
+        let error = price(text).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "price must be below 18446744073 USD: \"18446744073.709551616\""
+        );
+    }
+
+    #[test]
+    fn a_life_is_split_by_state_and_billed_by_the_rule() {
+        let life = |rule| {
+            let mut biller = Biller::new(EIGHT_DOLLARS, rule, 2);
+            let steps = [
+                (0, Gone, Pending),
+                (60, Pending, Initialising),
+                (90, Initialising, Ready),
+            ];
+            for (at, from, to) in steps {
+                biller
+                    .stage_changed(at * SECOND, from, to)
+                    .expect("in order");
+            }
+            biller.busy(300 * SECOND);
+            biller
+                .stage_changed(1_090 * SECOND, Ready, Draining)
+                .expect("in order");
+            biller
+                .stage_changed(1_100 * SECOND, Draining, Gone)
+                .expect("in order");
+            let end = 5_000 * SECOND;
+            (
+                biller.gpu_time(end).expect("it is the end"),
+                biller.cost_nanodollars(end).expect("it is small"),
+            )
+        };
+        let gpu_seconds = |n: u128| n * u128::from(SECOND);
+        let (time, cost) = life(READY_ONLY);
+        assert_eq!(time.starting, gpu_seconds(180));
+        assert_eq!(time.busy, gpu_seconds(600));
+        assert_eq!(time.idle, gpu_seconds(1_400));
+        assert_eq!(time.draining, gpu_seconds(20));
+        assert_eq!(time.billed, gpu_seconds(2_000));
+        // 2000 GPU-seconds at 8 USD an hour are 4.444444444... USD.
+        assert_eq!(cost, 4_444_444_444);
+        let everything = BillingRule {
+            starting: true,
+            draining: true,
+        };
+        let (time, _) = life(everything);
+        assert_eq!(time.billed, time.held());
+    }
+
+    #[test]
+    fn money_is_rounded_once_and_half_up() {
+        let price = Price {
+            nanodollars_per_gpu_hour: 1,
+        };
+        let half_hour = u128::from(HOUR) / 2;
+        assert_eq!(price.cost_nanodollars(half_hour - 1), Some(0));
+        assert_eq!(price.cost_nanodollars(half_hour), Some(1));
+        assert_eq!(price.cost_nanodollars(3 * half_hour), Some(2));
+        // Many small pieces cost what they cost together.
+        let mut biller = Biller::new(price, READY_ONLY, 1);
+        for hour in 0..10 {
+            biller
+                .stage_changed(hour * HOUR, Gone, Ready)
+                .expect("in order");
+            biller
+                .stage_changed(hour * HOUR + HOUR / 4, Ready, Gone)
+                .expect("in order");
+        }
+        assert_eq!(biller.cost_nanodollars(10 * HOUR), Ok(3));
+    }
+
+    #[test]
+    fn a_thousand_replicas_of_eight_gpus_for_a_year_fit() {
+        let year = 365 * 24 * HOUR;
+        let mut biller = Biller::new(EIGHT_DOLLARS, READY_ONLY, 8);
+        for _ in 0..1_000 {
+            biller.stage_changed(0, Gone, Ready).expect("in order");
+        }
+        let dollars = 1_000 * 8 * 365 * 24 * 8;
+        assert_eq!(biller.cost_nanodollars(year), Ok(dollars * 1_000_000_000));
+        // Even at the highest price there is.
+        let dearest = Price {
+            nanodollars_per_gpu_hour: u64::MAX,
+        };
+        let gpu_ns = biller.gpu_time(year).expect("it is the end").billed;
+        let expected = 1_000 * 8 * 365 * 24 * u128::from(u64::MAX);
+        assert_eq!(dearest.cost_nanodollars(gpu_ns), Some(expected));
+        assert_eq!(dearest.cost_nanodollars(u128::MAX), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_an_error_and_counts_nothing() {
+        let mut biller = Biller::new(EIGHT_DOLLARS, READY_ONLY, 1);
+        let nobody = Err(BillerError::NobodyThere { stage: Ready });
+        assert_eq!(biller.stage_changed(5, Ready, Draining), nobody);
+        biller.stage_changed(5, Gone, Ready).expect("in order");
+        let back = BillerError::TimeWentBack { now: 4, last: 5 };
+        assert_eq!(biller.stage_changed(4, Ready, Gone), Err(back));
+        assert_eq!(biller.gpu_time(4), Err(back));
+        biller.busy(11);
+        let busier = BillerError::BusierThanReady {
+            busy: 11,
+            ready: 10,
+        };
+        assert_eq!(biller.gpu_time(15), Err(busier));
+        assert_eq!(biller.gpu_time(16).map(|time| time.billed), Ok(11));
+    }
+
+    proptest! {
+        #[test]
+        fn any_price_is_read_back_as_it_is_written(nanodollars_per_gpu_hour in any::<u64>()) {
+            let price = Price { nanodollars_per_gpu_hour };
+            prop_assert_eq!(Price::from_usd_per_gpu_hour(&price.to_string()), Ok(price));
+        }
+
+        #[test]
+        fn cost_is_the_exact_quotient_rounded(gpu_ns in 0_u128..1 << 60, price in 0_u64..1 << 40) {
+            let hour = u128::from(HOUR);
+            let price = Price { nanodollars_per_gpu_hour: price };
+            let product = gpu_ns * u128::from(price.nanodollars_per_gpu_hour);
+            prop_assert_eq!(price.cost_nanodollars(gpu_ns), Some((2 * product + hour) / (2 * hour)));
+        }
+
+        /// Independent lives: start, ready, drain, gone, each after some time.
+        #[test]
+        fn the_states_add_up_to_all_that_was_held(
+            lives in prop::collection::vec([0_u64..100, 0..100, 0..100, 0..100, 0..101], 0..20),
+            world_size in 1_u32..9,
+        ) {
+            let mut biller = Biller::new(EIGHT_DOLLARS, READY_ONLY, world_size);
+            let mut changes = Vec::new();
+            let (mut held, mut ready, mut busy) = (0, 0, 0);
+            for [start, starting, serving, draining, percent_busy] in lives {
+                changes.push((start, Gone, Pending));
+                changes.push((start + starting, Pending, Ready));
+                changes.push((start + starting + serving, Ready, Draining));
+                changes.push((start + starting + serving + draining, Draining, Gone));
+                held += starting + serving + draining;
+                ready += serving;
+                busy += serving * percent_busy / 100;
+                biller.busy(serving * percent_busy / 100);
+            }
+            changes.sort_by_key(|change| change.0);
+            for (now, from, to) in changes {
+                prop_assert_eq!(biller.stage_changed(now, from, to), Ok(()));
+            }
+            let time = biller.gpu_time(400).expect("it is the end");
+            let gpus = u128::from(world_size);
+            prop_assert_eq!(time.held(), gpus * u128::from(held));
+            prop_assert_eq!(time.billed, gpus * u128::from(ready));
+            prop_assert_eq!(time.busy, gpus * u128::from(busy));
+        }
+    }
 }

@@ -6,14 +6,22 @@
 //! context, piece by piece: that is what gives a leap over many steps a closed
 //! form that is exact, to the picosecond.
 
+#[cfg(test)]
+mod accuracy;
 mod all_reduce;
+mod gpus;
 mod profile;
+#[cfg(test)]
+mod properties;
 mod roofline;
 mod shape;
+#[cfg(test)]
+mod shapes;
 
 pub use all_reduce::{AllReduce, AllReduceRange};
-pub use profile::{Profile, ProfileError, ProfileTable};
-pub use roofline::{Efficiency, Gpu, Roofline, RooflineError};
+pub use gpus::{Efficiency, Gpu};
+pub use profile::{DecodeRow, PrefillRow, Profile, ProfileError, ProfileTable, Provenance};
+pub use roofline::{Roofline, RooflineError};
 pub use shape::{Experts, ModelShape, Precision};
 
 use crate::time::Picos;
@@ -44,8 +52,9 @@ pub struct StepLoad<'a> {
 /// total past: `fixed + per_past_token * past`, for every past up to `past_last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodePiece {
-    /// Time that does not depend on the context [ps].
-    pub fixed: Picos,
+    /// Time that does not depend on the context [ps]. Where the line through a
+    /// piece that begins far out starts below zero, this is negative.
+    pub fixed: i64,
     /// Time a token of total past adds [ps].
     pub per_past_token: Picos,
     /// The last total past for which this piece holds.
@@ -54,19 +63,37 @@ pub struct DecodePiece {
 
 impl DecodePiece {
     /// The duration of one step at this total past.
+    ///
+    /// # Panics
+    /// If that is negative, which it is nowhere that the piece holds.
     #[must_use]
+    #[inline]
     pub fn at(&self, past: u64) -> Picos {
-        self.fixed + self.per_past_token * past
+        add(self.per_past_token * past, self.fixed)
     }
 
     /// The duration of `steps` steps of `batch` sequences that start at total
     /// past `past`, each step adding one token a sequence:
     /// `k a + c (k S + n k (k - 1) / 2)`.
+    ///
+    /// # Panics
+    /// If that is negative, which it is nowhere that the piece holds.
     #[must_use]
+    #[inline]
     pub fn leap(&self, batch: u32, past: u64, steps: u32) -> Picos {
         let (n, k) = (u64::from(batch), u64::from(steps));
-        k * self.fixed + self.per_past_token * (k * past + n * (k * k.saturating_sub(1) / 2))
+        let past_sum = k * past + n * (k * k.saturating_sub(1) / 2);
+        add(
+            self.per_past_token * past_sum,
+            i64::from(steps) * self.fixed,
+        )
     }
+}
+
+#[inline]
+fn add(time: Picos, fixed: i64) -> Picos {
+    time.checked_add_signed(fixed)
+        .expect("a piece is not negative where it holds")
 }
 
 /// A model of step times for one (engine, model, GPU, world size, precision).

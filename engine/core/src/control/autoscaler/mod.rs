@@ -1,95 +1,41 @@
 //! How many replicas a deployment should have.
 //!
-//! Drive it so: send every event with its time; whenever `next_deadline` has
+//! Drive it so: send every request with its time; whenever `next_deadline` has
 //! come, take an [`Observation`] of the deployment and send that. At equal
-//! times, events precede deadlines. A policy never asks for a clock.
+//! times, events precede deadlines. A policy never asks for a clock, and the
+//! times it is given never go back.
+//!
+//! ```text
+//! observation -> load per target -> replicas needed -> window -> target
+//!                (load.rs)          (trailing mean)   (windows.rs)
+//! ```
+//!
+//! [`fireworks`] puts these together with the rules around zero replicas.
+
+mod config;
+mod fireworks;
+mod fixed;
+mod load;
+mod reason;
+mod scripted;
+mod trailing;
+mod windows;
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod properties;
+
+pub use config::{
+    AutoscalerConfig, ConfigError, FireworksConfig, IdleFrom, LoadTargets, WindowSemantics,
+};
+pub use load::{Load, Signal};
+pub use reason::{LoadChange, Reason};
 
 use crate::time::Nanos;
-
-/// Which policy, with its parameters.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AutoscalerConfig {
-    /// The specification's policy (autoscaling windows, scale to zero).
-    Fireworks(FireworksConfig),
-    /// Always this many.
-    Fixed {
-        /// How many.
-        replicas: u32,
-    },
-    /// What a script says, whatever the load.
-    Scripted {
-        /// (from when, how many), in order of time; before the first entry, `initial`.
-        steps: Vec<(Nanos, u32)>,
-        /// How many before the first entry.
-        initial: u32,
-    },
-}
-
-/// The parameters of the specification's policy, with its names.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FireworksConfig {
-    /// Fewest replicas.
-    pub min_replica_count: u32,
-    /// Most replicas.
-    pub max_replica_count: u32,
-    /// How long load must be higher before replicas are added.
-    pub scale_up_window: Nanos,
-    /// How long load must be lower before replicas are removed.
-    pub scale_down_window: Nanos,
-    /// How long without requests before the last replicas go; ignored if the minimum is above 0.
-    pub scale_to_zero_window: Nanos,
-    /// Targets per replica; the largest replica count over them wins.
-    pub load_targets: LoadTargets,
-    /// What "wait after observing" means.
-    pub window_semantics: WindowSemantics,
-    /// Time between two looks at the load.
-    pub tick: Nanos,
-    /// Length of a trailing mean applied to the load before it is compared; 0 is none.
-    pub signal_smoothing: Nanos,
-    /// Count at most one full batch a replica, so that queues do not count (to study the trap).
-    pub occupancy_capped: bool,
-    /// What the scale-to-zero window counts from.
-    pub idle_from: IdleFrom,
-}
-
-/// Load a replica should have (B01). `None` does not take part.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LoadTargets {
-    /// Batch occupancy, in full batches, between 0 and 1.
-    pub default: Option<f64>,
-    /// Output tokens a second.
-    pub tokens_generated_per_second: Option<f64>,
-    /// Prompt tokens a second.
-    pub prompt_tokens_per_second: Option<f64>,
-    /// Requests a second.
-    pub requests_per_second: Option<f64>,
-    /// Requests received and not ended.
-    pub concurrent_requests: Option<f64>,
-}
-
-/// Five readings of "wait X before scaling after observing a change of load".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WindowSemantics {
-    /// A timer that a single dip resets; the level at the moment it fires (Ray Serve).
-    Sustained,
-    /// Clamp between the minimum over the up window and the maximum over the down window (Kubernetes HPA).
-    Stabilized,
-    /// From the mean load over each window (Knative).
-    Average,
-    /// Act at once, then rest for a window.
-    Cooldown,
-    /// The first difference starts a timer; what holds at its end is applied.
-    Oneshot,
-}
-
-/// What the scale-to-zero window counts from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdleFrom {
-    /// The last request received.
-    LastReceived,
-    /// The last moment a request was received or in flight.
-    LastActive,
-}
+use fireworks::Fireworks;
+use fixed::Fixed;
+use scripted::Scripted;
 
 /// What the deployment looks like at a tick. Counters are totals since the start of the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,4 +65,99 @@ pub enum Event {
     RequestReceived,
     /// The deadline came: this is the load.
     Observed(Observation),
+}
+
+/// Another number of replicas, and why.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    /// How many replicas there should be from now on; never what it was before.
+    pub target: u32,
+    /// Why, for the timeline.
+    pub reason: Reason,
+}
+
+/// Decides how many replicas a deployment should have.
+#[derive(Clone, Debug)]
+pub struct Autoscaler {
+    policy: Policy,
+}
+
+#[derive(Clone, Debug)]
+enum Policy {
+    Fireworks(Box<Fireworks>),
+    Fixed(Fixed),
+    Scripted(Scripted),
+}
+
+impl Autoscaler {
+    /// An autoscaler at time 0, of a deployment that has `initial_replicas`.
+    ///
+    /// # Panics
+    /// If the parameters were not valid: check what people write with
+    /// [`AutoscalerConfig::validate`] first.
+    #[must_use]
+    pub fn new(config: &AutoscalerConfig, initial_replicas: u32) -> Self {
+        if let Err(error) = config.validate() {
+            panic!("an autoscaler needs valid parameters: {error}");
+        }
+        let policy = match config {
+            AutoscalerConfig::Fireworks(config) => {
+                Policy::Fireworks(Box::new(Fireworks::new(config, initial_replicas)))
+            }
+            AutoscalerConfig::Fixed { replicas } => {
+                Policy::Fixed(Fixed::new(*replicas, initial_replicas))
+            }
+            AutoscalerConfig::Scripted { steps, initial } => {
+                Policy::Scripted(Scripted::new(steps, *initial, initial_replicas))
+            }
+        };
+        Autoscaler { policy }
+    }
+
+    /// Takes in what happened. `Some` when the number of replicas must change.
+    #[inline]
+    pub fn on_event(&mut self, now: Nanos, event: Event) -> Option<Decision> {
+        match event {
+            Event::RequestReceived => self.on_request(now),
+            Event::Observed(observation) => self.on_observation(now, &observation),
+        }
+    }
+
+    /// When to observe the deployment next; `None` while only a request could
+    /// change the target, or nothing could.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        match &self.policy {
+            Policy::Fireworks(policy) => policy.next_deadline(),
+            Policy::Fixed(policy) => policy.next_deadline(),
+            Policy::Scripted(policy) => policy.next_deadline(),
+        }
+    }
+
+    /// How many replicas there should be now.
+    #[must_use]
+    pub fn target(&self) -> u32 {
+        match &self.policy {
+            Policy::Fireworks(policy) => policy.target(),
+            Policy::Fixed(policy) => policy.target(),
+            Policy::Scripted(policy) => policy.target(),
+        }
+    }
+
+    #[inline]
+    fn on_request(&mut self, now: Nanos) -> Option<Decision> {
+        match &mut self.policy {
+            Policy::Fireworks(policy) => policy.on_request(now),
+            // These two follow a plan, not the traffic.
+            Policy::Fixed(_) | Policy::Scripted(_) => None,
+        }
+    }
+
+    fn on_observation(&mut self, now: Nanos, observation: &Observation) -> Option<Decision> {
+        match &mut self.policy {
+            Policy::Fireworks(policy) => policy.on_observation(now, observation),
+            Policy::Fixed(policy) => policy.on_deadline(),
+            Policy::Scripted(policy) => policy.on_deadline(now),
+        }
+    }
 }

@@ -1,0 +1,242 @@
+//! Why a target changed, in plain words and with its numbers.
+
+use std::fmt;
+
+use super::load::{Load, Signal};
+use super::{IdleFrom, WindowSemantics};
+use crate::time::{HOUR, MINUTE, Nanos, seconds};
+
+/// Why a target changed. Its text is the reason in the timeline.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reason {
+    /// More load than the replicas should have.
+    LoadHigher(LoadChange),
+    /// So little load that fewer replicas do.
+    LoadLower(LoadChange),
+    /// Nothing to do for the whole scale-to-zero window.
+    Idle {
+        /// The scale-to-zero window.
+        window: Nanos,
+        /// What it counted from.
+        from: IdleFrom,
+    },
+    /// A request came while there was no replica.
+    WokenByRequest,
+    /// The deployment began with a number of replicas that its limits do not allow.
+    OutsideLimits {
+        /// Fewest replicas.
+        min: u32,
+        /// Most replicas.
+        max: u32,
+    },
+    /// The policy `fixed` says so.
+    Fixed {
+        /// How many.
+        replicas: u32,
+    },
+    /// The policy `scripted` says so.
+    Script {
+        /// From when the script says so.
+        from: Nanos,
+    },
+}
+
+/// The load that changed a target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoadChange {
+    /// The load at the moment of the decision, after smoothing.
+    pub load: Load,
+    /// The target before.
+    pub replicas: u32,
+    /// The target after.
+    pub target: u32,
+    /// The window that was waited for.
+    pub window: Nanos,
+    /// What waiting means.
+    pub semantics: WindowSemantics,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Reason::LoadHigher(change) => change.fmt_higher(f),
+            Reason::LoadLower(change) => change.fmt_lower(f),
+            Reason::Idle { window, from } => match from {
+                IdleFrom::LastReceived => write!(f, "no request for {}", Span(window)),
+                IdleFrom::LastActive => {
+                    write!(f, "no request received or in flight for {}", Span(window))
+                }
+            },
+            Reason::WokenByRequest => f.write_str("request at zero replicas"),
+            Reason::OutsideLimits { min, max } => {
+                write!(f, "limits are {min} to {}", Replicas(max))
+            }
+            Reason::Fixed { replicas } => write!(f, "fixed at {}", Replicas(replicas)),
+            Reason::Script { from } => write!(f, "the script says so from {}", Span(from)),
+        }
+    }
+}
+
+impl LoadChange {
+    fn fmt_higher(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fmt_with(f, ">", self.replicas, "at least")
+    }
+
+    /// Fewer than c replicas do exactly when c - 1 of them do.
+    fn fmt_lower(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fmt_with(f, "<=", self.replicas.saturating_sub(1), "at most")
+    }
+
+    fn fmt_with(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        comparison: &str,
+        replicas: u32,
+        bound: &str,
+    ) -> fmt::Result {
+        let (window, load) = (Span(self.window), Compared(self.load, comparison, replicas));
+        let target = Replicas(self.target);
+        match self.semantics {
+            WindowSemantics::Sustained => write!(f, "{load} for {window}"),
+            WindowSemantics::Stabilized => {
+                write!(f, "load called for {bound} {target} for {window}")
+            }
+            WindowSemantics::Average => {
+                write!(f, "mean load of {window} called for {target}")
+            }
+            WindowSemantics::Cooldown => write!(f, "{load}, no change for {window}"),
+            WindowSemantics::Oneshot => write!(f, "{load}, {window} after it first was"),
+        }
+    }
+}
+
+/// A load beside what so many replicas should have.
+struct Compared<'a>(Load, &'a str, u32);
+
+impl fmt::Display for Compared<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Compared(load, comparison, replicas) = self;
+        let unit = match load.signal {
+            Signal::BatchOccupancy => "full batches",
+            Signal::TokensGeneratedPerSecond => "output tokens/s",
+            Signal::PromptTokensPerSecond => "prompt tokens/s",
+            Signal::RequestsPerSecond => "requests/s",
+            Signal::ConcurrentRequests => "concurrent requests",
+        };
+        let (total, target) = (Decimal(load.total), Decimal(load.target));
+        let replicas = Replicas(*replicas);
+        write!(f, "load {total} {unit} {comparison} {replicas} x {target}")
+    }
+}
+
+/// Three decimals at most.
+struct Decimal(f64);
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{:.3}", self.0);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+struct Replicas(u32);
+
+impl fmt::Display for Replicas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0 == 1 { "" } else { "s" };
+        write!(f, "{} replica{plural}", self.0)
+    }
+}
+
+/// A duration as people write it: `1h`, `1m30s`, `0.5s`.
+struct Span(Nanos);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (hours, rest) = (self.0 / HOUR, self.0 % HOUR);
+        let (minutes, rest) = (rest / MINUTE, rest % MINUTE);
+        if hours > 0 {
+            write!(f, "{hours}h")?;
+        }
+        if minutes > 0 {
+            write!(f, "{minutes}m")?;
+        }
+        if rest > 0 || self.0 == 0 {
+            write!(f, "{}s", seconds(rest))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::{MILLISECOND, SECOND};
+
+    fn change(semantics: WindowSemantics) -> LoadChange {
+        LoadChange {
+            load: Load {
+                signal: Signal::BatchOccupancy,
+                total: 3.4,
+                target: 0.8,
+            },
+            replicas: 2,
+            target: 5,
+            window: 30 * SECOND,
+            semantics,
+        }
+    }
+
+    #[test]
+    fn a_reason_says_why_with_its_numbers() {
+        let higher = |semantics| Reason::LoadHigher(change(semantics)).to_string();
+        assert_eq!(
+            higher(WindowSemantics::Sustained),
+            "load 3.4 full batches > 2 replicas x 0.8 for 30s"
+        );
+        assert_eq!(
+            higher(WindowSemantics::Stabilized),
+            "load called for at least 5 replicas for 30s"
+        );
+        assert_eq!(
+            higher(WindowSemantics::Average),
+            "mean load of 30s called for 5 replicas"
+        );
+        assert_eq!(
+            higher(WindowSemantics::Cooldown),
+            "load 3.4 full batches > 2 replicas x 0.8, no change for 30s"
+        );
+        assert_eq!(
+            higher(WindowSemantics::Oneshot),
+            "load 3.4 full batches > 2 replicas x 0.8, 30s after it first was"
+        );
+    }
+
+    #[test]
+    fn a_lower_load_is_compared_with_one_replica_less() {
+        let lower = LoadChange {
+            load: Load {
+                signal: Signal::RequestsPerSecond,
+                total: 1.25,
+                target: 2.0,
+            },
+            target: 1,
+            window: 600 * SECOND,
+            ..change(WindowSemantics::Sustained)
+        };
+        assert_eq!(
+            Reason::LoadLower(lower).to_string(),
+            "load 1.25 requests/s <= 1 replica x 2 for 10m"
+        );
+    }
+
+    #[test]
+    fn spans_are_written_as_people_write_them() {
+        let text = |nanos| Span(nanos).to_string();
+        assert_eq!(text(0), "0s");
+        assert_eq!(text(500 * MILLISECOND), "0.5s");
+        assert_eq!(text(90 * SECOND), "1m30s");
+        assert_eq!(text(HOUR), "1h");
+        assert_eq!(text(168 * HOUR + 5 * SECOND), "168h5s");
+    }
+}

@@ -1,0 +1,240 @@
+//! Rows of comma-separated values, formatted by hand: a run has millions of
+//! them, and integers are all that they hold.
+
+use super::FilesError;
+use crate::records::{Change, RequestRecord};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Rows gather until there are so many bytes of them.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// A file that rows are appended to.
+#[derive(Debug)]
+pub(super) struct CsvFile {
+    path: PathBuf,
+    file: File,
+    buffer: Vec<u8>,
+}
+
+impl CsvFile {
+    pub(super) fn create(path: PathBuf, header: &str) -> Result<Self, FilesError> {
+        let file = File::create(&path).map_err(|error| FilesError::new(&path, error))?;
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES + BUFFER_BYTES / 4);
+        buffer.extend_from_slice(header.as_bytes());
+        Ok(Self { path, file, buffer })
+    }
+
+    #[inline]
+    pub(super) fn row(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), FilesError> {
+        write(&mut self.buffer);
+        if self.buffer.len() < BUFFER_BYTES {
+            return Ok(());
+        }
+        self.finish()
+    }
+
+    /// Writes what has gathered.
+    pub(super) fn finish(&mut self) -> Result<(), FilesError> {
+        let written = self.file.write_all(&self.buffer);
+        self.buffer.clear();
+        written.map_err(|error| FilesError::new(&self.path, error))
+    }
+}
+
+pub(super) fn write_request(row: &mut Vec<u8>, record: &RequestRecord) {
+    let mut row = Row::new(row);
+    row.integer(record.id);
+    row.seconds(record.due_ns);
+    row.integer(record.prompt_tokens.into());
+    row.integer(record.output_tokens.into());
+    row.optional(record.session, Row::integer);
+    row.optional(record.replica.map(u64::from), Row::integer);
+    row.integer(record.cached_tokens.into());
+    row.integer(record.preemptions.into());
+    row.word(record.outcome.name());
+    row.optional(record.first_token_ns, Row::seconds);
+    row.seconds(record.end_ns);
+    row.seconds(record.parts.cold_start_ns);
+    row.seconds(record.parts.queue_ns);
+    row.seconds(record.parts.prefill_ns);
+    row.seconds(record.parts.preemption_ns);
+    row.seconds(record.parts.decode_ns);
+    row.end();
+}
+
+pub(super) fn write_change(row: &mut Vec<u8>, change: &Change) {
+    let mut fields = Row::new(row);
+    fields.seconds(change.at_ns);
+    fields.word(change.kind.name());
+    fields.optional(change.replica.map(u64::from), Row::integer);
+    fields.integer(change.replicas.target.into());
+    fields.integer(change.replicas.starting.into());
+    fields.integer(change.replicas.ready.into());
+    fields.integer(change.replicas.draining.into());
+    fields.end();
+    row.pop();
+    row.push(b',');
+    push_text(row, &change.reason);
+    row.push(b'\n');
+}
+
+/// Quotes a text where it needs it (RFC 4180).
+fn push_text(row: &mut Vec<u8>, text: &str) {
+    if !text.contains(['"', ',', '\n', '\r']) {
+        row.extend_from_slice(text.as_bytes());
+        return;
+    }
+    row.push(b'"');
+    row.extend_from_slice(text.replace('"', "\"\"").as_bytes());
+    row.push(b'"');
+}
+
+/// Longer than any row: at most 16 fields of 20 digits, a point and a comma.
+const ROW_BYTES: usize = 512;
+
+/// One row, put together on the stack: appending field by field to a vector
+/// checks and copies many times what one copy of the whole row does.
+struct Row<'a> {
+    target: &'a mut Vec<u8>,
+    bytes: [u8; ROW_BYTES],
+    length: usize,
+}
+
+impl<'a> Row<'a> {
+    #[inline]
+    fn new(target: &'a mut Vec<u8>) -> Self {
+        Self { target, bytes: [0; ROW_BYTES], length: 0 }
+    }
+
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.length] = byte;
+        self.length += 1;
+    }
+
+    #[inline]
+    fn word(&mut self, word: &str) {
+        self.bytes[self.length..self.length + word.len()].copy_from_slice(word.as_bytes());
+        self.length += word.len();
+        self.push(b',');
+    }
+
+    #[inline]
+    fn optional(&mut self, value: Option<u64>, write: fn(&mut Self, u64)) {
+        match value {
+            Some(value) => write(self, value),
+            None => self.push(b','),
+        }
+    }
+
+    #[inline]
+    fn integer(&mut self, value: u64) {
+        self.digits(value);
+        self.push(b',');
+    }
+
+    /// Seconds with nine decimals.
+    #[inline]
+    fn seconds(&mut self, ns: u64) {
+        self.digits(ns / NANOS_PER_SECOND);
+        self.push(b'.');
+        self.nine_digits((ns % NANOS_PER_SECOND) as u32);
+        self.push(b',');
+    }
+
+    #[inline]
+    fn digits(&mut self, mut value: u64) {
+        if value < 10 {
+            return self.push(b'0' + value as u8);
+        }
+        let count = value.ilog10() as usize + 1;
+        let mut end = self.length + count;
+        self.length = end;
+        while value >= 10 {
+            end -= 2;
+            self.two_digits(end, (value % 100) as u32);
+            value /= 100;
+        }
+        if value > 0 {
+            self.bytes[end - 1] = b'0' + value as u8;
+        }
+    }
+
+    #[inline]
+    fn nine_digits(&mut self, value: u32) {
+        let start = self.length;
+        let (high, low) = (value / 100_000, value % 100_000);
+        self.two_digits(start, high / 100);
+        self.two_digits(start + 2, high % 100);
+        self.two_digits(start + 4, low / 1_000);
+        self.two_digits(start + 6, low / 10 % 100);
+        self.bytes[start + 8] = b'0' + (low % 10) as u8;
+        self.length = start + 9;
+    }
+
+    #[inline]
+    fn two_digits(&mut self, at: usize, value: u32) {
+        self.bytes[at..at + 2].copy_from_slice(&DIGIT_PAIRS[value as usize]);
+    }
+
+    /// Ends the row where its last comma is.
+    #[inline]
+    fn end(mut self) {
+        self.bytes[self.length - 1] = b'\n';
+        self.target.extend_from_slice(&self.bytes[..self.length]);
+    }
+}
+
+/// `00` to `99`.
+const DIGIT_PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut value = 0;
+    while value < 100 {
+        pairs[value as usize] = [b'0' + value / 10, b'0' + value % 10];
+        value += 1;
+    }
+    pairs
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row_of(write: impl FnOnce(&mut Row)) -> String {
+        let mut target = Vec::new();
+        let mut row = Row::new(&mut target);
+        write(&mut row);
+        row.end();
+        String::from_utf8(target).unwrap()
+    }
+
+    #[test]
+    fn the_longest_row_fits() {
+        let write = |row: &mut Row| (0..16).for_each(|_| row.seconds(u64::MAX));
+        assert_eq!(row_of(write).len(), 16 * "18446744073.709551615,".len());
+    }
+
+    #[test]
+    fn integers_of_every_length() {
+        for digits in 0..20 {
+            for value in [10_u64.pow(digits), 10_u64.pow(digits) - 1, u64::MAX / 10_u64.pow(digits)] {
+                assert_eq!(row_of(|row| row.integer(value)), format!("{value}\n"));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn seconds_are_exact(ns in any::<u64>(), small in 0..10_000_000_000_u64) {
+            for ns in [ns, small] {
+                let expected = format!("{}.{:09}\n", ns / NANOS_PER_SECOND, ns % NANOS_PER_SECOND);
+                prop_assert_eq!(row_of(|row| row.seconds(ns)), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The files of a run: `requests.csv` and `timeline.csv` while it runs,
+//! `summary.json` at its end.
+//!
+//! They grow in a staging folder inside the target and are moved into place
+//! by [`RecordFiles::finish`], the summary last: where there is a
+//! `summary.json`, all of the run is there. A run that fails, or is dropped
+//! unfinished, leaves nothing behind. Staging inside the target rather than
+//! beside it needs no right to write to the parent, and never crosses from
+//! one file system to another, even if the target is a mount.
+//!
+//! Columns of `requests.csv`, one row a request in the order of their ends:
+//! `id, due_s, prompt_tokens, output_tokens, session, replica, cached_tokens,
+//! preemptions, outcome, first_token_s, end_s, cold_start_s, queue_s,
+//! prefill_s, preemption_s, decode_s`. TTFT is `first_token_s - due_s`, E2E is
+//! `end_s - due_s` and the sum of the last five. Columns of `timeline.csv`, one
+//! row a change: `at_s, change, replica, target, starting, ready, draining,
+//! reason`. Seconds have nine decimals, so they are exact; what there is none
+//! of is empty.
+
+mod csv;
+mod staging;
+
+use crate::records::{Change, Gaps, RecordSink, RequestRecord};
+use crate::summary::Summary;
+use csv::{CsvFile, write_change, write_request};
+use staging::Staging;
+use std::io;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+const REQUESTS: &str = "requests.csv";
+const TIMELINE: &str = "timeline.csv";
+const SUMMARY: &str = "summary.json";
+/// Made later, out of the others; of another run once they are replaced.
+const REPORT: &str = "report.html";
+
+const REQUESTS_HEADER: &str = "id,due_s,prompt_tokens,output_tokens,session,replica,\
+    cached_tokens,preemptions,outcome,first_token_s,end_s,cold_start_s,queue_s,prefill_s,\
+    preemption_s,decode_s\n";
+const TIMELINE_HEADER: &str = "at_s,change,replica,target,starting,ready,draining,reason\n";
+
+/// Why the files of a run cannot be written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FilesError {
+    /// The target is a file.
+    #[error("{} is a file where a folder is needed; name another folder", path.display())]
+    NotAFolder {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The target holds something that a run did not write.
+    #[error(
+        "{} holds `{found}`, which is no record of a run; name a new folder, or empty this one",
+        path.display()
+    )]
+    NotOurs {
+        /// The target.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+    },
+    /// This process is already writing to the target.
+    #[error("{} is being written by another run; name another folder", path.display())]
+    Busy {
+        /// The target.
+        path: PathBuf,
+    },
+    /// There is no space left.
+    #[error("no space left to write {}; free some, or name a folder on another disk", path.display())]
+    DiskFull {
+        /// The file that was being written.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Writing is not allowed.
+    #[error(
+        "no permission to write {}; change its permissions, or name another folder",
+        path.display()
+    )]
+    NotPermitted {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Anything else the system refuses.
+    #[error("cannot write {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl FilesError {
+    fn new(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { path, source }
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::NotPermitted { path, source }
+            }
+            io::ErrorKind::NotADirectory => Self::NotAFolder { path },
+            _ => Self::Io { path, source },
+        }
+    }
+}
+
+/// Writes the records of a run to a folder.
+///
+/// A sink cannot refuse a record: the first error stops the writing, and
+/// [`RecordFiles::finish`] reports it. [`RecordFiles::error`] tells earlier.
+#[derive(Debug)]
+pub struct RecordFiles {
+    staging: Staging,
+    requests: CsvFile,
+    timeline: CsvFile,
+    error: Option<FilesError>,
+}
+
+impl RecordFiles {
+    /// Begins to write to the folder, which is created if need be. A folder
+    /// that holds the files of an earlier run is taken over at the end.
+    ///
+    /// # Errors
+    /// If the folder cannot be written, or holds anything that is not ours.
+    pub fn create(target: impl AsRef<Path>) -> Result<Self, FilesError> {
+        let staging = Staging::create(target.as_ref())?;
+        let requests = CsvFile::create(staging.file(REQUESTS), REQUESTS_HEADER)?;
+        let timeline = CsvFile::create(staging.file(TIMELINE), TIMELINE_HEADER)?;
+        Ok(Self { staging, requests, timeline, error: None })
+    }
+
+    /// The first error so far, after which nothing more is written.
+    #[must_use]
+    pub fn error(&self) -> Option<&FilesError> {
+        self.error.as_ref()
+    }
+
+    /// Writes the summary, without its wall time, and puts the files in place.
+    ///
+    /// # Errors
+    /// If anything could not be written, now or earlier. Nothing is left then.
+    pub fn finish(mut self, summary: &Summary) -> Result<(), FilesError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        self.requests.finish()?;
+        self.timeline.finish()?;
+        let path = self.staging.file(SUMMARY);
+        let json = summary
+            .clone()
+            .without_wall()
+            .to_json()
+            .map_err(|error| FilesError::new(&path, error.into()))?;
+        std::fs::write(&path, json).map_err(|error| FilesError::new(&path, error))?;
+        self.staging.publish()
+    }
+
+    fn note(&mut self, written: Result<(), FilesError>) {
+        if let Err(error) = written {
+            self.error = Some(error);
+        }
+    }
+}
+
+impl RecordSink for RecordFiles {
+    #[inline]
+    fn request(&mut self, record: &RequestRecord) {
+        if self.error.is_none() {
+            let written = self.requests.row(|row| write_request(row, record));
+            self.note(written);
+        }
+    }
+
+    fn gaps(&mut self, _: Gaps) {}
+
+    fn change(&mut self, change: &Change) {
+        if self.error.is_none() {
+            let written = self.timeline.row(|row| write_change(row, change));
+            self.note(written);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measurements::Measurements;
+    use crate::records::{ChangeKind, Outcome, Parts, ReplicaCounts, RunTotals};
+    use crate::summary::RunDescription;
+    use std::fs;
+
+    fn summary() -> Summary {
+        let totals = RunTotals { steps: 7, ..RunTotals::default() };
+        Measurements::new(&[]).summary(&RunDescription::default(), &totals)
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn record() -> RequestRecord {
+        RequestRecord {
+            id: 3,
+            due_ns: 1_500_000_000,
+            prompt_tokens: 512,
+            output_tokens: 128,
+            session: None,
+            replica: Some(2),
+            cached_tokens: 64,
+            preemptions: 1,
+            outcome: Outcome::Completed,
+            first_token_ns: Some(63_000_000_001),
+            end_ns: 65_000_000_000,
+            parts: Parts {
+                cold_start_ns: 61_000_000_000,
+                queue_ns: 400_000_000,
+                prefill_ns: 100_000_001,
+                preemption_ns: 5,
+                decode_ns: 1_999_999_994,
+            },
+        }
+    }
+
+    fn change(reason: &str) -> Change {
+        Change {
+            at_ns: 12,
+            kind: ChangeKind::Ready,
+            replica: Some(1),
+            reason: reason.into(),
+            replicas: ReplicaCounts { target: 3, starting: 1, ready: 2, draining: 0 },
+        }
+    }
+
+    #[test]
+    fn a_finished_run_is_three_files() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("new/run");
+        let mut files = RecordFiles::create(&target).unwrap();
+        files.request(&record());
+        files.request(&RequestRecord {
+            replica: None,
+            session: Some(9),
+            first_token_ns: None,
+            outcome: Outcome::RejectedScalingUp,
+            ..record()
+        });
+        files.change(&change("warmed up"));
+        files.change(&change("load 3.2 > 2, for 30 s: \"sustained\""));
+        files.finish(&summary().with_wall_s(1.0)).unwrap();
+        assert_eq!(names(&target), ["requests.csv", "summary.json", "timeline.csv"]);
+        insta::assert_snapshot!(fs::read_to_string(target.join(REQUESTS)).unwrap(), @r"
+        id,due_s,prompt_tokens,output_tokens,session,replica,cached_tokens,preemptions,outcome,first_token_s,end_s,cold_start_s,queue_s,prefill_s,preemption_s,decode_s
+        3,1.500000000,512,128,,2,64,1,completed,63.000000001,65.000000000,61.000000000,0.400000000,0.100000001,0.000000005,1.999999994
+        3,1.500000000,512,128,9,,64,1,rejected_scaling_up,,65.000000000,61.000000000,0.400000000,0.100000001,0.000000005,1.999999994
+        ");
+        insta::assert_snapshot!(fs::read_to_string(target.join(TIMELINE)).unwrap(), @r#"
+        at_s,change,replica,target,starting,ready,draining,reason
+        0.000000012,ready,1,3,1,2,0,warmed up
+        0.000000012,ready,1,3,1,2,0,"load 3.2 > 2, for 30 s: ""sustained"""
+        "#);
+        let json = fs::read_to_string(target.join(SUMMARY)).unwrap();
+        assert_eq!(Summary::from_json(&json).unwrap(), summary());
+    }
+
+    #[test]
+    fn a_dropped_run_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut files = RecordFiles::create(parent.path().join("a/run")).unwrap();
+        files.request(&record());
+        drop(files);
+        assert!(names(parent.path()).is_empty());
+    }
+
+    #[test]
+    fn an_earlier_run_is_replaced_only_at_the_end() {
+        let target = tempfile::tempdir().unwrap();
+        let write = |name: &str| fs::write(target.path().join(name), "old").unwrap();
+        [REQUESTS, TIMELINE, SUMMARY, REPORT].iter().for_each(|name| write(name));
+        let read = |name: &str| fs::read_to_string(target.path().join(name)).unwrap();
+        drop(RecordFiles::create(target.path()).unwrap());
+        assert_eq!([REQUESTS, TIMELINE, SUMMARY, REPORT].map(read), ["old"; 4]);
+        RecordFiles::create(target.path()).unwrap().finish(&summary()).unwrap();
+        assert_eq!(names(target.path()), ["requests.csv", "summary.json", "timeline.csv"]);
+        assert_ne!(read(SUMMARY), "old");
+    }
+
+    #[test]
+    fn a_folder_of_something_else_is_refused() {
+        let target = tempfile::tempdir().unwrap();
+        fs::write(target.path().join("thesis.tex"), "years").unwrap();
+        let error = RecordFiles::create(target.path()).unwrap_err();
+        assert!(matches!(&error, FilesError::NotOurs { found, .. } if found == "thesis.tex"));
+        assert_eq!(names(target.path()), ["thesis.tex"]);
+    }
+
+    #[test]
+    fn a_file_is_no_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("file");
+        fs::write(&target, "").unwrap();
+        for target in [target.clone(), target.join("below")] {
+            let error = RecordFiles::create(target).unwrap_err();
+            assert!(matches!(error, FilesError::NotAFolder { .. }), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn two_runs_do_not_share_a_folder() {
+        let target = tempfile::tempdir().unwrap();
+        let first = RecordFiles::create(target.path()).unwrap();
+        let error = RecordFiles::create(target.path()).unwrap_err();
+        assert!(matches!(error, FilesError::Busy { .. }), "{error:?}");
+        first.finish(&summary()).unwrap();
+        assert_eq!(names(target.path()).len(), 3);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_reported_and_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("run");
+        let mut files = RecordFiles::create(&target).unwrap();
+        files.requests = CsvFile::create("/dev/full".into(), REQUESTS_HEADER).unwrap();
+        for _ in 0..10_000 {
+            files.request(&record());
+        }
+        assert!(matches!(files.error(), Some(FilesError::DiskFull { .. })));
+        let error = files.finish(&summary()).unwrap_err();
+        assert!(error.to_string().contains("/dev/full"), "{error}");
+        assert!(!target.exists());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_disk_that_fills_up_with_the_last_rows_is_reported() {
+        let target = tempfile::tempdir().unwrap();
+        let mut files = RecordFiles::create(target.path()).unwrap();
+        files.timeline = CsvFile::create("/dev/full".into(), TIMELINE_HEADER).unwrap();
+        let error = files.finish(&summary()).unwrap_err();
+        assert!(matches!(error, FilesError::DiskFull { .. }), "{error:?}");
+        assert!(names(target.path()).is_empty());
+    }
+}

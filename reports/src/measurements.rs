@@ -1,0 +1,313 @@
+//! What a run comes to, measured while it runs: constant work for each record
+//! and flat memory however many there are.
+
+use crate::histogram::Histogram;
+use crate::objectives::{
+    Latency, Objective, ObjectiveMetric, ObjectiveSpec, RequestLatencies, RequestLimits,
+};
+use crate::records::{Change, Gaps, Outcome, RecordSink, RequestRecord, RunTotals};
+use crate::series::Series;
+use crate::summary::{
+    Cost, GpuSeconds, LatencySummary, PartsMean, PartsSummary, Replicas, Requests, Run,
+    RunDescription, SCHEMA, Summary, Throughput, Tokens,
+};
+use crate::tail::{PartsTotal, Tail};
+use crate::why::{self, CountsLog};
+
+/// The slowest share of requests that is explained: 1 in 100.
+const SLOWEST_SHARE: u64 = 100;
+
+/// Counts the records of a run.
+///
+/// Only completed requests have latencies; the others are counted beside
+/// them. TPOT takes two output tokens or more.
+#[derive(Clone, Debug)]
+pub struct Measurements {
+    objectives: Vec<ObjectiveSpec>,
+    limits: RequestLimits,
+    /// By [`Outcome`], in the order of [`Outcome::ALL`].
+    outcomes: [u64; Outcome::ALL.len()],
+    /// Completed requests within all limits.
+    good: u64,
+    preemptions: u64,
+    tokens: Tokens,
+    first_due_ns: u64,
+    last_completion_ns: u64,
+    ttft: Histogram,
+    itl: Histogram,
+    tpot: Histogram,
+    e2e: Histogram,
+    queue: Histogram,
+    tail: Tail,
+    series: Series,
+    counts: CountsLog,
+}
+
+impl Measurements {
+    /// Nothing measured yet, to be judged by the objectives.
+    #[must_use]
+    pub fn new(objectives: &[ObjectiveSpec]) -> Self {
+        Self {
+            objectives: objectives.to_vec(),
+            limits: RequestLimits::new(objectives),
+            outcomes: [0; Outcome::ALL.len()],
+            good: 0,
+            preemptions: 0,
+            tokens: Tokens::default(),
+            first_due_ns: u64::MAX,
+            last_completion_ns: 0,
+            ttft: Histogram::new(),
+            itl: Histogram::new(),
+            tpot: Histogram::new(),
+            e2e: Histogram::new(),
+            queue: Histogram::new(),
+            tail: Tail::new(),
+            series: Series::default(),
+            counts: CountsLog::default(),
+        }
+    }
+
+    /// The histogram of a latency.
+    #[must_use]
+    pub fn histogram(&self, latency: Latency) -> &Histogram {
+        match latency {
+            Latency::Ttft => &self.ttft,
+            Latency::Itl => &self.itl,
+            Latency::Tpot => &self.tpot,
+            Latency::E2e => &self.e2e,
+            Latency::Queue => &self.queue,
+        }
+    }
+
+    /// How many requests ended so.
+    #[must_use]
+    pub fn count(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+
+    /// How many requests ended.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.outcomes.iter().sum()
+    }
+
+    fn completed(&mut self, record: &RequestRecord) {
+        let latencies = latencies(record);
+        self.last_completion_ns = self.last_completion_ns.max(record.end_ns);
+        self.preemptions += u64::from(record.preemptions);
+        self.tokens.prompt += u64::from(record.prompt_tokens);
+        self.tokens.cached += u64::from(record.cached_tokens);
+        self.tokens.output += u64::from(record.output_tokens);
+        self.good += u64::from(self.limits.met_by(&latencies));
+        self.e2e.record(latencies.e2e_ns);
+        self.queue.record(latencies.queue_ns);
+        self.series.completion(record.end_ns, record.output_tokens);
+        if let Some(tpot_ns) = latencies.tpot_ns {
+            self.tpot.record(tpot_ns);
+        }
+        if let Some(ttft_ns) = latencies.ttft_ns {
+            self.ttft.record(ttft_ns);
+            self.series.first_token(record.due_ns, ttft_ns);
+            self.tail.record(ttft_ns, record);
+        }
+    }
+
+    /// What the run came to, once it has ended.
+    #[must_use]
+    pub fn summary(&self, description: &RunDescription, totals: &RunTotals) -> Summary {
+        let throughput = self.throughput();
+        let cost = self.cost(totals);
+        let slowest = self.tail.slowest();
+        let count_max = description.scenario.replica_count_max;
+        Summary {
+            schema: SCHEMA.to_owned(),
+            tool: description.tool.clone(),
+            source: description.source,
+            scenario: description.scenario.clone(),
+            seed: description.seed,
+            duration_s: totals.end_ns as f64 / 1e9,
+            objectives: self.judge(totals, &throughput, &cost),
+            requests: self.requests(totals),
+            tokens: self.tokens,
+            ttft_s: latency_summary(&self.ttft),
+            itl_s: latency_summary(&self.itl),
+            tpot_s: latency_summary(&self.tpot),
+            e2e_s: latency_summary(&self.e2e),
+            queue_s: latency_summary(&self.queue),
+            throughput,
+            goodput_per_s: self.limits.any().then(|| self.per_second(self.good)),
+            replicas: replicas(totals),
+            gpu_seconds: gpu_seconds(totals),
+            cost,
+            parts: self.parts(),
+            why: why::explain(slowest, &self.counts, count_max, totals.end_ns),
+            series: self.series.clone().finish(totals.end_ns),
+            seeds: None,
+            run: Run { steps: totals.steps, events: totals.events, ..Run::default() },
+        }
+    }
+
+    /// A rate over the time from the first intended send to the last
+    /// completion, so that an idle stretch after the traffic does not dilute it.
+    fn per_second(&self, count: u64) -> f64 {
+        let span_ns = self.last_completion_ns.saturating_sub(self.first_due_ns);
+        if span_ns == 0 {
+            return 0.0;
+        }
+        count as f64 / (span_ns as f64 / 1e9)
+    }
+
+    fn throughput(&self) -> Throughput {
+        Throughput {
+            requests_per_s: self.per_second(self.count(Outcome::Completed)),
+            output_tokens_per_s: self.per_second(self.tokens.output),
+        }
+    }
+
+    fn requests(&self, totals: &RunTotals) -> Requests {
+        let [
+            completed,
+            rejected_too_long,
+            rejected_never_fits,
+            rejected_scaling_up,
+            failed_drain,
+            failed_unserved,
+        ] = self.outcomes;
+        Requests {
+            offered: totals.offered,
+            completed,
+            failed: failed_drain + failed_unserved,
+            rejected: rejected_too_long + rejected_never_fits + rejected_scaling_up,
+            waited_for_cold_start: totals.waited_for_cold_start,
+            rejected_too_long,
+            rejected_never_fits,
+            rejected_scaling_up,
+            failed_drain,
+            failed_unserved,
+            preemptions: self.preemptions,
+        }
+    }
+
+    fn cost(&self, totals: &RunTotals) -> Cost {
+        let usd = totals.cost_nanodollars as f64 / 1e9;
+        let per = |count: u64, unit: f64| (count > 0).then(|| usd / count as f64 * unit);
+        Cost {
+            usd,
+            usd_per_million_output_tokens: per(self.tokens.output, 1e6),
+            usd_per_request: per(self.count(Outcome::Completed), 1.0),
+        }
+    }
+
+    fn parts(&self) -> PartsSummary {
+        let all = self.tail.all();
+        let slowest = self.tail.slowest_share(all.requests.div_ceil(SLOWEST_SHARE));
+        PartsSummary { all: parts_mean(&all), slowest: parts_mean(&slowest) }
+    }
+
+    fn judge(&self, totals: &RunTotals, throughput: &Throughput, cost: &Cost) -> Vec<Objective> {
+        let observed = |metric| match metric {
+            ObjectiveMetric::Latency(latency, statistic) => statistic.of(self.histogram(latency)),
+            ObjectiveMetric::RequestsPerSecond => Some(throughput.requests_per_s),
+            ObjectiveMetric::OutputTokensPerSecond => Some(throughput.output_tokens_per_s),
+            ObjectiveMetric::SuccessRate => (totals.offered > 0)
+                .then(|| self.count(Outcome::Completed) as f64 / totals.offered as f64),
+            ObjectiveMetric::CostUsd => Some(cost.usd),
+            ObjectiveMetric::CostUsdPerMillionOutputTokens => cost.usd_per_million_output_tokens,
+        };
+        let judge = |spec: &ObjectiveSpec| Objective::judge(spec, observed(spec.metric));
+        self.objectives.iter().map(judge).collect()
+    }
+}
+
+impl RecordSink for Measurements {
+    #[inline]
+    fn request(&mut self, record: &RequestRecord) {
+        self.outcomes[record.outcome as usize] += 1;
+        self.first_due_ns = self.first_due_ns.min(record.due_ns);
+        self.series.arrival(record.due_ns);
+        if record.outcome == Outcome::Completed {
+            self.completed(record);
+        } else {
+            self.tokens.output_of_failed += u64::from(record.output_tokens);
+        }
+    }
+
+    #[inline]
+    fn gaps(&mut self, gaps: Gaps) {
+        self.itl.record_gaps(gaps);
+    }
+
+    fn change(&mut self, change: &Change) {
+        self.series.replicas(change.at_ns, change.replicas);
+        self.counts.record(change.at_ns, change.replicas);
+    }
+}
+
+#[inline]
+fn latencies(record: &RequestRecord) -> RequestLatencies {
+    let tpot_ns = match record.first_token_ns {
+        Some(first_ns) if record.output_tokens >= 2 => {
+            Some((record.end_ns - first_ns) / u64::from(record.output_tokens - 1))
+        }
+        _ => None,
+    };
+    RequestLatencies {
+        ttft_ns: record.first_token_ns.map(|first_ns| first_ns - record.due_ns),
+        tpot_ns,
+        e2e_ns: record.end_ns - record.due_ns,
+        queue_ns: record.parts.cold_start_ns + record.parts.queue_ns,
+    }
+}
+
+fn latency_summary(histogram: &Histogram) -> Option<LatencySummary> {
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let percentile = |percentile| histogram.percentile_ns(percentile).map(seconds);
+    Some(LatencySummary {
+        mean: histogram.mean_s()?,
+        p50: percentile(50.0)?,
+        p90: percentile(90.0)?,
+        p95: percentile(95.0)?,
+        p99: percentile(99.0)?,
+        max: histogram.max_ns().map(seconds)?,
+    })
+}
+
+fn replicas(totals: &RunTotals) -> Replicas {
+    let mean = match totals.end_ns {
+        0 => 0.0,
+        end_ns => totals.replica_ns as f64 / end_ns as f64,
+    };
+    Replicas {
+        mean,
+        max: totals.replicas_max,
+        starts: totals.starts,
+        wasted_starts: totals.wasted_starts,
+        direction_changes: totals.direction_changes,
+    }
+}
+
+fn gpu_seconds(totals: &RunTotals) -> GpuSeconds {
+    let seconds = |ns: u128| ns as f64 / 1e9;
+    GpuSeconds {
+        billed: seconds(totals.gpu_ns.billed),
+        busy: seconds(totals.gpu_ns.busy),
+        idle: seconds(totals.gpu_ns.idle),
+        starting: seconds(totals.gpu_ns.starting),
+        draining: seconds(totals.gpu_ns.draining),
+    }
+}
+
+fn parts_mean(total: &PartsTotal) -> PartsMean {
+    let mean_s = |sum_ns: u128| match total.requests {
+        0 => 0.0,
+        requests => sum_ns as f64 / requests as f64 / 1e9,
+    };
+    PartsMean {
+        requests: total.requests,
+        cold_start_s: mean_s(total.cold_start_ns),
+        queue_s: mean_s(total.queue_ns),
+        prefill_s: mean_s(total.prefill_ns),
+        preemption_s: mean_s(total.preemption_ns),
+        decode_s: mean_s(total.decode_ns),
+    }
+}

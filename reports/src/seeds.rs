@@ -1,0 +1,197 @@
+//! Several seeds of one scenario: the mean of each metric over them, and how
+//! far off that mean may be.
+
+use crate::objectives::Unit;
+use crate::summary::{LatencySummary, Summary};
+use serde::{Deserialize, Serialize};
+
+/// What several seeds say together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seeds {
+    /// The seeds.
+    pub seeds: Vec<u64>,
+    /// In how many of them every objective was met.
+    pub met: u64,
+    /// The metrics.
+    pub metrics: Vec<SeedsMetric>,
+}
+
+/// One metric over several seeds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeedsMetric {
+    /// For example `ttft_p95`.
+    pub name: String,
+    /// Its unit.
+    pub unit: Unit,
+    /// Its value with each seed; `null` where nothing was there to measure.
+    pub values: Vec<Option<f64>>,
+    /// Mean of the values that there are.
+    pub mean: Option<f64>,
+    /// The true mean is within this of [`SeedsMetric::mean`] with 95 %
+    /// confidence (Student's t); `null` for fewer than two values.
+    pub half_width: Option<f64>,
+}
+
+impl Seeds {
+    /// Puts the runs of several seeds together.
+    #[must_use]
+    pub fn of(summaries: &[Summary]) -> Self {
+        let mut metrics: Vec<SeedsMetric> = Vec::new();
+        for summary in summaries {
+            for (index, (name, unit, value)) in metrics_of(summary).into_iter().enumerate() {
+                if index == metrics.len() {
+                    let values = Vec::with_capacity(summaries.len());
+                    metrics.push(SeedsMetric { name, unit, values, mean: None, half_width: None });
+                }
+                metrics[index].values.push(value);
+            }
+        }
+        for metric in &mut metrics {
+            let values: Vec<f64> = metric.values.iter().flatten().copied().collect();
+            metric.mean = mean(&values);
+            metric.half_width = half_width(&values);
+        }
+        Self {
+            seeds: summaries.iter().map(|summary| summary.seed).collect(),
+            met: summaries.iter().filter(|summary| summary.objectives_met()).count() as u64,
+            metrics,
+        }
+    }
+
+    /// The metric of that name.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> Option<&SeedsMetric> {
+        self.metrics.iter().find(|metric| metric.name == name)
+    }
+}
+
+fn metrics_of(summary: &Summary) -> Vec<(String, Unit, Option<f64>)> {
+    let latencies = [
+        ("ttft", summary.ttft_s),
+        ("itl", summary.itl_s),
+        ("tpot", summary.tpot_s),
+        ("e2e", summary.e2e_s),
+        ("queue", summary.queue_s),
+    ];
+    let cost = &summary.cost;
+    let others = [
+        ("requests_per_s", Unit::RequestsPerSecond, Some(summary.throughput.requests_per_s)),
+        ("output_tokens_per_s", Unit::TokensPerSecond, Some(summary.throughput.output_tokens_per_s)),
+        ("goodput_per_s", Unit::RequestsPerSecond, summary.goodput_per_s),
+        ("replicas", Unit::Replicas, Some(summary.replicas.mean)),
+        ("cost_usd", Unit::Usd, Some(cost.usd)),
+        ("cost_usd_per_million_output_tokens", Unit::Usd, cost.usd_per_million_output_tokens),
+    ];
+    let latencies = latencies.into_iter().flat_map(latency_metrics);
+    latencies.chain(others.map(|(name, unit, value)| (name.to_owned(), unit, value))).collect()
+}
+
+fn latency_metrics(
+    (latency, summary): (&str, Option<LatencySummary>),
+) -> [(String, Unit, Option<f64>); 6] {
+    let metric = |statistic: &str, of: fn(LatencySummary) -> f64| {
+        (format!("{latency}_{statistic}"), Unit::Seconds, summary.map(of))
+    };
+    [
+        metric("mean", |s| s.mean),
+        metric("p50", |s| s.p50),
+        metric("p90", |s| s.p90),
+        metric("p95", |s| s.p95),
+        metric("p99", |s| s.p99),
+        metric("max", |s| s.max),
+    ]
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Half the width of the 95 % confidence interval of a mean: `t * s / sqrt(n)`
+/// (NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.5.2).
+fn half_width(values: &[f64]) -> Option<f64> {
+    let mean = mean(values)?;
+    let freedom = values.len() - 1;
+    if freedom == 0 {
+        return None;
+    }
+    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+    let variance = squares / freedom as f64;
+    Some(student_t(freedom) * (variance / values.len() as f64).sqrt())
+}
+
+/// The 97.5 % quantile of Student's t distribution.
+fn student_t(freedom: usize) -> f64 {
+    match T_QUANTILES.get(freedom - 1) {
+        Some(quantile) => *quantile,
+        None => student_t_expansion(freedom as f64),
+    }
+}
+
+/// Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5, first
+/// three terms: right to 1e-5 beyond the table.
+fn student_t_expansion(freedom: f64) -> f64 {
+    const Z: f64 = 1.959_963_984_540_054;
+    const Z3: f64 = Z * Z * Z;
+    const Z5: f64 = Z3 * Z * Z;
+    Z + (Z3 + Z) / (4.0 * freedom) + (5.0 * Z5 + 16.0 * Z3 + 3.0 * Z) / (96.0 * freedom * freedom)
+}
+
+/// For 1 to 30 degrees of freedom (NIST/SEMATECH e-Handbook, 1.3.6.7.2).
+const T_QUANTILES: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
+    2.052, 2.048, 2.045, 2.042,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measurements::Measurements;
+    use crate::records::RunTotals;
+    use crate::summary::RunDescription;
+
+    fn run(seed: u64, usd: u128) -> Summary {
+        let description = RunDescription { seed, ..RunDescription::default() };
+        let totals = RunTotals { cost_nanodollars: usd * 1_000_000_000, ..RunTotals::default() };
+        Measurements::new(&[]).summary(&description, &totals)
+    }
+
+    #[test]
+    fn an_interval_of_three_runs() {
+        let seeds = Seeds::of(&[run(1, 1), run(2, 2), run(3, 3)]);
+        assert_eq!(seeds.seeds, [1, 2, 3]);
+        assert_eq!(seeds.met, 3);
+        let cost = seeds.metric("cost_usd").unwrap();
+        assert_eq!(cost.mean, Some(2.0));
+        // t(2) * 1 / sqrt(3).
+        assert!((cost.half_width.unwrap() - 4.303 / 3.0_f64.sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_run_has_no_interval() {
+        let cost = &Seeds::of(&[run(1, 5)]).metrics[34];
+        assert_eq!((cost.name.as_str(), cost.mean, cost.half_width), ("cost_usd", Some(5.0), None));
+    }
+
+    #[test]
+    fn what_was_never_measured_has_no_mean() {
+        let seeds = Seeds::of(&[run(1, 5), run(2, 5)]);
+        let ttft = seeds.metric("ttft_p95").unwrap();
+        assert_eq!((ttft.mean, ttft.half_width), (None, None));
+        assert_eq!(ttft.values, [None, None]);
+    }
+
+    #[test]
+    fn no_run_has_no_metric() {
+        assert!(Seeds::of(&[]).metrics.is_empty());
+    }
+
+    #[test]
+    fn the_expansion_continues_the_table() {
+        assert!((student_t_expansion(30.0) - T_QUANTILES[29]).abs() < 5e-4);
+        assert!((student_t(60) - 2.000).abs() < 5e-4);
+        assert!((student_t(1_000_000) - 1.960).abs() < 5e-5);
+    }
+}

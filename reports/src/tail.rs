@@ -1,0 +1,254 @@
+//! Why the slowest requests were slow, in flat memory: where their time went,
+//! and when they were sent.
+//!
+//! Nobody knows during the run who will be among the slowest 1 %. So the parts
+//! of every request are added to one of a few coarse buckets by its TTFT, from
+//! which the parts of the slowest share are read afterwards; and the
+//! [`SLOWEST_MAX`] slowest requests are kept as they are.
+
+use crate::records::{Parts, RequestRecord};
+
+/// How many of the slowest requests are kept.
+pub const SLOWEST_MAX: usize = 200;
+
+/// Eight to an octave: each is 9 to 13 % wide.
+const BUCKETS: usize = 60 * 8 + 16;
+
+/// Sums of [`Parts`] over requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartsTotal {
+    /// How many requests.
+    pub requests: u64,
+    /// Sum of their cold starts [ns].
+    pub cold_start_ns: u128,
+    /// Sum of their queueing [ns].
+    pub queue_ns: u128,
+    /// Sum of their prefills [ns].
+    pub prefill_ns: u128,
+    /// Sum of what preemption cost them [ns].
+    pub preemption_ns: u128,
+    /// Sum of their decoding [ns].
+    pub decode_ns: u128,
+}
+
+impl PartsTotal {
+    #[inline]
+    pub(crate) fn record(&mut self, parts: &Parts) {
+        self.requests += 1;
+        self.cold_start_ns += u128::from(parts.cold_start_ns);
+        self.queue_ns += u128::from(parts.queue_ns);
+        self.prefill_ns += u128::from(parts.prefill_ns);
+        self.preemption_ns += u128::from(parts.preemption_ns);
+        self.decode_ns += u128::from(parts.decode_ns);
+    }
+
+    fn add(&mut self, other: &PartsTotal) {
+        self.requests += other.requests;
+        self.cold_start_ns += other.cold_start_ns;
+        self.queue_ns += other.queue_ns;
+        self.prefill_ns += other.prefill_ns;
+        self.preemption_ns += other.preemption_ns;
+        self.decode_ns += other.decode_ns;
+    }
+
+    /// What `requests` of these would have, were they all alike.
+    fn share(&self, requests: u64) -> PartsTotal {
+        let of = |sum: u128| {
+            // Whole and rest apart, so that the product stays inside `u128`.
+            let (all, some) = (u128::from(self.requests), u128::from(requests));
+            sum / all * some + sum % all * some / all
+        };
+        PartsTotal {
+            requests,
+            cold_start_ns: of(self.cold_start_ns),
+            queue_ns: of(self.queue_ns),
+            prefill_ns: of(self.prefill_ns),
+            preemption_ns: of(self.preemption_ns),
+            decode_ns: of(self.decode_ns),
+        }
+    }
+}
+
+/// What is kept of the completed requests to explain their TTFT.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    by_ttft: Vec<PartsTotal>,
+    slowest: Slowest,
+}
+
+impl Tail {
+    pub(crate) fn new() -> Self {
+        Self {
+            by_ttft: vec![PartsTotal::default(); BUCKETS],
+            slowest: Slowest::default(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn record(&mut self, ttft_ns: u64, record: &RequestRecord) {
+        self.by_ttft[bucket_of(ttft_ns)].record(&record.parts);
+        self.slowest.offer(ttft_ns, record);
+    }
+
+    /// The parts of all requests.
+    pub(crate) fn all(&self) -> PartsTotal {
+        let mut total = PartsTotal::default();
+        self.by_ttft.iter().for_each(|bucket| total.add(bucket));
+        total
+    }
+
+    /// The parts of the `requests` slowest by TTFT. Of the coarse bucket that
+    /// the boundary cuts through, a proportional share is taken.
+    pub(crate) fn slowest_share(&self, requests: u64) -> PartsTotal {
+        let mut total = PartsTotal::default();
+        for bucket in self.by_ttft.iter().rev().filter(|b| b.requests > 0) {
+            let missing = requests - total.requests;
+            if bucket.requests >= missing {
+                total.add(&bucket.share(missing));
+                break;
+            }
+            total.add(bucket);
+        }
+        total
+    }
+
+    /// The slowest requests by TTFT, slowest first; at most [`SLOWEST_MAX`].
+    pub(crate) fn slowest(&self) -> Vec<RequestRecord> {
+        self.slowest.clone().into_sorted()
+    }
+}
+
+/// The coarse bucket of a TTFT.
+#[inline]
+fn bucket_of(ns: u64) -> usize {
+    // Below 8 ns a bucket each; above, three bits below the leading one.
+    let shift = 60 - (ns | 8).leading_zeros();
+    ((shift << 3) as u64 + (ns >> shift)) as usize
+}
+
+/// The slowest requests so far. Candidates gather until there are several
+/// times as many as are kept, then all but the slowest are dropped: constant
+/// work a request even when every request is slower than the one before, as
+/// in an overload, where a heap would be reordered each time.
+#[derive(Clone, Debug, Default)]
+struct Slowest {
+    candidates: Vec<(u64, RequestRecord)>,
+    /// A TTFT that at least [`SLOWEST_MAX`] candidates reach.
+    threshold_ns: u64,
+}
+
+const CANDIDATES_MAX: usize = 4 * SLOWEST_MAX;
+
+impl Slowest {
+    #[inline]
+    fn offer(&mut self, ttft_ns: u64, record: &RequestRecord) {
+        // Not `<=`: of two as slow, the lower id is kept, and it may come later.
+        if ttft_ns < self.threshold_ns {
+            return;
+        }
+        self.candidates.push((ttft_ns, record.clone()));
+        if self.candidates.len() == CANDIDATES_MAX {
+            self.drop_faster();
+        }
+    }
+
+    fn drop_faster(&mut self) {
+        self.candidates
+            .select_nth_unstable_by_key(SLOWEST_MAX - 1, slowest_first);
+        self.candidates.truncate(SLOWEST_MAX);
+        self.threshold_ns = self.candidates[SLOWEST_MAX - 1].0;
+    }
+
+    fn into_sorted(mut self) -> Vec<RequestRecord> {
+        self.candidates.sort_unstable_by_key(slowest_first);
+        self.candidates.truncate(SLOWEST_MAX);
+        self.candidates.into_iter().map(|(_, record)| record).collect()
+    }
+}
+
+fn slowest_first((ttft_ns, record): &(u64, RequestRecord)) -> (std::cmp::Reverse<u64>, u64) {
+    (std::cmp::Reverse(*ttft_ns), record.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::Outcome;
+    use proptest::prelude::*;
+
+    fn record(id: u64, ttft_ns: u64) -> RequestRecord {
+        RequestRecord {
+            id,
+            due_ns: 0,
+            prompt_tokens: 1,
+            output_tokens: 1,
+            session: None,
+            replica: None,
+            cached_tokens: 0,
+            preemptions: 0,
+            outcome: Outcome::Completed,
+            first_token_ns: Some(ttft_ns),
+            end_ns: ttft_ns,
+            parts: Parts { queue_ns: ttft_ns, ..Parts::default() },
+        }
+    }
+
+    fn tail_of(ttfts: &[u64]) -> Tail {
+        let mut tail = Tail::new();
+        for (id, &ttft_ns) in ttfts.iter().enumerate() {
+            tail.record(ttft_ns, &record(id as u64, ttft_ns));
+        }
+        tail
+    }
+
+    #[test]
+    fn buckets_are_in_order_and_fit() {
+        let mut last = 0;
+        for octave in 0..64 {
+            for eighth in 0..8_u64 {
+                let low_bits = (u128::from(eighth) << octave >> 3) as u64;
+                let bucket = bucket_of((1 << octave) | low_bits);
+                assert!(bucket >= last);
+                last = bucket;
+            }
+        }
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn the_slowest_share_holds_the_slow_ones_time() {
+        let mut ttfts = vec![1_000_000; 990];
+        ttfts.extend([5_000_000_000; 10]);
+        let slowest = tail_of(&ttfts).slowest_share(10);
+        assert_eq!(slowest.requests, 10);
+        assert_eq!(slowest.queue_ns, 50_000_000_000);
+    }
+
+    #[test]
+    fn a_bucket_that_is_cut_gives_its_share() {
+        let slowest = tail_of(&[1_000; 100]).slowest_share(1);
+        assert_eq!((slowest.requests, slowest.queue_ns), (1, 1_000));
+    }
+
+    proptest! {
+        #[test]
+        fn the_slowest_are_kept_and_ties_go_to_the_lower_id(
+            ttfts in prop::collection::vec(0..300_u64, 0..3_000),
+        ) {
+            let mut expected: Vec<_> = ttfts.iter().enumerate().map(|(id, t)| (*t, id as u64)).collect();
+            expected.sort_by_key(|&(ttft, id)| (std::cmp::Reverse(ttft), id));
+            expected.truncate(SLOWEST_MAX);
+            let kept: Vec<_> = tail_of(&ttfts).slowest().iter().map(|r| (r.end_ns, r.id)).collect();
+            prop_assert_eq!(kept, expected);
+        }
+
+        #[test]
+        fn the_parts_of_all_are_the_sum_of_the_parts(
+            ttfts in prop::collection::vec(0..u64::MAX, 0..300),
+        ) {
+            let all = tail_of(&ttfts).all();
+            prop_assert_eq!(all.requests, ttfts.len() as u64);
+            prop_assert_eq!(all.queue_ns, ttfts.iter().map(|&t| u128::from(t)).sum::<u128>());
+        }
+    }
+}

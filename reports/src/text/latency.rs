@@ -1,0 +1,47 @@
+//! The table of latencies.
+
+use super::Style;
+use super::units::optional_duration;
+use crate::summary::{LatencySummary, Summary};
+
+const COLUMN_WIDTH: usize = 11;
+
+type Statistic = (&'static str, fn(&LatencySummary) -> f64);
+
+const STATISTICS: [Statistic; 6] = [
+    ("mean", |s| s.mean),
+    ("p50", |s| s.p50),
+    ("p90", |s| s.p90),
+    ("p95", |s| s.p95),
+    ("p99", |s| s.p99),
+    ("max", |s| s.max),
+];
+
+/// What each latency is called, and what it is.
+pub(super) const LATENCIES: [(&str, &str); 5] = [
+    ("ttft", "send to first token"),
+    ("itl", "token to token"),
+    ("tpot", "mean of a request"),
+    ("e2e", "send to last token"),
+    ("queue", "before first step"),
+];
+
+pub(super) fn table(summary: &Summary, style: Style) -> Vec<String> {
+    let heading = style.heading("LATENCY");
+    if summary.e2e_s.is_none() {
+        return vec![format!("{heading}  no request completed")];
+    }
+    let names: String = STATISTICS.iter().map(|(name, _)| format!("{name:>COLUMN_WIDTH$}")).collect();
+    // As wide as the labels below, whatever the heading is painted with.
+    let mut lines = vec![format!("{heading}{:20}{names}", "")];
+    let latencies =
+        [summary.ttft_s, summary.itl_s, summary.tpot_s, summary.e2e_s, summary.queue_s];
+    for ((name, meaning), latency) in LATENCIES.into_iter().zip(latencies) {
+        let cell = |(_, of): Statistic| {
+            format!("{:>COLUMN_WIDTH$}", optional_duration(latency.as_ref().map(of)))
+        };
+        let cells: String = STATISTICS.map(cell).concat();
+        lines.push(format!("  {name:<5} {}{cells}", style.quiet(&format!("{meaning:<19}"))));
+    }
+    lines
+}

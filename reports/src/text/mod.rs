@@ -1,0 +1,281 @@
+//! What a person reads at the terminal: the verdict first, then the numbers,
+//! then why. Pure functions from a [`Summary`] to text.
+
+mod chart;
+mod compare;
+mod latency;
+mod units;
+mod why;
+
+pub use compare::comparison;
+
+use crate::objectives::{Bound, Objective};
+use crate::summary::{Requests, Source, Summary};
+use chart::{Columns, blocks, largest};
+use units::{clock, count, counted, dollars, duration, number, percent, rate, value};
+
+/// How text is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Whether to colour it, with ANSI escapes.
+    pub colour: bool,
+    /// Columns to fill. Charts take what there is, from 60 columns up; tables
+    /// are at most 96 wide.
+    pub width: usize,
+}
+
+impl Default for Style {
+    /// Without colour, 96 columns.
+    fn default() -> Self {
+        Self { colour: false, width: 96 }
+    }
+}
+
+impl Style {
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn heading(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn good(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    fn bad(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+
+    fn quiet(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    /// ✓ or ✗.
+    fn mark(self, met: bool) -> String {
+        if met { self.good("✓") } else { self.bad("✗") }
+    }
+}
+
+/// A run as text, ending with a newline.
+#[must_use]
+pub fn summary(summary: &Summary, style: Style) -> String {
+    let sections = [
+        vec![title(summary, style)],
+        objectives(summary, style),
+        compare::seeds(summary.seeds.as_ref(), style),
+        requests(&summary.requests, style),
+        latency::table(summary, style),
+        replicas(summary, style),
+        cost(summary, style),
+        why::section(summary, style),
+        run(summary, style),
+    ];
+    let sections: Vec<_> = sections
+        .iter()
+        .filter(|lines| !lines.is_empty())
+        .map(|lines| lines.join("\n"))
+        .collect();
+    sections.join("\n\n") + "\n"
+}
+
+fn title(summary: &Summary, style: Style) -> String {
+    let scenario = &summary.scenario;
+    let source = match summary.source {
+        Source::Simulated => "simulated",
+        Source::Measured => "measured",
+    };
+    format!(
+        "{} · {} on {} × {} a replica · {} · {} · {source}, seed {}",
+        style.heading(&scenario.name),
+        scenario.model,
+        scenario.world_size,
+        scenario.gpu,
+        duration(summary.duration_s),
+        counted(summary.requests.offered, "request"),
+        summary.seed,
+    )
+}
+
+fn objectives(summary: &Summary, style: Style) -> Vec<String> {
+    let all = &summary.objectives;
+    if all.is_empty() {
+        return vec![format!("{}  none set", style.heading("OBJECTIVES"))];
+    }
+    let met = all.iter().filter(|objective| objective.met).count();
+    let mut lines = vec![format!("{}  {met} of {} met", style.heading("OBJECTIVES"), all.len())];
+    let width = all.iter().map(|objective| objective.name.chars().count()).max().unwrap_or(0);
+    lines.extend(all.iter().map(|each| objective(each, width, style)));
+    if let Some(goodput) = summary.goodput_per_s {
+        lines.push(format!(
+            "  goodput {}/s: requests within every latency limit, of {}/s completed",
+            rate(goodput),
+            rate(summary.throughput.requests_per_s),
+        ));
+    }
+    lines
+}
+
+fn objective(objective: &Objective, width: usize, style: Style) -> String {
+    let observed = objective
+        .observed
+        .map_or_else(|| "nothing to measure".to_owned(), |observed| value(observed, objective.unit));
+    let bound = match objective.bound {
+        Bound::AtMost => "at most",
+        Bound::AtLeast => "at least",
+    };
+    format!(
+        "  {} {:width$}  {observed:>12}  {bound} {}",
+        style.mark(objective.met),
+        objective.name,
+        value(objective.limit, objective.unit),
+    )
+}
+
+fn requests(requests: &Requests, style: Style) -> Vec<String> {
+    let mut lines = vec![
+        format!("{}  {} offered", style.heading("REQUESTS"), count(requests.offered)),
+        format!(
+            "  {} completed · {} failed · {} rejected · {} waited for a cold start",
+            count(requests.completed),
+            count(requests.failed),
+            count(requests.rejected),
+            count(requests.waited_for_cold_start),
+        ),
+    ];
+    let reasons = [
+        (requests.rejected_too_long, "rejected: longer than the context"),
+        (requests.rejected_never_fits, "rejected: more KV blocks than a replica has"),
+        (requests.rejected_scaling_up, "rejected with 503: no replica was ready"),
+        (requests.failed_drain, "failed: cut off when the drain time ran out"),
+        (requests.failed_unserved, "failed: the run ended and no replica was allowed to start"),
+    ];
+    for (number, reason) in reasons {
+        if number > 0 {
+            lines.push(style.bad(&format!("  {} {reason}", count(number))));
+        }
+    }
+    if requests.preemptions > 0 {
+        lines.push(format!("  {}", counted(requests.preemptions, "preemption")));
+    }
+    lines
+}
+
+/// Columns of text left of a chart, and right of it.
+const LABEL_WIDTH: usize = 13;
+const SCALE_WIDTH: usize = 12;
+
+fn replicas(summary: &Summary, style: Style) -> Vec<String> {
+    let replicas = &summary.replicas;
+    let mut lines = vec![format!(
+        "{}  mean {}, most {} · {}, {} wasted · {} of direction",
+        style.heading("REPLICAS"),
+        number(replicas.mean),
+        count(replicas.max.into()),
+        counted(replicas.starts, "start"),
+        count(replicas.wasted_starts),
+        counted(replicas.direction_changes, "change"),
+    )];
+    let width = style.width.clamp(60, 200) - LABEL_WIDTH - SCALE_WIDTH;
+    let series = &summary.series;
+    let Some(columns) = Columns::new(series, summary.duration_s, width) else {
+        return lines;
+    };
+    let (target, ready) = (columns.average(&series.target), columns.average(&series.ready));
+    let replicas_max = largest(&target).max(largest(&ready));
+    let arrivals = columns.rate(&series.arrivals);
+    let ttft = columns.maximum(&series.ttft_s_max);
+    let row = |label: &str, values: &[Option<f64>], max: f64, scale: String| {
+        format!("  {label:<11}{} {scale}", blocks(values, max))
+    };
+    let whole = |values: &[Option<f64>]| format!("max {}", rate(largest(values).ceil()));
+    lines.push(row("target", &target, replicas_max, whole(&target)));
+    lines.push(row("ready", &ready, replicas_max, whole(&ready)));
+    let arrivals_max = largest(&arrivals);
+    lines.push(row("arrivals/s", &arrivals, arrivals_max, format!("max {}", rate(arrivals_max))));
+    let ttft_max = largest(&ttft);
+    lines.push(row("ttft max", &ttft, ttft_max, format!("max {}", duration(ttft_max))));
+    lines.push(style.quiet(&time_axis(summary.duration_s, width)));
+    lines
+}
+
+/// Start, middle and end of the run, under its charts.
+fn time_axis(duration_s: f64, width: usize) -> String {
+    let [start, middle, end] = [0.0, 0.5, 1.0].map(|part| clock(part * duration_s, duration_s));
+    let middle_at = (width - middle.chars().count()) / 2;
+    let end_width = width - middle_at - middle.chars().count();
+    format!("{:LABEL_WIDTH$}{start:<middle_at$}{middle}{end:>end_width$}", "")
+}
+
+fn cost(summary: &Summary, style: Style) -> Vec<String> {
+    let cost = &summary.cost;
+    let mut title = format!("{}  {}", style.heading("COST"), dollars(cost.usd));
+    if let Some(usd) = cost.usd_per_million_output_tokens {
+        title += &format!(" · {} a million output tokens", dollars(usd));
+    }
+    if let Some(usd) = cost.usd_per_request {
+        title += &format!(" · {} a thousand requests", dollars(usd * 1e3));
+    }
+    let scenario = &summary.scenario;
+    let mut billed = format!(
+        "  billed    {:>12} at {} a GPU-hour",
+        gpu_hours(summary.gpu_seconds.billed),
+        dollars(scenario.usd_per_gpu_hour),
+    );
+    if !scenario.price_source.is_empty() {
+        billed += &style.quiet(&format!(" ({})", scenario.price_source));
+    }
+    let mut lines = vec![title, billed];
+    lines.extend(gpu_time(summary));
+    lines
+}
+
+/// GPU-time by what the GPUs did, with its share of all that was held.
+fn gpu_time(summary: &Summary) -> Vec<String> {
+    let gpu = &summary.gpu_seconds;
+    let held = gpu.busy + gpu.idle + gpu.starting + gpu.draining;
+    if held <= 0.0 {
+        return Vec::new();
+    }
+    let billing = |billed: bool| if billed { ", billed" } else { ", not billed" };
+    let utilisation = match gpu.busy + gpu.idle {
+        ready if ready > 0.0 => format!(", {} of the time they were ready", percent(gpu.busy / ready)),
+        _ => String::new(),
+    };
+    let states = [
+        ("busy", gpu.busy, utilisation.as_str()),
+        ("idle", gpu.idle, ""),
+        ("starting", gpu.starting, billing(summary.scenario.bills_starting)),
+        ("draining", gpu.draining, billing(summary.scenario.bills_draining)),
+    ];
+    let line = |(name, seconds, note): (&str, f64, &str)| {
+        let share = percent(seconds / held);
+        format!("  {name:<9} {:>12} {share:>6}{note}", gpu_hours(seconds))
+    };
+    states.map(line).to_vec()
+}
+
+/// GPU-time in hours, so that its states compare with each other and the price.
+fn gpu_hours(seconds: f64) -> String {
+    let hours = seconds / 3_600.0;
+    let text = match hours {
+        0.0 => "0".to_owned(),
+        hours if hours < 0.005 => "<0.01".to_owned(),
+        hours => rate(hours),
+    };
+    format!("{text} GPU-h")
+}
+
+fn run(summary: &Summary, style: Style) -> Vec<String> {
+    let run = &summary.run;
+    let work = format!("{}, {}", counted(run.steps, "engine step"), counted(run.events, "event"));
+    let line = match (run.wall_s, run.requests_per_wall_s) {
+        (Some(wall_s), Some(per_s)) => {
+            format!("{work} in {} ({} requests/s)", duration(wall_s), rate(per_s))
+        }
+        (Some(wall_s), None) => format!("{work} in {}", duration(wall_s)),
+        _ => work,
+    };
+    vec![style.quiet(&line)]
+}

@@ -1,0 +1,107 @@
+//! Why it came out so: where the time went, and when it went slowly.
+
+use super::Style;
+use super::chart::parts_bar;
+use super::units::{clock, count, counted, duration, percent};
+use crate::summary::{Episode, EpisodeReplicas, Part, PartsMean, Summary};
+
+/// Most episodes that are told.
+const EPISODES_MAX: usize = 5;
+
+const BAR_WIDTH: usize = 40;
+
+type NamedPart = (&'static str, char, fn(&PartsMean) -> f64);
+
+const PARTS: [NamedPart; 5] = [
+    ("cold start", '█', |parts| parts.cold_start_s),
+    ("queue", '▓', |parts| parts.queue_s),
+    ("prefill", '▒', |parts| parts.prefill_s),
+    ("preemption", '░', |parts| parts.preemption_s),
+    ("decode", '·', |parts| parts.decode_s),
+];
+
+pub(super) fn section(summary: &Summary, style: Style) -> Vec<String> {
+    let parts = &summary.parts;
+    if parts.all.requests == 0 {
+        return Vec::new();
+    }
+    let legend = PARTS.map(|(name, character, _)| format!("{character} {name}")).join("  ");
+    let mut lines = vec![format!("{}  {}", style.heading("WHY"), style.quiet(&legend))];
+    lines.extend(bar("all requests", &parts.all, style));
+    lines.extend(bar("slowest 1 %", &parts.slowest, style));
+    lines.extend(episodes(summary));
+    lines
+}
+
+fn bar(label: &str, parts: &PartsMean, style: Style) -> Vec<String> {
+    let shares = PARTS.map(|(_, character, of)| (of(parts), character));
+    let total: f64 = shares.iter().map(|(seconds, _)| seconds).sum();
+    let said: Vec<_> = PARTS
+        .iter()
+        .filter(|(_, _, of)| of(parts) > 0.0)
+        .map(|(name, _, of)| format!("{name} {}", percent(of(parts) / total)))
+        .collect();
+    let bar = parts_bar(&shares, BAR_WIDTH);
+    vec![
+        format!("  {label:<13}{bar}  mean {} of {}", duration(total), counted(parts.requests, "request")),
+        style.quiet(&format!("  {:<13}{}", "", said.join(", "))),
+    ]
+}
+
+fn episodes(summary: &Summary) -> Vec<String> {
+    let why = &summary.why;
+    let mut by_size: Vec<&Episode> = why.episodes.iter().collect();
+    by_size.sort_by_key(|episode| std::cmp::Reverse(episode.requests));
+    let rest = by_size.split_off(by_size.len().min(EPISODES_MAX));
+    by_size.sort_by(|a, b| a.from_s.total_cmp(&b.from_s));
+    let mut lines: Vec<_> = by_size
+        .into_iter()
+        .map(|episode| sentence(episode, why.slowest, summary.duration_s))
+        .collect();
+    if !rest.is_empty() {
+        let requests = rest.iter().map(|episode| episode.requests).sum();
+        lines.push(format!("  the other {} are spread over {} more times", count(requests), rest.len()));
+    }
+    lines
+}
+
+fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
+    let who = match (slowest, episode.requests) {
+        (1, _) => "the only request was".to_owned(),
+        (all, requests) if all == requests => format!("the {} slowest were", count(all)),
+        (all, 1) => format!("1 of the {} slowest was", count(all)),
+        (all, requests) => format!("{} of the {} slowest were", count(requests), count(all)),
+    };
+    let (from, until) = (clock(episode.from_s, run_s), clock(episode.until_s, run_s));
+    let when = if from == until { format!("at {from}") } else { format!("{from} - {until}") };
+    let what = match episode.part {
+        Part::ColdStart => "waiting for a cold start",
+        Part::Queue => "queueing",
+        Part::Prefill => "in prefill",
+        Part::Preemption => "preempted",
+        Part::Decode => "decoding",
+    };
+    format!(
+        "  {who} sent {when}, {what} {} of {} to the first token;\n    {}",
+        duration(episode.part_s_mean),
+        duration(episode.ttft_s_mean),
+        meanwhile(&episode.replicas),
+    )
+}
+
+/// What the deployment was doing.
+fn meanwhile(replicas: &EpisodeReplicas) -> String {
+    let target = counted(replicas.target_max.into(), "replica");
+    let ready = count(replicas.ready_at_start.into());
+    let started = duration(replicas.starting_s);
+    let limit = if replicas.at_max { ", at max_replica_count" } else { "" };
+    if replicas.woke_from_zero {
+        format!("the deployment woke from zero to {target}{limit}, starting took {started}")
+    } else if replicas.starting_max > 0 {
+        format!("going from {ready} ready to {target}{limit}, starting took {started}")
+    } else if replicas.at_max {
+        format!("the deployment was at max_replica_count ({target}) and could not grow")
+    } else {
+        format!("{ready} of {target} were ready and none was starting")
+    }
+}

@@ -1,0 +1,274 @@
+//! `[router]`, `[batching]` and `[step_time]`: how requests reach a replica,
+//! how it batches them, and how long a step takes.
+
+use std::fs;
+use std::path::Path;
+
+use foresail_core::control::router::{RouterConfig, RouterPolicy};
+use foresail_core::step_time::{
+    Efficiency, Gpu, Profile, ProfileError, ProfileTable, Roofline, RooflineError,
+};
+use foresail_core::time::seconds;
+
+use super::FILE_BYTES_MAX;
+use super::decode;
+use super::deployment::{Hardware, Model, NamedGpu};
+use super::problem::{Place, Problem};
+use super::reader::{Reader, Setting};
+use crate::scenario::StepTimeModel;
+
+const ROUTER_POLICIES: [(&str, RouterPolicy); 5] = [
+    ("least-outstanding", RouterPolicy::LeastOutstanding),
+    ("round-robin", RouterPolicy::RoundRobin),
+    ("least-kv-use", RouterPolicy::LeastKvUse),
+    ("power-of-two-choices", RouterPolicy::PowerOfTwoChoices),
+    ("prefix-affinity", RouterPolicy::PrefixAffinity),
+];
+
+/// `[router]`.
+pub(super) fn router(reader: Reader<'_>) -> RouterConfig {
+    let policy = RouterPolicy::LeastOutstanding;
+    let config = RouterConfig {
+        policy: reader.setting("policy", policy, decode::choice(&ROUTER_POLICIES)).value,
+        max_outstanding: reader.optional("max_outstanding", decode::positive_integer).value,
+    };
+    reader.finish();
+    config
+}
+
+/// `[batching]`: the limits of a replica's scheduler.
+pub(super) struct Limits {
+    pub(super) max_num_seqs: u32,
+    pub(super) max_num_batched_tokens: u32,
+    pub(super) prefill_chunk: u32,
+    pub(super) block_size: u32,
+    pub(super) prefix_caching: bool,
+    /// Share of the KV blocks that an admission leaves free.
+    pub(super) watermark: f64,
+    pub(super) max_loras: u32,
+    /// In place of the number that fits in memory.
+    pub(super) num_blocks: Option<u32>,
+}
+
+/// `[batching]`, with vLLM's names.
+pub(super) fn limits(reader: Reader<'_>) -> Limits {
+    // vLLM's server takes 8192 tokens a step on GPUs of 70 GiB or more
+    // (`EngineArgs.get_batch_defaults` in `vllm/engine/arg_utils.py`). Its 1024
+    // sequences there are a bound for memory profiling rather than a batch that
+    // keeps latency low; 256 is its value everywhere else.
+    let integer = decode::positive_integer;
+    let max_num_seqs = reader.setting("max_num_seqs", 256, integer);
+    let max_num_batched_tokens =
+        reader.setting("max_num_batched_tokens", max_num_seqs.value.max(8192), integer);
+    let prefill_chunk = reader.setting("prefill_chunk", max_num_batched_tokens.value, integer);
+    check_step(&reader, &max_num_seqs, &max_num_batched_tokens, &prefill_chunk);
+    let limits = Limits {
+        max_num_seqs: max_num_seqs.value,
+        max_num_batched_tokens: max_num_batched_tokens.value,
+        prefill_chunk: prefill_chunk.value,
+        // The tile of the attention kernels that the engine is built for; vLLM's is 16.
+        block_size: reader
+            .setting("block_size", 64, |field| decode::integer_between(field, 1, 1 << 16))
+            .value,
+        // vLLM V1's default (`CacheConfig.enable_prefix_caching`).
+        prefix_caching: reader.setting("prefix_caching", true, decode::boolean).value,
+        // vLLM V0's `watermark` of its block manager; V1 has none, which is `0`.
+        watermark: reader.setting("watermark", 0.01, decode::share_below_one).value,
+        max_loras: reader.setting("max_loras", 8, integer).value,
+        num_blocks: reader.optional("num_blocks", integer).value,
+    };
+    reader.finish();
+    limits
+}
+
+fn check_step(
+    reader: &Reader<'_>,
+    seqs: &Setting<u32>,
+    tokens: &Setting<u32>,
+    chunk: &Setting<u32>,
+) {
+    if !(seqs.is_sound && tokens.is_sound && chunk.is_sound) {
+        return;
+    }
+    if tokens.value < seqs.value {
+        let message = format!(
+            "max_num_batched_tokens ({}) is less than max_num_seqs ({})",
+            tokens.value, seqs.value
+        );
+        let problem = Problem::new("scenario::batching", message)
+            .at_if_written(seqs.place, "each of these decodes one token a step")
+            .at_if_written(tokens.place, "a step cannot hold one token for each")
+            .help(format!(
+                "raise max_num_batched_tokens to at least {}, or lower max_num_seqs",
+                seqs.value
+            ));
+        reader.context.report(problem);
+    } else if chunk.value > tokens.value {
+        let message = format!(
+            "prefill_chunk ({}) is more than max_num_batched_tokens ({})",
+            chunk.value, tokens.value
+        );
+        let problem = Problem::new("scenario::batching", message)
+            .at_if_written(chunk.place, "no step can hold such a chunk")
+            .at_if_written(tokens.place, "tokens that a step holds")
+            .help(format!("lower prefill_chunk to at most {}, or leave it out", tokens.value));
+        reader.context.report(problem);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Roofline,
+    Profile,
+}
+
+const KINDS: [(&str, Kind); 2] = [("roofline", Kind::Roofline), ("profile", Kind::Profile)];
+
+const EFFICIENCY_KEYS: [&str; 10] = [
+    "weight_read",
+    "kv_read",
+    "gemm",
+    "gemm_fp8",
+    "attention",
+    "elementwise",
+    "step_overhead",
+    "sequence_overhead",
+    "layer_overhead",
+    "kernel_overhead",
+];
+
+/// Reads `[step_time]` only to find unknown keys, when there is no model or GPU to use it for.
+pub(super) fn read_step_time_keys(reader: Reader<'_>) {
+    for key in EFFICIENCY_KEYS.into_iter().chain(["model", "file"]) {
+        reader.has(key);
+    }
+    reader.finish();
+}
+
+/// `[step_time]`; `None` if there is no such model, which has been reported.
+pub(super) fn step_time(
+    reader: Reader<'_>,
+    hardware: &Hardware,
+    model: &Model,
+    gpu: &NamedGpu,
+    world_size: u32,
+    limits: &Limits,
+) -> Option<StepTimeModel> {
+    let kind = reader.setting("model", Kind::Roofline, decode::choice(&KINDS));
+    let file = reader.optional("file", decode::text);
+    let model = match kind.value {
+        Kind::Roofline => {
+            reader.unused(&["file"], "unless `model = \"profile\"`");
+            let efficiency = efficiency(&reader, &gpu.spec.efficiency);
+            let gpu_spec = Gpu { efficiency, ..gpu.spec.clone() };
+            let roofline = Roofline::new(
+                &model.shape,
+                hardware.precision.value,
+                hardware.kv_precision.value,
+                &gpu_spec,
+                world_size,
+                limits.max_num_seqs,
+            );
+            let problem = |error| no_roofline(&reader, hardware, &error);
+            roofline.map(|roofline| StepTimeModel::Roofline(Box::new(roofline))).map_err(problem)
+        }
+        Kind::Profile => {
+            reader.unused(&EFFICIENCY_KEYS, "unless `model = \"roofline\"`");
+            match (&file.value, file.place) {
+                (Some(path), Some(place)) => profile(&reader, path, place, limits.max_num_seqs)
+                    .map(|profile| StepTimeModel::Profile(Box::new(profile))),
+                _ => Err(no_file(&reader, kind.place, file.is_sound)),
+            }
+        }
+    };
+    let model = match model {
+        Ok(model) => Some(model),
+        Err(problem) => {
+            reader.context.report(problem);
+            None
+        }
+    };
+    reader.finish();
+    model
+}
+
+/// The GPU's efficiencies, where the scenario does not say its own.
+fn efficiency(reader: &Reader<'_>, default: &Efficiency) -> Efficiency {
+    let share = |key, default| reader.setting(key, default, decode::share).value;
+    let time = |key, default| {
+        reader.setting(key, default, |field| decode::duration(field).map(seconds)).value
+    };
+    Efficiency {
+        weight_read: share("weight_read", default.weight_read),
+        kv_read: share("kv_read", default.kv_read),
+        gemm: share("gemm", default.gemm),
+        gemm_fp8: share("gemm_fp8", default.gemm_fp8),
+        attention: share("attention", default.attention),
+        elementwise: share("elementwise", default.elementwise),
+        step_overhead_s: time("step_overhead", default.step_overhead_s),
+        sequence_overhead_s: time("sequence_overhead", default.sequence_overhead_s),
+        layer_overhead_s: time("layer_overhead", default.layer_overhead_s),
+        kernel_overhead_s: time("kernel_overhead", default.kernel_overhead_s),
+    }
+}
+
+fn no_roofline(reader: &Reader<'_>, hardware: &Hardware, error: &RooflineError) -> Problem {
+    let problem = Problem::new("scenario::step_time", format!("no step times: {error}"))
+        .at_if_written(hardware.gpu.place, "this GPU");
+    let problem = match error {
+        RooflineError::NoFp8 => problem
+            .at_if_written(hardware.precision.place, "this precision")
+            .help("write `precision = \"bf16\"`, or choose a GPU from h100 on"),
+        _ => problem
+            .at_if_written(hardware.world_size.place, "this world size")
+            .help("choose a world size of 1, 2, 4 or 8 that divides the model's heads"),
+    };
+    problem.at_if_written(reader.place(), "for this model of step times")
+}
+
+fn no_file(reader: &Reader<'_>, kind: Option<Place>, file_is_sound: bool) -> Problem {
+    if !file_is_sound {
+        // The reader has said what is wrong with it; this adds where it is used.
+        return Problem::new("scenario::step_time", "the profile's file is not known")
+            .at_if_written(kind, "a profile is read from a file")
+            .help("for example `file = \"profile.json\"`");
+    }
+    Problem::new("scenario::missing", "`[step_time]` has no `file`")
+        .at(kind.unwrap_or(reader.place_or_start()), "a profile is read from a file")
+        .help("for example `file = \"profile.json\"`")
+}
+
+/// Reads and checks a profile.
+fn profile(
+    reader: &Reader<'_>,
+    written: &str,
+    place: Place,
+    max_num_seqs: u32,
+) -> Result<Profile, Problem> {
+    let path = reader.context.resolve(place, written);
+    let text = read_profile(&path).map_err(|what| {
+        Problem::new("scenario::file", format!("cannot read the profile `{}`", path.display()))
+            .at(place, what)
+            .help("the path is relative to the scenario; `foresail calibrate` writes profiles")
+    })?;
+    let table: ProfileTable = serde_json::from_str(&text).map_err(|error| {
+        let what = format!("`{}` is not a profile: {error}", path.display());
+        Problem::new("scenario::profile", what)
+            .at(place, format!("line {}, column {} of it", error.line(), error.column()))
+            .help("`foresail calibrate` writes profiles")
+    })?;
+    Profile::new(&table, max_num_seqs).map_err(|error: ProfileError| {
+        Problem::new("scenario::profile", format!("`{}`: {error}", path.display()))
+            .at(place, "this profile cannot be used")
+            .help("measure again with `foresail calibrate`, or lower max_num_seqs to what was measured")
+    })
+}
+
+fn read_profile(path: &Path) -> Result<String, String> {
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    // Profiles are grids of a few thousand rows; 64 MiB is a thousand times that.
+    if metadata.len() > 64 * FILE_BYTES_MAX {
+        return Err("larger than 64 MiB".to_owned());
+    }
+    fs::read_to_string(path).map_err(|error| error.to_string())
+}

@@ -1,0 +1,459 @@
+//! The replicas of the deployment, from the order to start until their GPUs are free.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use foresail_core::control::biller::Biller;
+use foresail_core::control::replica_set::{Counts, ReplicaAction, ReplicaSet, Stage};
+use foresail_core::control::router::{Candidate, RouterPolicy};
+use foresail_core::step_time::StepTime;
+use foresail_core::time::{Nanos, seconds};
+use foresail_reports::records::{
+    Change, ChangeKind, GpuTime, Outcome, RecordSink, ReplicaCounts, RunTotals,
+};
+use foresail_scenarios::scenario::{ColdStartPhase, Deployment};
+
+use crate::agenda::{Agenda, What};
+use crate::cold_start::{self, Phases};
+use crate::passage::Passage;
+use crate::replica::Replica;
+use crate::{Options, SimulationError};
+
+/// The replicas, what they hold, and what that costs.
+pub(crate) struct Fleet<'a> {
+    deployment: &'a Deployment,
+    options: Options,
+    set: ReplicaSet,
+    biller: Biller,
+    /// What starting replicas have still to go through.
+    starting: BTreeMap<u32, VecDeque<(ColdStartPhase, Nanos)>>,
+    /// Replicas that serve: ready and draining, in order of id.
+    servers: Vec<Server>,
+    /// The ready ones, as the router sees them, in order of id.
+    candidates: Vec<Candidate>,
+    /// Whether the router looks at KV use, which takes time to tell.
+    shows_kv_use: bool,
+    unready: Span,
+    held: Held,
+    done: Done,
+}
+
+/// A replica that serves.
+struct Server {
+    replica: Replica,
+    /// Number of its latest entry in the agenda; older ones are stale.
+    plan: u32,
+    draining: bool,
+}
+
+/// The time for which something has been the case.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    before: Nanos,
+    since: Option<Nanos>,
+}
+
+impl Span {
+    fn by(&self, now: Nanos) -> Nanos {
+        self.before + self.since.map_or(0, |since| now - since)
+    }
+
+    fn set(&mut self, now: Nanos, holds: bool) {
+        if holds != self.since.is_some() {
+            self.before = self.by(now);
+            self.since = holds.then_some(now);
+        }
+    }
+}
+
+/// The replicas that hold GPUs, integrated over time beside the biller.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    replicas: u32,
+    most: u32,
+    replica_ns: u128,
+    last: Nanos,
+}
+
+impl Held {
+    fn set(&mut self, now: Nanos, replicas: u32) {
+        self.replica_ns += u128::from(self.replicas) * u128::from(now - self.last);
+        self.last = now;
+        self.replicas = replicas;
+        self.most = self.most.max(replicas);
+    }
+}
+
+/// Sums over replicas that are gone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    tokens: u64,
+    steps: u64,
+    starts: u64,
+    wasted_starts: u64,
+}
+
+/// Requests at replicas.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) running: u64,
+    pub(crate) waiting: u64,
+}
+
+/// What the fleet knows at the end of a run.
+pub(crate) struct Finished {
+    pub(crate) totals: RunTotals,
+    pub(crate) tokens: u64,
+}
+
+/// Starting and stopping.
+impl<'a> Fleet<'a> {
+    pub(crate) fn new(deployment: &'a Deployment, options: Options) -> Self {
+        Self {
+            deployment,
+            options,
+            set: ReplicaSet::new(),
+            biller: Biller::new(deployment.price, deployment.billing, deployment.world_size),
+            starting: BTreeMap::new(),
+            servers: Vec::new(),
+            candidates: Vec::new(),
+            shows_kv_use: deployment.router.policy == RouterPolicy::LeastKvUse,
+            unready: Span { before: 0, since: Some(0) },
+            held: Held::default(),
+            done: Done::default(),
+        }
+    }
+
+    /// Makes the replicas that are there, and ready, when the run begins.
+    pub(crate) fn begin(&mut self, sink: &mut impl RecordSink) -> Result<(), SimulationError> {
+        for action in self.set.set_target(0, self.deployment.initial_replica_count) {
+            if let ReplicaAction::Start(id) = action {
+                self.biller.stage_changed(0, Stage::Gone, Stage::Pending)?;
+                self.ready(id, 0, "there from the beginning", sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out a decision of the autoscaler.
+    pub(crate) fn scale(
+        &mut self,
+        target: u32,
+        reason: &impl std::fmt::Display,
+        now: Nanos,
+        agenda: &mut Agenda,
+        sink: &mut impl RecordSink,
+    ) -> Result<(), SimulationError> {
+        let actions = self.set.set_target(now, target);
+        self.report(now, ChangeKind::Target, None, &reason.to_string(), sink);
+        for action in actions {
+            match action {
+                ReplicaAction::Start(id) => self.start(id, now, agenda, sink)?,
+                ReplicaAction::Cancel(id) => self.cancel(id, now, sink)?,
+                ReplicaAction::Drain(id) => self.drain(id, now, agenda, sink)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        id: u32,
+        now: Nanos,
+        agenda: &mut Agenda,
+        sink: &mut impl RecordSink,
+    ) -> Result<(), SimulationError> {
+        let phases: Phases = cold_start::draw(&self.deployment.cold_start, self.options.seed, id);
+        let total: Nanos = phases.iter().map(|(_, nanos)| nanos).sum();
+        self.biller.stage_changed(now, Stage::Gone, Stage::Pending)?;
+        self.done.starts += 1;
+        self.starting.insert(id, phases.into());
+        let reason = format!("will be ready in {:.1} s", seconds(total));
+        self.report(now, ChangeKind::Pending, Some(id), &reason, sink);
+        self.phase(id, now, agenda, sink)?;
+        Ok(())
+    }
+
+    /// A starting replica comes to its next phase, or is ready. Returns its
+    /// stage then; `None` if it does not start any more.
+    pub(crate) fn phase(
+        &mut self,
+        id: u32,
+        now: Nanos,
+        agenda: &mut Agenda,
+        sink: &mut impl RecordSink,
+    ) -> Result<Option<Stage>, SimulationError> {
+        let Some(phases) = self.starting.get_mut(&id) else { return Ok(None) };
+        let Some((phase, duration)) = phases.pop_front() else {
+            self.ready(id, now, "started", sink)?;
+            return Ok(Some(Stage::Ready));
+        };
+        agenda.add(now + duration, What::Phase { replica: id });
+        let (stage, kind) = match phase {
+            ColdStartPhase::Pending => (Stage::Pending, ChangeKind::Pending),
+            ColdStartPhase::Downloading => (Stage::Downloading, ChangeKind::Downloading),
+            ColdStartPhase::Initialising => (Stage::Initialising, ChangeKind::Initialising),
+        };
+        let from = self.set.get(id).map_or(Stage::Pending, |replica| replica.stage);
+        if stage > from {
+            self.set.advance(now, id, stage)?;
+            self.biller.stage_changed(now, from, stage)?;
+            self.report(now, kind, Some(id), &format!("takes {:.1} s", seconds(duration)), sink);
+        }
+        Ok(Some(stage))
+    }
+
+    fn ready(
+        &mut self,
+        id: u32,
+        now: Nanos,
+        reason: &str,
+        sink: &mut impl RecordSink,
+    ) -> Result<(), SimulationError> {
+        self.starting.remove(&id);
+        let from = self.set.get(id).map_or(Stage::Pending, |replica| replica.stage);
+        self.set.advance(now, id, Stage::Ready)?;
+        self.biller.stage_changed(now, from, Stage::Ready)?;
+        let replica = Replica::new(id, self.deployment.batching, self.options.leaps)?;
+        let place = self.servers.partition_point(|server| server.replica.id < id);
+        self.servers.insert(place, Server { replica, plan: 0, draining: false });
+        let place = self.candidates.partition_point(|candidate| candidate.replica < id);
+        let candidate = Candidate { replica: id, outstanding: 0, kv_blocks_used: 0 };
+        self.candidates.insert(place, candidate);
+        self.report(now, ChangeKind::Ready, Some(id), reason, sink);
+        Ok(())
+    }
+
+    fn cancel(
+        &mut self,
+        id: u32,
+        now: Nanos,
+        sink: &mut impl RecordSink,
+    ) -> Result<(), SimulationError> {
+        self.starting.remove(&id);
+        // All stages before ready are one state to the biller.
+        self.biller.stage_changed(now, Stage::Pending, Stage::Gone)?;
+        self.done.wasted_starts += 1;
+        self.report(now, ChangeKind::Cancelled, Some(id), "not needed any more", sink);
+        Ok(())
+    }
+
+    fn drain(
+        &mut self,
+        id: u32,
+        now: Nanos,
+        agenda: &mut Agenda,
+        sink: &mut impl RecordSink,
+    ) -> Result<(), SimulationError> {
+        self.biller.stage_changed(now, Stage::Ready, Stage::Draining)?;
+        self.candidates.retain(|candidate| candidate.replica != id);
+        let Some(place) = self.place(id) else { return Ok(()) };
+        self.servers[place].draining = true;
+        let replica = &self.servers[place].replica;
+        self.biller.busy(replica.busy_by(now));
+        let outstanding = replica.tally.outstanding;
+        let reason = format!("{outstanding} requests to finish");
+        self.report(now, ChangeKind::Draining, Some(id), &reason, sink);
+        if outstanding == 0 {
+            return self.gone(place, now, "nothing to finish", sink);
+        }
+        agenda.add(now.saturating_add(self.deployment.drain_timeout), What::DrainTimeout { replica: id });
+        Ok(())
+    }
+
+    /// A replica that still drains has had its time.
+    pub(crate) fn drain_timeout(
+        &mut self,
+        id: u32,
+        now: Nanos,
+        sink: &mut impl RecordSink,
+    ) -> Result<(), SimulationError> {
+        let Some(place) = self.place(id) else { return Ok(()) };
+        let outstanding = self.servers[place].replica.tally.outstanding;
+        self.servers[place].replica.kill(now, sink);
+        self.gone(place, now, &format!("drain timeout; {outstanding} requests failed"), sink)
+    }
+
+    fn gone(
+        &mut self,
+        place: usize,
+        now: Nanos,
+        reason: &str,
+        sink: &mut impl RecordSink,
+    ) -> Result<(), SimulationError> {
+        let replica = self.servers.remove(place).replica;
+        let was = self.set.gone(now, replica.id)?;
+        self.biller.stage_changed(now, was.stage, Stage::Gone)?;
+        self.add_up(&replica);
+        self.report(now, ChangeKind::Gone, Some(replica.id), reason, sink);
+        Ok(())
+    }
+
+    fn add_up(&mut self, replica: &Replica) {
+        self.done.tokens += replica.tally.tokens;
+        self.done.steps += replica.tally.steps;
+        let started = replica.id >= self.deployment.initial_replica_count;
+        self.done.wasted_starts += u64::from(started && replica.tally.received == 0);
+    }
+
+    /// Says that something changed, and keeps the integrals that depend on it.
+    fn report(
+        &mut self,
+        now: Nanos,
+        kind: ChangeKind,
+        replica: Option<u32>,
+        reason: &str,
+        sink: &mut impl RecordSink,
+    ) {
+        let Counts { target, starting, ready, draining } = self.set.counts();
+        self.unready.set(now, ready == 0);
+        self.held.set(now, starting + ready + draining);
+        let replicas = ReplicaCounts { target, starting, ready, draining };
+        sink.change(&Change { at_ns: now, kind, replica, reason: reason.to_string(), replicas });
+    }
+}
+
+/// Serving.
+impl Fleet<'_> {
+    /// Gives a request to the candidate at `index`. False if it was refused, and so has ended.
+    pub(crate) fn give(
+        &mut self,
+        index: usize,
+        now: Nanos,
+        passage: Passage,
+        model: &impl StepTime,
+        agenda: &mut Agenda,
+        sink: &mut impl RecordSink,
+    ) -> bool {
+        let id = self.candidates[index].replica;
+        let place = self.servers.partition_point(|server| server.replica.id < id);
+        let server = &mut self.servers[place];
+        match server.replica.receive(now, passage, model) {
+            Ok(end) => {
+                self.candidates[index].outstanding += 1;
+                if let Some(end) = end {
+                    server.plan = server.plan.wrapping_add(1);
+                    agenda.add(end, What::Boundary { replica: id, plan: server.plan });
+                }
+                true
+            }
+            Err((reject, passage)) => {
+                sink.request(&passage.record(now, refusal(reject), 0, Some(id)));
+                false
+            }
+        }
+    }
+
+    /// A step or leap of a replica ends. False if the entry was stale.
+    pub(crate) fn boundary(
+        &mut self,
+        id: u32,
+        plan: u32,
+        now: Nanos,
+        model: &impl StepTime,
+        agenda: &mut Agenda,
+        sink: &mut impl RecordSink,
+    ) -> Result<bool, SimulationError> {
+        let place = self.servers.partition_point(|server| server.replica.id < id);
+        let Some(server) = self.servers.get_mut(place) else { return Ok(false) };
+        if server.replica.id != id || server.plan != plan {
+            return Ok(false);
+        }
+        if let Some(end) = server.replica.advance(model, sink) {
+            server.plan = server.plan.wrapping_add(1);
+            agenda.add(end, What::Boundary { replica: id, plan: server.plan });
+        }
+        let outstanding = server.replica.tally.outstanding;
+        if !server.draining {
+            let index = self.candidates.partition_point(|candidate| candidate.replica < id);
+            self.candidates[index].outstanding = outstanding;
+        } else if outstanding == 0 {
+            self.gone(place, now, "finished", sink)?;
+        }
+        Ok(true)
+    }
+
+    fn place(&self, id: u32) -> Option<usize> {
+        self.servers.binary_search_by_key(&id, |server| server.replica.id).ok()
+    }
+}
+
+/// What others may look at.
+impl Fleet<'_> {
+    /// The ready replicas, oldest first.
+    pub(crate) fn candidates(&mut self, now: Nanos) -> &[Candidate] {
+        if self.shows_kv_use {
+            let ready = self.servers.iter().filter(|server| !server.draining);
+            for (candidate, server) in self.candidates.iter_mut().zip(ready) {
+                candidate.kv_blocks_used = server.replica.kv_blocks_used(now);
+            }
+        }
+        &self.candidates
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.set.counts()
+    }
+
+    /// For how long no replica has been ready, up to `now`.
+    pub(crate) fn unready_ns(&self, now: Nanos) -> Nanos {
+        self.unready.by(now)
+    }
+
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.servers.iter().map(|server| u64::from(server.replica.tally.outstanding)).sum()
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        let mut load = Load::default();
+        for server in &self.servers {
+            let (running, waiting) = server.replica.load();
+            load.running += u64::from(running);
+            load.waiting += u64::from(waiting);
+        }
+        load
+    }
+
+    /// Tokens generated by all replicas, gone ones included.
+    pub(crate) fn tokens_by(&self, now: Nanos) -> u64 {
+        let living: u64 = self.servers.iter().map(|server| server.replica.tokens_by(now)).sum();
+        self.done.tokens + living
+    }
+
+    /// The run is over.
+    pub(crate) fn finish(mut self, now: Nanos) -> Result<Finished, SimulationError> {
+        for server in std::mem::take(&mut self.servers) {
+            if !server.draining {
+                self.biller.busy(server.replica.busy_by(now));
+            }
+            self.add_up(&server.replica);
+        }
+        self.held.set(now, 0);
+        let gpu = self.biller.gpu_time(now)?;
+        let totals = RunTotals {
+            replica_ns: self.held.replica_ns,
+            replicas_max: self.held.most,
+            starts: self.done.starts,
+            wasted_starts: self.done.wasted_starts,
+            gpu_ns: GpuTime {
+                billed: gpu.billed,
+                busy: gpu.busy,
+                idle: gpu.idle,
+                starting: gpu.starting,
+                draining: gpu.draining,
+            },
+            cost_nanodollars: self.biller.cost_nanodollars(now)?,
+            steps: self.done.steps,
+            ..RunTotals::default()
+        };
+        Ok(Finished { totals, tokens: self.done.tokens })
+    }
+}
+
+/// How a request ends that a replica refuses.
+fn refusal(reject: foresail_core::batching::Reject) -> Outcome {
+    use foresail_core::batching::Reject;
+    match reject {
+        Reject::Empty | Reject::TooLong | Reject::NoAdapters => Outcome::RejectedTooLong,
+        Reject::NeverFits => Outcome::RejectedNeverFits,
+    }
+}

@@ -1,0 +1,121 @@
+//! A request on its way through the deployment, and where its time goes.
+//!
+//! ```text
+//! due ── cold start ── dispatched ── queue ── admitted ── prefill ── first token ── decode ── end
+//!                                                  └── preempted ── … ── next token ──┘
+//! ```
+
+use foresail_core::time::Nanos;
+use foresail_reports::records::{Outcome, Parts, RequestRecord};
+use foresail_scenarios::workload::Request;
+
+/// A request that has been received and has not ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Passage {
+    pub(crate) request: Request,
+    id: u64,
+    /// Time it waited while no replica was ready.
+    cold_start: Nanos,
+    admitted_at: Option<Nanos>,
+    first_token_at: Option<Nanos>,
+    /// Since when it has been preempted.
+    preempted_at: Option<Nanos>,
+    preempted_before_first: Nanos,
+    preempted_after_first: Nanos,
+    preemptions: u32,
+    cached_tokens: u32,
+}
+
+impl Passage {
+    pub(crate) fn new(id: u64, request: Request) -> Self {
+        Self {
+            request,
+            id,
+            cold_start: 0,
+            admitted_at: None,
+            first_token_at: None,
+            preempted_at: None,
+            preempted_before_first: 0,
+            preempted_after_first: 0,
+            preemptions: 0,
+            cached_tokens: 0,
+        }
+    }
+
+    /// It is given to a replica, having waited so long for one to be ready.
+    pub(crate) fn dispatched(&mut self, cold_start: Nanos) {
+        self.cold_start = cold_start;
+    }
+
+    /// It is in a step for the first time, or again after a preemption.
+    pub(crate) fn admitted(&mut self, now: Nanos, cached_tokens: u32) {
+        if self.admitted_at.is_none() {
+            self.admitted_at = Some(now);
+            self.cached_tokens = cached_tokens;
+        }
+    }
+
+    pub(crate) fn preempted(&mut self, now: Nanos) {
+        self.preemptions += 1;
+        // A second preemption before any new token prolongs the first.
+        self.preempted_at.get_or_insert(now);
+    }
+
+    /// The last of its known tokens has been computed, and the next one is
+    /// sampled. Returns the gap since its last token if that was interrupted.
+    pub(crate) fn sampled(&mut self, now: Nanos) -> Option<Nanos> {
+        let interruption = self.preempted_at.take().map(|since| now - since);
+        if self.first_token_at.is_none() {
+            self.first_token_at = Some(now);
+            self.preempted_before_first += interruption.unwrap_or(0);
+            return None;
+        }
+        self.preempted_after_first += interruption.unwrap_or(0);
+        interruption
+    }
+
+    /// What is recorded of it when it ends.
+    pub(crate) fn record(
+        self,
+        end: Nanos,
+        outcome: Outcome,
+        output_tokens: u32,
+        replica: Option<u32>,
+    ) -> RequestRecord {
+        RequestRecord {
+            id: self.id,
+            due_ns: self.request.due,
+            prompt_tokens: self.request.prompt_tokens,
+            output_tokens,
+            session: self.request.session,
+            replica,
+            cached_tokens: self.cached_tokens,
+            preemptions: self.preemptions,
+            outcome,
+            first_token_ns: self.first_token_at,
+            end_ns: end,
+            parts: self.parts(end),
+        }
+    }
+
+    /// The parts of its time; each counts from where the one before ended, so
+    /// they sum to all of it, wherever it was cut off.
+    fn parts(&self, end: Nanos) -> Parts {
+        let open_preemption = self.preempted_at.map_or(0, |since| end - since);
+        let admitted = self.admitted_at.unwrap_or(end);
+        let waited = admitted - self.request.due;
+        let in_prefill = self.first_token_at.unwrap_or(end) - admitted;
+        let in_decode = self.first_token_at.map_or(0, |first| end - first);
+        let (before, after) = match self.first_token_at {
+            None => (self.preempted_before_first + open_preemption, 0),
+            Some(_) => (self.preempted_before_first, self.preempted_after_first + open_preemption),
+        };
+        Parts {
+            cold_start_ns: self.cold_start,
+            queue_ns: waited - self.cold_start,
+            prefill_ns: in_prefill - before,
+            preemption_ns: before + after,
+            decode_ns: in_decode - after,
+        }
+    }
+}

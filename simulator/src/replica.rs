@@ -1,0 +1,300 @@
+//! One replica: the core's scheduler, driven through virtual time.
+
+use foresail_core::batching::{
+    BlockHash, Config, ConfigError, Content, Reject, Request as Sequence, Scheduler, SequenceId,
+    Verdict,
+};
+use foresail_core::step_time::{Chunk, StepTime};
+use foresail_core::time::{Nanos, PICOS_PER_NANO, Picos};
+use foresail_reports::records::{Gaps, Outcome, RecordSink};
+
+use crate::clock::{Clock, Stretch};
+use crate::passage::Passage;
+
+/// A replica that takes requests, or finishes those it has.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) id: u32,
+    scheduler: Scheduler,
+    block_size: u32,
+    prefix_caching: bool,
+    /// What is known of the scheduler's sequences, by their ids.
+    passages: Vec<Option<Passage>>,
+    /// When the last step ended.
+    clock: Clock,
+    flight: Flight,
+    /// Whether runs of equal steps are done at once, or one by one (the oracle).
+    leaps: bool,
+    pub(crate) tally: Tally,
+}
+
+/// What a replica has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// Requests given to it.
+    pub(crate) received: u64,
+    /// Requests that have not ended.
+    pub(crate) outstanding: u32,
+    /// Tokens generated.
+    pub(crate) tokens: u64,
+    /// Steps computed.
+    pub(crate) steps: u64,
+    /// Time with a step in flight, up to the last boundary.
+    pub(crate) busy_ns: Nanos,
+}
+
+/// What the device computes.
+#[derive(Clone, Copy, Debug)]
+enum Flight {
+    /// Nothing.
+    Idle,
+    /// One step with this duration.
+    Step(Picos),
+    /// Decode steps of a batch that does not change.
+    Leap(Stretch),
+}
+
+/// What the scheduler may know of the tokens.
+struct Contents<'a> {
+    passages: &'a [Option<Passage>],
+    block_size: u32,
+}
+
+impl Content for Contents<'_> {
+    fn hash(&mut self, sequence: SequenceId, block: u32) -> Option<BlockHash> {
+        let request = &self.passages[sequence as usize].as_ref()?.request;
+        request.content.block_hash(request.prompt_tokens, block, self.block_size)
+    }
+}
+
+impl Replica {
+    pub(crate) fn new(id: u32, config: Config, leaps: bool) -> Result<Self, ConfigError> {
+        Ok(Self {
+            id,
+            scheduler: Scheduler::new(config)?,
+            block_size: config.block_size,
+            prefix_caching: config.prefix_caching,
+            passages: Vec::new(),
+            clock: Clock::at(0),
+            flight: Flight::Idle,
+            leaps,
+            tally: Tally::default(),
+        })
+    }
+
+    /// Takes a request at `now`. Returns when the step in flight ends, if that is news.
+    pub(crate) fn receive(
+        &mut self,
+        now: Nanos,
+        passage: Passage,
+        model: &impl StepTime,
+    ) -> Result<Option<Nanos>, (Reject, Passage)> {
+        let request = &passage.request;
+        let cacheable = self.prefix_caching
+            && request.content.block_hash(u32::MAX, 0, self.block_size).is_some();
+        let sequence = Sequence {
+            prompt: request.prompt_tokens,
+            max_new: request.output_tokens,
+            adapter: None,
+            cacheable,
+        };
+        let id = match self.scheduler.add(sequence) {
+            Ok(id) => id as usize,
+            Err(reject) => return Err((reject, passage)),
+        };
+        if id == self.passages.len() {
+            self.passages.push(None);
+        }
+        self.passages[id] = Some(passage);
+        self.tally.received += 1;
+        self.tally.outstanding += 1;
+        Ok(self.take_notice(now, model))
+    }
+
+    /// Something new waits: begin if idle, and end a leap that it might join.
+    fn take_notice(&mut self, now: Nanos, model: &impl StepTime) -> Option<Nanos> {
+        match &mut self.flight {
+            Flight::Idle => {
+                self.clock = Clock::at(now);
+                self.begin(model)
+            }
+            Flight::Step(_) => None,
+            Flight::Leap(stretch) => {
+                // The horizon is still that of the leap's start; only what
+                // waits has changed. If it says nothing new, the leap stands.
+                if self.scheduler.horizon() >= stretch.steps {
+                    return None;
+                }
+                let steps = stretch.steps;
+                stretch.cut(now);
+                (stretch.steps < steps).then(|| stretch.end().nanos)
+            }
+        }
+    }
+
+    /// Starts the next step or leap, and returns when it ends.
+    fn begin(&mut self, model: &impl StepTime) -> Option<Nanos> {
+        loop {
+            if let Some(end) = self.begin_leap(model) {
+                return Some(end);
+            }
+            let mut contents = Contents { passages: &self.passages, block_size: self.block_size };
+            let step = self.scheduler.schedule(&mut contents);
+            for id in &step.preempted {
+                passage(&mut self.passages, *id).preempted(self.clock.nanos);
+            }
+            for (id, chunk) in step.admitted() {
+                passage(&mut self.passages, id).admitted(self.clock.nanos, chunk.past);
+            }
+            if !step.is_empty() {
+                let duration = model.step(&step.load());
+                self.flight = Flight::Step(duration);
+                return Some(self.clock.plus(duration).nanos);
+            }
+            if step.preempted.is_empty() {
+                self.flight = Flight::Idle;
+                return None;
+            }
+            // The last running sequence gave its own blocks up: now it can be admitted again.
+        }
+    }
+
+    fn begin_leap(&mut self, model: &impl StepTime) -> Option<Nanos> {
+        let horizon = if self.leaps { self.scheduler.horizon() } else { 0 };
+        if horizon == 0 {
+            return None;
+        }
+        let (batch, past) = self.scheduler.decoding();
+        let piece = model.decode(batch, past);
+        let in_piece = (piece.past_last - past) / u64::from(batch);
+        let steps = u64::from(horizon).min(in_piece.saturating_add(1)) as u32;
+        let stretch = Stretch { start: self.clock, piece, batch, past, steps };
+        self.flight = Flight::Leap(stretch);
+        Some(stretch.end().nanos)
+    }
+
+    /// The step or leap in flight has ended: notes what came of it, and begins
+    /// the next. Returns when that ends.
+    pub(crate) fn advance(
+        &mut self,
+        model: &impl StepTime,
+        sink: &mut impl RecordSink,
+    ) -> Option<Nanos> {
+        match self.flight {
+            Flight::Idle => return None,
+            Flight::Step(duration) => self.end_step(duration, sink),
+            Flight::Leap(stretch) => self.end_leap(&stretch, sink),
+        }
+        self.begin(model)
+    }
+
+    fn end_step(&mut self, duration: Picos, sink: &mut impl RecordSink) {
+        let start = self.clock.nanos;
+        self.clock = self.clock.plus(duration);
+        let now = self.clock.nanos;
+        let step = self.scheduler.planned();
+        let mut sampled = u64::from(step.decodes);
+        if step.decodes > 0 {
+            sink.gaps(Gaps { first_ps: duration, growth_ps: 0, steps: 1, tokens: step.decodes });
+        }
+        for (id, Chunk { sample, .. }) in step.chunk_sequences.iter().zip(&step.chunks) {
+            if *sample {
+                sampled += 1;
+                if let Some(gap) = passage(&mut self.passages, *id).sampled(now) {
+                    let first_ps = gap * PICOS_PER_NANO;
+                    sink.gaps(Gaps { first_ps, growth_ps: 0, steps: 1, tokens: 1 });
+                }
+            }
+        }
+        self.tally.tokens += sampled;
+        self.tally.steps += 1;
+        self.tally.busy_ns += now - start;
+        self.scheduler.commit(|_| Verdict::Continue);
+        self.end_finished(sink);
+    }
+
+    fn end_leap(&mut self, stretch: &Stretch, sink: &mut impl RecordSink) {
+        self.clock = stretch.end();
+        sink.gaps(Gaps {
+            first_ps: stretch.first(),
+            growth_ps: stretch.growth(),
+            steps: stretch.steps,
+            tokens: stretch.batch,
+        });
+        self.tally.tokens += u64::from(stretch.batch) * u64::from(stretch.steps);
+        self.tally.steps += u64::from(stretch.steps);
+        self.tally.busy_ns += self.clock.nanos - stretch.start.nanos;
+        let mut contents = Contents { passages: &self.passages, block_size: self.block_size };
+        self.scheduler.leap(stretch.steps, &mut contents);
+        self.end_finished(sink);
+    }
+
+    fn end_finished(&mut self, sink: &mut impl RecordSink) {
+        for id in self.scheduler.finished() {
+            let passage = self.passages[*id as usize].take().expect("a finished sequence was live");
+            self.tally.outstanding -= 1;
+            let tokens = passage.request.output_tokens;
+            sink.request(&passage.record(self.clock.nanos, Outcome::Completed, tokens, Some(self.id)));
+        }
+    }
+
+    /// Ends everything at once, because the time to drain is up.
+    pub(crate) fn kill(&mut self, now: Nanos, sink: &mut impl RecordSink) {
+        if let Flight::Leap(stretch) = self.flight {
+            let done = stretch.done_by(now);
+            if done > 0 {
+                self.end_leap(&Stretch { steps: done, ..stretch }, sink);
+            }
+        }
+        if !matches!(self.flight, Flight::Idle) {
+            self.tally.busy_ns += now - self.clock.nanos;
+        }
+        self.flight = Flight::Idle;
+        for (id, passage) in self.passages.iter_mut().enumerate() {
+            if let Some(passage) = passage.take() {
+                let left = self.scheduler.left(id as SequenceId);
+                let tokens = passage.request.output_tokens - left;
+                sink.request(&passage.record(now, Outcome::FailedDrain, tokens, Some(self.id)));
+            }
+        }
+        self.tally.outstanding = 0;
+    }
+}
+
+/// What others may look at.
+impl Replica {
+    /// Sequences in the batch, and sequences that wait for it.
+    pub(crate) fn load(&self) -> (u32, u32) {
+        (self.scheduler.running(), self.scheduler.waiting())
+    }
+
+    /// Tokens generated by `now`, those of a leap in flight included.
+    pub(crate) fn tokens_by(&self, now: Nanos) -> u64 {
+        self.tally.tokens + self.leapt(now, |stretch, done| u64::from(stretch.batch) * u64::from(done))
+    }
+
+    /// KV blocks in use at `now`, as stepping would have it.
+    pub(crate) fn kv_blocks_used(&self, now: Nanos) -> u32 {
+        let steps = self.leapt(now, |stretch, done| u64::from((done + 1).min(stretch.steps)));
+        self.scheduler.blocks_used_after(steps as u32)
+    }
+
+    /// Time with a step in flight, by `now`.
+    pub(crate) fn busy_by(&self, now: Nanos) -> Nanos {
+        match self.flight {
+            Flight::Idle => self.tally.busy_ns,
+            _ => self.tally.busy_ns + (now - self.clock.nanos),
+        }
+    }
+
+    fn leapt(&self, now: Nanos, of: impl Fn(&Stretch, u32) -> u64) -> u64 {
+        match &self.flight {
+            Flight::Leap(stretch) => of(stretch, stretch.done_by(now)),
+            _ => 0,
+        }
+    }
+}
+
+fn passage(passages: &mut [Option<Passage>], id: SequenceId) -> &mut Passage {
+    passages[id as usize].as_mut().expect("a scheduled sequence is live")
+}

@@ -1,0 +1,293 @@
+//! The deployment as a whole: one clock, and everything that happens by it.
+
+use std::ops::ControlFlow;
+
+use foresail_core::control::autoscaler::{Autoscaler, Event, Observation};
+use foresail_core::control::replica_set::Stage;
+use foresail_core::step_time::StepTime;
+use foresail_core::time::Nanos;
+use foresail_reports::records::{Outcome, RecordSink, RunTotals};
+use foresail_scenarios::scenario::{AtZero, Scenario};
+use foresail_scenarios::workload::{Request, WorkloadError};
+
+use crate::agenda::{Agenda, What};
+use crate::conservation::{InSystem, Tap, same};
+use crate::fleet::Fleet;
+use crate::front::Front;
+use crate::passage::Passage;
+use crate::{Options, Progress, SimulationError};
+
+/// Events between two calls of the watcher.
+const EVENTS_PER_WATCH: u64 = 1 << 16;
+
+/// A deployment in virtual time.
+pub(crate) struct World<'a, M, S> {
+    scenario: &'a Scenario,
+    model: &'a M,
+    sink: Tap<'a, S>,
+    autoscaler: Autoscaler,
+    fleet: Fleet<'a>,
+    front: Front,
+    agenda: Agenda,
+    now: Nanos,
+    events: u64,
+    received: Received,
+    in_system: InSystem,
+    turns: Turns,
+}
+
+/// Totals of what arrived.
+#[derive(Clone, Copy, Debug, Default)]
+struct Received {
+    requests: u64,
+    prompt_tokens: u64,
+    /// Requests that came while no replica was ready.
+    while_unready: u64,
+}
+
+/// Which way the target went last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turns {
+    rising: Option<bool>,
+    changes: u64,
+}
+
+/// What happens next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Arrival,
+    Agenda,
+    Look,
+    Nothing,
+}
+
+impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
+    pub(crate) fn new(
+        scenario: &'a Scenario,
+        model: &'a M,
+        options: Options,
+        sink: &'a mut S,
+    ) -> Result<Self, SimulationError> {
+        let deployment = &scenario.deployment;
+        deployment.batching.validate()?;
+        Ok(Self {
+            scenario,
+            model,
+            sink: Tap::new(sink),
+            autoscaler: Autoscaler::new(&deployment.autoscaler, deployment.initial_replica_count),
+            fleet: Fleet::new(deployment, options),
+            front: Front::new(deployment.router, options.seed),
+            agenda: Agenda::default(),
+            now: 0,
+            events: 0,
+            received: Received::default(),
+            in_system: InSystem::default(),
+            turns: Turns::default(),
+        })
+    }
+
+    /// Runs until all requests have ended and the workload's time is over.
+    pub(crate) fn run(
+        mut self,
+        requests: impl Iterator<Item = Result<Request, WorkloadError>>,
+        mut watch: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<RunTotals, SimulationError> {
+        self.fleet.begin(&mut self.sink)?;
+        let mut requests = requests.peekable();
+        loop {
+            let arrival = match requests.peek() {
+                Some(Ok(request)) => Some(request.due),
+                Some(Err(_)) => {
+                    let error = requests.next().and_then(Result::err);
+                    return Err(error.map_or(SimulationError::Interrupted, Into::into));
+                }
+                None => None,
+            };
+            match self.next(arrival) {
+                Next::Arrival => {
+                    let Some(Ok(request)) = requests.next() else { break };
+                    self.arrive(request)?;
+                }
+                Next::Agenda => self.proceed()?,
+                Next::Look => self.look()?,
+                Next::Nothing => break,
+            }
+            self.events += 1;
+            if self.events.is_multiple_of(EVENTS_PER_WATCH) {
+                let progress = Progress { now: self.now, received: self.received.requests };
+                if watch(progress).is_break() {
+                    return Err(SimulationError::Interrupted);
+                }
+            }
+        }
+        self.end()
+    }
+
+    /// Decides what happens next and moves the clock there.
+    /// At equal times: requests, then the agenda, then the autoscaler's look.
+    fn next(&mut self, arrival: Option<Nanos>) -> Next {
+        let look = self.autoscaler.next_deadline();
+        let (mut at, mut next) = (self.time_is_over(arrival), Next::Nothing);
+        let mut consider = |candidate: Option<Nanos>, what: Next| {
+            if let Some(time) = candidate
+                && at.is_none_or(|earliest| time < earliest)
+            {
+                (at, next) = (Some(time), what);
+            }
+        };
+        consider(arrival, Next::Arrival);
+        consider(self.agenda.next_at(), Next::Agenda);
+        consider(look, Next::Look);
+        // Nothing left to happen, but requests that wait: they wait to the end.
+        let at = at.or(self.scenario.workload.duration()).unwrap_or(self.now);
+        self.now = self.now.max(at);
+        next
+    }
+
+    /// When the run ends, if nothing happens before: at once when all requests
+    /// have ended, but not before the workload's own duration is over.
+    fn time_is_over(&self, arrival: Option<Nanos>) -> Option<Nanos> {
+        let in_system = self.front.held() + self.fleet.outstanding();
+        let over = arrival.is_none() && in_system == 0;
+        over.then(|| self.now.max(self.scenario.workload.duration().unwrap_or(0)))
+    }
+}
+
+/// What happens.
+impl<M: StepTime, S: RecordSink> World<'_, M, S> {
+    /// A request is received.
+    fn arrive(&mut self, request: Request) -> Result<(), SimulationError> {
+        let id = self.received.requests;
+        self.received.requests += 1;
+        self.received.prompt_tokens += u64::from(request.prompt_tokens);
+        self.settle();
+        let none_ready = self.fleet.counts().ready == 0;
+        self.received.while_unready += u64::from(none_ready);
+        if let Some(decision) = self.autoscaler.on_event(self.now, Event::RequestReceived) {
+            self.scale(decision.target, &decision.reason)?;
+        }
+        let passage = Passage::new(id, request);
+        if none_ready && self.scenario.deployment.at_zero == AtZero::Reject {
+            let record = passage.record(self.now, Outcome::RejectedScalingUp, 0, None);
+            self.sink.request(&record);
+            self.settle();
+        } else if self.front.held() > 0 {
+            self.front.hold(passage, self.fleet.unready_ns(self.now));
+        } else {
+            self.dispatch(passage);
+        }
+        Ok(())
+    }
+
+    /// Gives a request to a replica, or holds it if none can take it.
+    fn dispatch(&mut self, passage: Passage) {
+        let unready_ns = self.fleet.unready_ns(self.now);
+        match self.front.choose(&passage.request.content, self.fleet.candidates(self.now)) {
+            Some(index) => self.give(index, passage),
+            None => self.front.hold(passage, unready_ns),
+        }
+    }
+
+    fn give(&mut self, index: usize, passage: Passage) {
+        if self.fleet.give(index, self.now, passage, self.model, &mut self.agenda, &mut self.sink) {
+            return;
+        }
+        self.settle();
+    }
+
+    /// Gives requests that are held to replicas, oldest first, while one can take them.
+    fn release_held(&mut self) {
+        while let Some(content) = self.front.first_content() {
+            let content = content.clone();
+            let candidates = self.fleet.candidates(self.now);
+            let Some(index) = self.front.choose(&content, candidates) else { return };
+            let unready_ns = self.fleet.unready_ns(self.now);
+            if let Some(passage) = self.front.release(unready_ns) {
+                self.give(index, passage);
+            }
+        }
+    }
+
+    /// The next entry of the agenda comes up.
+    fn proceed(&mut self) -> Result<(), SimulationError> {
+        let Some((_, what)) = self.agenda.take() else { return Ok(()) };
+        match what {
+            What::Boundary { replica, plan } => {
+                if !self.fleet.boundary(replica, plan, self.now, self.model, &mut self.agenda, &mut self.sink)? {
+                    return Ok(());
+                }
+                self.settle();
+                if self.front.held() > 0 {
+                    self.release_held();
+                }
+            }
+            What::Phase { replica } => {
+                if self.fleet.phase(replica, self.now, &mut self.agenda, &mut self.sink)? == Some(Stage::Ready) {
+                    self.release_held();
+                }
+            }
+            What::DrainTimeout { replica } => {
+                self.fleet.drain_timeout(replica, self.now, &mut self.sink)?;
+                self.settle();
+            }
+        }
+        Ok(())
+    }
+
+    /// Requests have come or ended: count those that are in the system from now on.
+    fn settle(&mut self) {
+        self.in_system.set(self.now, self.received.requests - self.sink.ended);
+    }
+
+    /// The autoscaler looks at the load.
+    fn look(&mut self) -> Result<(), SimulationError> {
+        let load = self.fleet.load();
+        let counts = self.fleet.counts();
+        let observation = Observation {
+            running: load.running,
+            queued: load.waiting + self.front.held(),
+            batch_slots: self.scenario.deployment.batching.max_num_seqs,
+            ready: counts.ready,
+            starting: counts.starting,
+            tokens_generated: self.fleet.tokens_by(self.now),
+            prompt_tokens: self.received.prompt_tokens,
+            requests_received: self.received.requests,
+        };
+        if let Some(decision) = self.autoscaler.on_event(self.now, Event::Observed(observation)) {
+            self.scale(decision.target, &decision.reason)?;
+        }
+        Ok(())
+    }
+
+    fn scale(&mut self, target: u32, reason: &impl std::fmt::Display) -> Result<(), SimulationError> {
+        let rising = target > self.fleet.counts().target;
+        self.turns.changes += u64::from(self.turns.rising.is_some_and(|before| before != rising));
+        self.turns.rising = Some(rising);
+        self.fleet.scale(target, reason, self.now, &mut self.agenda, &mut self.sink)
+    }
+
+    /// The run is over: fails what was never served, releases the replicas, and checks the sums.
+    fn end(mut self) -> Result<RunTotals, SimulationError> {
+        while let Some(passage) = self.front.release(self.fleet.unready_ns(self.now)) {
+            self.sink.request(&passage.record(self.now, Outcome::FailedUnserved, 0, None));
+        }
+        self.settle();
+        let fleet = self.fleet.finish(self.now)?;
+        let totals = RunTotals {
+            offered: self.received.requests,
+            end_ns: self.now,
+            direction_changes: self.turns.changes,
+            events: self.events,
+            waited_for_cold_start: self.received.while_unready,
+            ..fleet.totals
+        };
+        let world_size = u128::from(self.scenario.deployment.world_size);
+        let held = totals.gpu_ns.starting + totals.gpu_ns.idle + totals.gpu_ns.busy + totals.gpu_ns.draining;
+        same("requests offered and ended", self.received.requests, self.sink.ended)?;
+        same("tokens generated and recorded", fleet.tokens, self.sink.tokens)?;
+        same("GPU-time held and accounted for", totals.replica_ns * world_size, held)?;
+        same("time of requests and its parts", self.sink.sojourn_ns, self.sink.parts_ns)?;
+        same("requests in the system over time and their times (Little's law)", self.in_system.integral_ns, self.sink.sojourn_ns)?;
+        Ok(totals)
+    }
+}
