@@ -4,9 +4,10 @@
 //! and is told what became of them. It remembers only replicas that live.
 //!
 //! ```text
-//! Pending -> Downloading -> Initialising -> Ready -> Draining -> Gone
-//!    \____________\_______________\__________\___________________^
-//!                cancelled or failed                    crashed
+//! Pending -> Downloading -> Initialising -> Ready -> Draining
+//!    |            |              |            |          |
+//!    +------------+--------------+------------+----------+--> Gone
+//!         cancelled, or failed to start    crashed    finished
 //! ```
 //!
 //! Which replicas go is a choice of ours, as the specification is silent on it:

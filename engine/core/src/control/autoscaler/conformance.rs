@@ -339,6 +339,38 @@ fn waking_forgets_what_was_observed_before() {
 }
 
 #[test]
+fn waking_forgets_smoothed_load_and_counters() {
+    let at_once = FireworksConfig {
+        min_replica_count: 0,
+        scale_up_window: 0,
+        scale_to_zero_window: 10 * SECOND,
+        ..vector_config()
+    };
+    let smoothed = FireworksConfig {
+        signal_smoothing: 10 * SECOND,
+        ..at_once.clone()
+    };
+    let high_before = |t| load(if t < 25 { 5 } else { u32::from(t > 25) });
+    let changes = drive(&smoothed, 5, 100, &[26], high_before);
+    assert_eq!(changes, [(25, 5, 0), (26, 0, 1)]);
+
+    let by_rate = FireworksConfig {
+        load_targets: LoadTargets {
+            default: None,
+            requests_per_second: Some(1.0),
+            ..at_once.load_targets
+        },
+        ..at_once
+    };
+    let jump_while_at_zero = |t| Observation {
+        requests_received: if t < 20 { 0 } else { 100 },
+        ..idle(t)
+    };
+    let changes = drive(&by_rate, 1, 30, &[26], jump_while_at_zero);
+    assert_eq!(changes, [(10, 1, 0), (26, 0, 1)]);
+}
+
+#[test]
 fn capped_occupancy_climbs_in_many_rounds() {
     // The signal trap: 1, 2, 3, 4, 5, 7, 9, 12, 15, 19, one step a window.
     let config = FireworksConfig {

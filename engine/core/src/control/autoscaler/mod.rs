@@ -10,7 +10,7 @@
 //!                (load.rs)          (trailing mean)   (windows.rs)
 //! ```
 //!
-//! [`fireworks`] puts these together with the rules around zero replicas.
+//! The policy `fireworks` puts these together with the rules around zero replicas.
 
 mod config;
 mod fireworks;

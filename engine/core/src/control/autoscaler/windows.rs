@@ -388,7 +388,7 @@ mod tests {
         let dip = |t| if (1..30).contains(&t) { 1 } else { 5 };
         let acted = changes(WindowSemantics::Oneshot, (30, 600), 1, dip, 40);
         assert_eq!(acted, [(30, 5)]);
-        let gone = |t| if t < 30 || t > 35 { 5 } else { 1 };
+        let gone = |t| if (30..=35).contains(&t) { 1 } else { 5 };
         let waited = changes(WindowSemantics::Oneshot, (30, 600), 1, gone, 80);
         assert_eq!(waited, [(66, 5)]);
     }
