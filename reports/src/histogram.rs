@@ -71,7 +71,9 @@ impl Histogram {
         if gaps.steps == 0 || gaps.tokens == 0 {
             return;
         }
-        let last_ps = gaps.first_ps + gaps.growth_ps * u64::from(gaps.steps - 1);
+        let last_ps = (gaps.growth_ps.checked_mul(u64::from(gaps.steps - 1)))
+            .and_then(|growth_ps| growth_ps.checked_add(gaps.first_ps))
+            .expect("a gap between two tokens is shorter than 213 days");
         let first_ns = gaps.first_ps / PICOS_PER_NANO;
         let last_ns = last_ps / PICOS_PER_NANO;
         let added = u64::from(gaps.steps) * u64::from(gaps.tokens);
@@ -288,7 +290,12 @@ mod tests {
         let first = prop_oneof![0..5_000_u64, 0..50_000_000_000_u64, 0..u64::MAX / 2];
         let growth = prop_oneof![Just(0_u64), 1..2_000_u64, 0..100_000_000_u64];
         (first, growth, 0..2_000_u32, 0..5_u32).prop_map(|(first_ps, growth_ps, steps, tokens)| {
-            Gaps { first_ps, growth_ps, steps, tokens }
+            Gaps {
+                first_ps,
+                growth_ps,
+                steps,
+                tokens,
+            }
         })
     }
 

@@ -23,7 +23,7 @@ pub mod tail;
 pub mod text;
 mod why;
 
-pub use files::{FilesError, RecordFiles};
+pub use files::{FilesError, RecordFiles, SealedFiles};
 pub use measurements::Measurements;
 pub use objectives::{Latency, ObjectiveMetric, ObjectiveSpec, Statistic};
 pub use records::RecordSink;

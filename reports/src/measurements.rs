@@ -143,7 +143,11 @@ impl Measurements {
             why: why::explain(slowest, &self.counts, count_max, totals.end_ns),
             series: self.series.clone().finish(totals.end_ns),
             seeds: None,
-            run: Run { steps: totals.steps, events: totals.events, ..Run::default() },
+            run: Run {
+                steps: totals.steps,
+                events: totals.events,
+                ..Run::default()
+            },
         }
     }
 
@@ -200,8 +204,13 @@ impl Measurements {
 
     fn parts(&self) -> PartsSummary {
         let all = self.tail.all();
-        let slowest = self.tail.slowest_share(all.requests.div_ceil(SLOWEST_SHARE));
-        PartsSummary { all: parts_mean(&all), slowest: parts_mean(&slowest) }
+        let slowest = self
+            .tail
+            .slowest_share(all.requests.div_ceil(SLOWEST_SHARE));
+        PartsSummary {
+            all: parts_mean(&all),
+            slowest: parts_mean(&slowest),
+        }
     }
 
     fn judge(&self, totals: &RunTotals, throughput: &Throughput, cost: &Cost) -> Vec<Objective> {
@@ -252,7 +261,9 @@ fn latencies(record: &RequestRecord) -> RequestLatencies {
         _ => None,
     };
     RequestLatencies {
-        ttft_ns: record.first_token_ns.map(|first_ns| first_ns - record.due_ns),
+        ttft_ns: record
+            .first_token_ns
+            .map(|first_ns| first_ns - record.due_ns),
         tpot_ns,
         e2e_ns: record.end_ns - record.due_ns,
         queue_ns: record.parts.cold_start_ns + record.parts.queue_ns,

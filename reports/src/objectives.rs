@@ -216,7 +216,8 @@ impl RequestLimits {
 
     #[inline]
     pub(crate) fn met_by(&self, request: &RequestLatencies) -> bool {
-        let within = |observed: u64, limit: Option<u64>| limit.is_none_or(|limit| observed <= limit);
+        let within =
+            |observed: u64, limit: Option<u64>| limit.is_none_or(|limit| observed <= limit);
         within(request.ttft_ns.unwrap_or(0), self.ttft_ns)
             && within(request.tpot_ns.unwrap_or(0), self.tpot_ns)
             && within(request.e2e_ns, self.e2e_ns)
@@ -229,7 +230,11 @@ mod tests {
     use super::*;
 
     fn spec(metric: ObjectiveMetric, limit: f64) -> ObjectiveSpec {
-        ObjectiveSpec { name: "an objective".into(), metric, limit }
+        ObjectiveSpec {
+            name: "an objective".into(),
+            metric,
+            limit,
+        }
     }
 
     #[test]
@@ -243,7 +248,10 @@ mod tests {
 
     #[test]
     fn what_was_not_observed_is_not_met() {
-        let objective = Objective::judge(&spec(ObjectiveMetric::CostUsdPerMillionOutputTokens, 1.0), None);
+        let objective = Objective::judge(
+            &spec(ObjectiveMetric::CostUsdPerMillionOutputTokens, 1.0),
+            None,
+        );
         assert!(!objective.met);
         assert_eq!(objective.observed, None);
     }
@@ -251,8 +259,14 @@ mod tests {
     #[test]
     fn the_loosest_limit_of_a_latency_is_the_one_for_every_request() {
         let limits = RequestLimits::new(&[
-            spec(ObjectiveMetric::Latency(Latency::Ttft, Statistic::Percentile(50.0)), 0.5),
-            spec(ObjectiveMetric::Latency(Latency::Ttft, Statistic::Percentile(99.0)), 2.0),
+            spec(
+                ObjectiveMetric::Latency(Latency::Ttft, Statistic::Percentile(50.0)),
+                0.5,
+            ),
+            spec(
+                ObjectiveMetric::Latency(Latency::Ttft, Statistic::Percentile(99.0)),
+                2.0,
+            ),
             spec(ObjectiveMetric::Latency(Latency::Itl, Statistic::Max), 0.05),
             spec(ObjectiveMetric::CostUsd, 0.0),
         ]);

@@ -43,7 +43,13 @@ impl Seeds {
             for (index, (name, unit, value)) in metrics_of(summary).into_iter().enumerate() {
                 if index == metrics.len() {
                     let values = Vec::with_capacity(summaries.len());
-                    metrics.push(SeedsMetric { name, unit, values, mean: None, half_width: None });
+                    metrics.push(SeedsMetric {
+                        name,
+                        unit,
+                        values,
+                        mean: None,
+                        half_width: None,
+                    });
                 }
                 metrics[index].values.push(value);
             }
@@ -55,7 +61,10 @@ impl Seeds {
         }
         Self {
             seeds: summaries.iter().map(|summary| summary.seed).collect(),
-            met: summaries.iter().filter(|summary| summary.objectives_met()).count() as u64,
+            met: summaries
+                .iter()
+                .filter(|summary| summary.objectives_met())
+                .count() as u64,
             metrics,
         }
     }
@@ -77,22 +86,44 @@ fn metrics_of(summary: &Summary) -> Vec<(String, Unit, Option<f64>)> {
     ];
     let cost = &summary.cost;
     let others = [
-        ("requests_per_s", Unit::RequestsPerSecond, Some(summary.throughput.requests_per_s)),
-        ("output_tokens_per_s", Unit::TokensPerSecond, Some(summary.throughput.output_tokens_per_s)),
-        ("goodput_per_s", Unit::RequestsPerSecond, summary.goodput_per_s),
+        (
+            "requests_per_s",
+            Unit::RequestsPerSecond,
+            Some(summary.throughput.requests_per_s),
+        ),
+        (
+            "output_tokens_per_s",
+            Unit::TokensPerSecond,
+            Some(summary.throughput.output_tokens_per_s),
+        ),
+        (
+            "goodput_per_s",
+            Unit::RequestsPerSecond,
+            summary.goodput_per_s,
+        ),
         ("replicas", Unit::Replicas, Some(summary.replicas.mean)),
         ("cost_usd", Unit::Usd, Some(cost.usd)),
-        ("cost_usd_per_million_output_tokens", Unit::Usd, cost.usd_per_million_output_tokens),
+        (
+            "cost_usd_per_million_output_tokens",
+            Unit::Usd,
+            cost.usd_per_million_output_tokens,
+        ),
     ];
     let latencies = latencies.into_iter().flat_map(latency_metrics);
-    latencies.chain(others.map(|(name, unit, value)| (name.to_owned(), unit, value))).collect()
+    latencies
+        .chain(others.map(|(name, unit, value)| (name.to_owned(), unit, value)))
+        .collect()
 }
 
 fn latency_metrics(
     (latency, summary): (&str, Option<LatencySummary>),
 ) -> [(String, Unit, Option<f64>); 6] {
     let metric = |statistic: &str, of: fn(LatencySummary) -> f64| {
-        (format!("{latency}_{statistic}"), Unit::Seconds, summary.map(of))
+        (
+            format!("{latency}_{statistic}"),
+            Unit::Seconds,
+            summary.map(of),
+        )
     };
     [
         metric("mean", |s| s.mean),
@@ -116,7 +147,10 @@ fn half_width(values: &[f64]) -> Option<f64> {
     if freedom == 0 {
         return None;
     }
-    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+    let squares: f64 = values
+        .iter()
+        .map(|value| (value - mean) * (value - mean))
+        .sum();
     let variance = squares / freedom as f64;
     Some(student_t(freedom) * (variance / values.len() as f64).sqrt())
 }
@@ -153,8 +187,14 @@ mod tests {
     use crate::summary::RunDescription;
 
     fn run(seed: u64, usd: u128) -> Summary {
-        let description = RunDescription { seed, ..RunDescription::default() };
-        let totals = RunTotals { cost_nanodollars: usd * 1_000_000_000, ..RunTotals::default() };
+        let description = RunDescription {
+            seed,
+            ..RunDescription::default()
+        };
+        let totals = RunTotals {
+            cost_nanodollars: usd * 1_000_000_000,
+            ..RunTotals::default()
+        };
         Measurements::new(&[]).summary(&description, &totals)
     }
 
@@ -172,7 +212,10 @@ mod tests {
     #[test]
     fn one_run_has_no_interval() {
         let cost = &Seeds::of(&[run(1, 5)]).metrics[34];
-        assert_eq!((cost.name.as_str(), cost.mean, cost.half_width), ("cost_usd", Some(5.0), None));
+        assert_eq!(
+            (cost.name.as_str(), cost.mean, cost.half_width),
+            ("cost_usd", Some(5.0), None)
+        );
     }
 
     #[test]

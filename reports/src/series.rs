@@ -153,16 +153,21 @@ impl Series {
             output_tokens: buckets().map(|(_, b)| b.output_tokens).collect(),
             ttft_s_mean: buckets()
                 .map(|(_, b)| {
-                    (b.first_tokens > 0)
-                        .then(|| b.ttft_ns_sum as f64 / b.first_tokens as f64 / 1e9)
+                    (b.first_tokens > 0).then(|| b.ttft_ns_sum as f64 / b.first_tokens as f64 / 1e9)
                 })
                 .collect(),
             ttft_s_max: buckets()
                 .map(|(_, b)| (b.first_tokens > 0).then(|| b.ttft_ns_max as f64 / 1e9))
                 .collect(),
-            target: buckets().map(|(i, b)| b.target_ns as f64 / covered_ns(i)).collect(),
-            ready: buckets().map(|(i, b)| b.ready_ns as f64 / covered_ns(i)).collect(),
-            starting: buckets().map(|(i, b)| b.starting_ns as f64 / covered_ns(i)).collect(),
+            target: buckets()
+                .map(|(i, b)| b.target_ns as f64 / covered_ns(i))
+                .collect(),
+            ready: buckets()
+                .map(|(i, b)| b.ready_ns as f64 / covered_ns(i))
+                .collect(),
+            starting: buckets()
+                .map(|(i, b)| b.starting_ns as f64 / covered_ns(i))
+                .collect(),
         }
     }
 }
@@ -199,7 +204,12 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn counts(target: u32, ready: u32, starting: u32) -> ReplicaCounts {
-        ReplicaCounts { target, starting, ready, draining: 0 }
+        ReplicaCounts {
+            target,
+            starting,
+            ready,
+            draining: 0,
+        }
     }
 
     #[test]

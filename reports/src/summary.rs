@@ -317,8 +317,8 @@ pub struct Episode {
     pub part: Part,
     /// How much of their TTFT it was on average [s].
     pub part_s_mean: f64,
-    /// The deployment meanwhile.
-    pub replicas: EpisodeReplicas,
+    /// The deployment meanwhile; `null` if none of its changes were recorded.
+    pub replicas: Option<EpisodeReplicas>,
 }
 
 /// The deployment from the first send of an episode to the last of its first tokens.
@@ -333,10 +333,10 @@ pub struct EpisodeReplicas {
     pub target_max: u32,
     /// Most replicas that were starting at once.
     pub starting_max: u32,
-    /// How long some replica was starting [s].
+    /// For how long some replica was starting [s].
     pub starting_s: f64,
-    /// Whether it began, or was, at zero replicas.
-    pub woke_from_zero: bool,
+    /// Whether at any time no replica was ready.
+    pub was_at_zero: bool,
     /// Whether the target was at the most that is allowed.
     pub at_max: bool,
 }
@@ -419,7 +419,9 @@ impl Summary {
         // The version first: another version may well have other fields.
         let version: Version = serde_json::from_str(json)?;
         if version.schema != SCHEMA {
-            return Err(SummaryError::Schema { found: version.schema });
+            return Err(SummaryError::Schema {
+                found: version.schema,
+            });
         }
         Ok(serde_json::from_str(json)?)
     }

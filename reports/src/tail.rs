@@ -162,7 +162,10 @@ impl Slowest {
     fn into_sorted(mut self) -> Vec<RequestRecord> {
         self.candidates.sort_unstable_by_key(slowest_first);
         self.candidates.truncate(SLOWEST_MAX);
-        self.candidates.into_iter().map(|(_, record)| record).collect()
+        self.candidates
+            .into_iter()
+            .map(|(_, record)| record)
+            .collect()
     }
 }
 
@@ -189,7 +192,10 @@ mod tests {
             outcome: Outcome::Completed,
             first_token_ns: Some(ttft_ns),
             end_ns: ttft_ns,
-            parts: Parts { queue_ns: ttft_ns, ..Parts::default() },
+            parts: Parts {
+                queue_ns: ttft_ns,
+                ..Parts::default()
+            },
         }
     }
 

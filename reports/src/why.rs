@@ -19,7 +19,11 @@ pub(crate) struct CountsLog {
 
 impl CountsLog {
     pub(crate) fn record(&mut self, at_ns: u64, replicas: ReplicaCounts) {
-        if self.moments.last().is_none_or(|(_, last)| *last != replicas) {
+        if self
+            .moments
+            .last()
+            .is_none_or(|(_, last)| *last != replicas)
+        {
             self.moments.push((at_ns, replicas));
         }
     }
@@ -31,29 +35,26 @@ impl CountsLog {
         &self.moments[start.saturating_sub(1)..end]
     }
 
-    /// What held just before, if anything was known by then.
-    fn before(&self, at_ns: u64) -> Option<ReplicaCounts> {
-        let index = self.moments.partition_point(|(at, _)| *at < at_ns);
-        self.moments[..index].last().map(|(_, counts)| *counts)
-    }
-
-    fn replicas(&self, from_ns: u64, until_ns: u64, count_max: Option<u32>) -> EpisodeReplicas {
+    fn replicas(
+        &self,
+        from_ns: u64,
+        until_ns: u64,
+        count_max: Option<u32>,
+    ) -> Option<EpisodeReplicas> {
         let during = self.during(from_ns, until_ns);
-        let most = |f: fn(&ReplicaCounts) -> u32| during.iter().map(|(_, c)| f(c)).max().unwrap_or(0);
-        let at_zero = |counts: &ReplicaCounts| counts.target == 0;
+        let (first, last) = (during.first()?.1, during.last()?.1);
+        let most =
+            |f: fn(&ReplicaCounts) -> u32| during.iter().map(|(_, c)| f(c)).max().unwrap_or(0);
         let target_max = most(|c| c.target);
-        EpisodeReplicas {
-            // Of changes at one instant, the last is what came of it.
-            ready_at_start: during.first().map_or(0, |(_, c)| c.ready),
-            ready_at_end: during.last().map_or(0, |(_, c)| c.ready),
+        Some(EpisodeReplicas {
+            ready_at_start: first.ready,
+            ready_at_end: last.ready,
             target_max,
             starting_max: most(|c| c.starting),
             starting_s: starting_ns(during, from_ns, until_ns) as f64 / 1e9,
-            woke_from_zero: target_max > 0
-                && (self.before(from_ns).as_ref().is_some_and(at_zero)
-                    || during.iter().any(|(_, c)| at_zero(c))),
+            was_at_zero: during.iter().any(|(_, counts)| counts.ready == 0),
             at_max: count_max.is_some_and(|max| target_max >= max),
-        }
+        })
     }
 }
 
@@ -81,7 +82,10 @@ pub(crate) fn explain(
         .chunk_by(|a, b| b.due_ns - a.due_ns <= gap_ns)
         .map(|requests| episode(requests, log, count_max))
         .collect();
-    Why { slowest: slowest.len() as u64, episodes }
+    Why {
+        slowest: slowest.len() as u64,
+        episodes,
+    }
 }
 
 fn episode(requests: &[RequestRecord], log: &CountsLog, count_max: Option<u32>) -> Episode {
@@ -104,7 +108,8 @@ fn episode(requests: &[RequestRecord], log: &CountsLog, count_max: Option<u32>) 
 
 /// The part that most of the time to first token went to, and its sum [ns].
 fn dominant_part(requests: &[RequestRecord]) -> (Part, u128) {
-    let sum = |f: fn(&RequestRecord) -> u64| requests.iter().map(|r| u128::from(f(r))).sum::<u128>();
+    let sum =
+        |f: fn(&RequestRecord) -> u64| requests.iter().map(|r| u128::from(f(r))).sum::<u128>();
     let parts = [
         (Part::ColdStart, sum(|r| r.parts.cold_start_ns)),
         (Part::Queue, sum(|r| r.parts.queue_ns)),
@@ -121,7 +126,9 @@ fn dominant_part(requests: &[RequestRecord]) -> (Part, u128) {
 }
 
 fn ttft_ns(record: &RequestRecord) -> u64 {
-    record.first_token_ns.map_or(0, |first| first - record.due_ns)
+    record
+        .first_token_ns
+        .map_or(0, |first| first - record.due_ns)
 }
 
 /// What of the time to first token is neither waiting nor prefill.
@@ -161,7 +168,12 @@ mod tests {
     }
 
     fn counts(target: u32, starting: u32, ready: u32) -> ReplicaCounts {
-        ReplicaCounts { target, starting, ready, draining: 0 }
+        ReplicaCounts {
+            target,
+            starting,
+            ready,
+            draining: 0,
+        }
     }
 
     #[test]
@@ -172,7 +184,12 @@ mod tests {
         log.record(85 * SECOND, counts(1, 0, 1));
         log.record(500 * SECOND, counts(3, 2, 1));
         log.record(575 * SECOND, counts(3, 0, 3));
-        let slowest = vec![slow(7, 520, 0, 30), slow(1, 10, 75, 0), slow(2, 40, 45, 0), slow(8, 530, 0, 22)];
+        let slowest = vec![
+            slow(7, 520, 0, 30),
+            slow(1, 10, 75, 0),
+            slow(2, 40, 45, 0),
+            slow(8, 530, 0, 22),
+        ];
         let why = explain(slowest, &log, Some(3), 600 * SECOND);
         assert_eq!(why.slowest, 4);
         let [woke, scaled] = &why.episodes[..] else {
@@ -181,19 +198,22 @@ mod tests {
         assert_eq!((woke.from_s, woke.until_s, woke.requests), (10.0, 40.0, 2));
         assert_eq!((woke.part, woke.part_s_mean), (Part::ColdStart, 60.0));
         assert_eq!((woke.ttft_s_mean, woke.ttft_s_max), (61.0, 76.0));
-        assert!(woke.replicas.woke_from_zero && !woke.replicas.at_max);
-        assert_eq!(woke.replicas.starting_s, 75.0);
+        let (at_waking, at_scaling) = (woke.replicas.unwrap(), scaled.replicas.unwrap());
+        assert!(at_waking.was_at_zero && !at_waking.at_max);
+        assert_eq!(at_waking.starting_s, 75.0);
         assert_eq!((scaled.part, scaled.part_s_mean), (Part::Queue, 26.0));
-        assert!(!scaled.replicas.woke_from_zero && scaled.replicas.at_max);
-        assert_eq!(scaled.replicas.ready_at_start, 1);
-        assert_eq!((scaled.replicas.target_max, scaled.replicas.starting_max), (3, 2));
+        assert!(!at_scaling.was_at_zero && at_scaling.at_max);
+        assert_eq!(at_scaling.ready_at_start, 1);
+        assert_eq!((at_scaling.target_max, at_scaling.starting_max), (3, 2));
     }
 
     #[test]
     fn a_long_run_has_few_episodes() {
         let slowest: Vec<_> = (0..200).map(|id| slow(id, id * 400, 0, 5)).collect();
         let day = 86_400 * SECOND;
-        assert_eq!(explain(slowest, &CountsLog::default(), None, day).episodes.len(), 1);
+        let why = explain(slowest, &CountsLog::default(), None, day);
+        assert_eq!(why.episodes.len(), 1);
+        assert_eq!(why.episodes[0].replicas, None);
     }
 
     #[test]

@@ -2,47 +2,301 @@
 
 mod fixture;
 
-use fixture::{MILLISECOND, SECOND, request, summary, summary_of, totals};
-use foresail_reports::records::{Outcome, Parts, ReplicaCounts, RunTotals};
+use fixture::{MILLISECOND, SECOND, request, summary, summary_of};
+use foresail_reports::records::{Outcome, Parts, RunTotals};
 use foresail_reports::seeds::Seeds;
-use foresail_reports::{Style, text};
+use foresail_reports::{Style, Summary, text};
+
+fn text_of(summary: &Summary) -> String {
+    text::summary(summary, Style::default())
+}
 
 #[test]
-fn a_run() {
-    let text = text::summary(&summary("burst", 42).with_wall_s(0.0123), Style::default());
-    insta::assert_snapshot!(text, @"");
+fn the_verdict_comes_first_and_the_reasons_last() {
+    let summary = summary("burst", 42).with_wall_s(0.0123);
+    insta::assert_snapshot!(text_of(&summary), @r#"
+    burst · llama-3-8b on 2 × H100 a replica · 10.2 min · 1,140 requests · simulated, seed 42
+
+    OBJECTIVES  1 of 3 met
+      ✗ ttft_p95            19.1 s  at most 2.00 s
+      ✓ tpot_p99           22.0 ms  at most 50.0 ms
+      ✗ success_rate      99.825 %  at least 99.9 %
+      goodput 0.94/s: requests within every latency limit, of 1.90/s completed
+
+    REQUESTS  1,140 offered
+      1,138 completed · 1 failed · 1 rejected · 76 waited for a cold start
+      1 rejected: longer than the context
+      1 failed: cut off when the drain time ran out
+      1 preemption
+
+    LATENCY                           mean        p50        p90        p95        p99        max
+      ttft  send to first token     5.71 s     2.10 s     11.0 s     19.1 s     64.1 s     75.0 s
+      itl   token to token         10.0 ms    10.0 ms    10.0 ms    10.0 ms    10.0 ms    10.0 ms
+      tpot  mean of a request      16.0 ms    16.0 ms    21.0 ms    22.0 ms    22.0 ms    31.1 ms
+      e2e   send to last token      7.29 s     3.71 s     12.7 s     20.6 s     66.1 s     76.5 s
+      queue before first step       5.66 s     2.06 s     11.0 s     19.0 s     64.0 s     75.0 s
+
+    REPLICAS  mean 1.80, most 3 · 3 starts, 1 wasted · 2 changes of direction
+      target     ▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▇████████████████████████████████ max 3
+      ready      ········▁▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▄████████████████████████ max 3
+      arrivals/s ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▃██████▇▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁· max 10.0
+      ttft max   ██▇▆▅▄▃▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▂▂▂▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁  max 75.0 s
+                 00:00:00                       00:05:06                        00:10:12
+
+    COST  $1.94 · $17.04 a million output tokens · $1.70 a thousand requests
+      billed      0.49 GPU-h at $3.99 a GPU-hour (list price, 2025-11)
+      busy        0.31 GPU-h   50 %, 64 % of the time they were ready
+      idle        0.17 GPU-h   29 %
+      starting    0.12 GPU-h   20 %, not billed
+      draining    0.01 GPU-h   <1 %, billed
+
+    WHY  █ cold start  ▓ queue  ▒ prefill  ░ preemption  · decode
+      all requests ██████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓·········  mean 7.29 s of 1,138 requests
+                   cold start 34 %, queue 43 %, prefill <1 %, preemption <1 %, decode 22 %
+      slowest 1 %  ███████████████████████████████████████·  mean 70.9 s of 12 requests
+                   cold start 98 %, queue <1 %, prefill <1 %, decode 2 %
+      66 of the 200 slowest were sent 00:00:00 - 00:01:05: waiting for a cold start (42.5 s of 42.5 s);
+        the deployment woke from zero to 1 replica; replicas were starting for 75.0 s
+      134 of the 200 slowest were sent 00:05:46 - 00:05:59: queueing (10.7 s of 10.7 s);
+        it was going from 1 ready to 3 replicas, at max_replica_count; replicas were starting for 25.3 s
+
+    43,210 engine steps, 2,345 events in 12.3 ms (92,683 requests/s)
+    "#);
 }
+
 #[test]
-fn several() {
-    let mut s = summary("burst", 42);
-    let mut b = summary("burst-large", 43);
-    b.cost.usd = 2.5;
-    b.ttft_s = s.e2e_s;
-    s.seeds = Some(Seeds::of(&[s.clone(), b.clone()]));
-    insta::assert_snapshot!(text::summary(&s, Style::default()), @"");
+fn a_run_without_requests_says_so() {
+    let summary = summary_of(&[], &RunTotals::default());
+    insta::assert_snapshot!(text_of(&summary), @r#"
+    small · llama-3-8b on 2 × H100 a replica · 0 s · 0 requests · simulated, seed 1
+
+    OBJECTIVES  0 of 3 met
+      ✗ ttft_p95                 –  at most 2.00 s, but there was nothing to measure
+      ✗ tpot_p99                 –  at most 50.0 ms, but there was nothing to measure
+      ✗ success_rate             –  at least 99.9 %, but there was nothing to measure
+      goodput 0/s: requests within every latency limit, of 0/s completed
+
+    REQUESTS  0 offered
+      0 completed · 0 failed · 0 rejected · 0 waited for a cold start
+
+    LATENCY  no request completed
+
+    REPLICAS  mean 0, most 0 · 0 starts, 0 wasted · 0 changes of direction
+
+    COST  $0.00
+      billed         0 GPU-h at $3.99 a GPU-hour (list price, 2025-11)
+
+    0 engine steps, 0 events
+    "#);
 }
+
 #[test]
-fn side() {
-    let mut a = summary("burst", 42);
-    a.objectives.iter_mut().for_each(|o| o.met = true);
-    let mut b = summary("burst-large", 43);
-    b.cost.usd = 2.5;
-    insta::assert_snapshot!(text::comparison(&[a,b], Style::default()), @"");
+fn one_request_is_enough() {
+    let parts = Parts {
+        prefill_ns: 50 * MILLISECOND,
+        ..Parts::default()
+    };
+    let totals = RunTotals {
+        offered: 1,
+        end_ns: 50 * MILLISECOND,
+        ..RunTotals::default()
+    };
+    let summary = summary_of(&[request(0, 0, parts, 1)], &totals);
+    insta::assert_snapshot!(text_of(&summary), @r#"
+    small · llama-3-8b on 2 × H100 a replica · 50.0 ms · 1 request · simulated, seed 1
+
+    OBJECTIVES  2 of 3 met
+      ✓ ttft_p95           50.0 ms  at most 2.00 s
+      ✗ tpot_p99                 –  at most 50.0 ms, but there was nothing to measure
+      ✓ success_rate         100 %  at least 99.9 %
+      goodput 20.0/s: requests within every latency limit, of 20.0/s completed
+
+    REQUESTS  1 offered
+      1 completed · 0 failed · 0 rejected · 0 waited for a cold start
+
+    LATENCY                           mean        p50        p90        p95        p99        max
+      ttft  send to first token    50.0 ms    50.0 ms    50.0 ms    50.0 ms    50.0 ms    50.0 ms
+      itl   token to token               –          –          –          –          –          –
+      tpot  mean of a request            –          –          –          –          –          –
+      e2e   send to last token     50.0 ms    50.0 ms    50.0 ms    50.0 ms    50.0 ms    50.0 ms
+      queue before first step          0 s        0 s        0 s        0 s        0 s        0 s
+
+    REPLICAS  mean 0, most 0 · 0 starts, 0 wasted · 0 changes of direction
+      arrivals/s ██████████████████████▂················································ max 64.0
+      ttft max   ███████████████████████                                                 max 50.0 ms
+                 0 s                             25.0 ms                         50.0 ms
+
+    COST  $0.00 · $0.00 a million output tokens · $0.00 a thousand requests
+      billed         0 GPU-h at $3.99 a GPU-hour (list price, 2025-11)
+
+    WHY  █ cold start  ▓ queue  ▒ prefill  ░ preemption  · decode
+      all requests ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒  mean 50.0 ms of 1 request
+                   prefill 100 %
+      slowest 1 %  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒  mean 50.0 ms of 1 request
+                   prefill 100 %
+      the only completed request was sent at 0 s: in prefill (50.0 ms of 50.0 ms)
+
+    0 engine steps, 0 events
+    "#);
 }
+
 #[test]
-fn none() {
-    insta::assert_snapshot!(text::summary(&summary_of(&[], &RunTotals::default()), Style::default()), @"");
+fn what_was_rejected_is_shown_with_the_reason() {
+    let mut rejected = request(0, SECOND, Parts::default(), 0);
+    rejected.outcome = Outcome::RejectedScalingUp;
+    rejected.first_token_ns = None;
+    let totals = RunTotals {
+        offered: 1,
+        end_ns: 600 * SECOND,
+        ..RunTotals::default()
+    };
+    let summary = summary_of(&[rejected], &totals);
+    insta::assert_snapshot!(text_of(&summary), @r#"
+    small · llama-3-8b on 2 × H100 a replica · 10.0 min · 1 request · simulated, seed 1
+
+    OBJECTIVES  0 of 3 met
+      ✗ ttft_p95                 –  at most 2.00 s, but there was nothing to measure
+      ✗ tpot_p99                 –  at most 50.0 ms, but there was nothing to measure
+      ✗ success_rate           0 %  at least 99.9 %
+      goodput 0/s: requests within every latency limit, of 0/s completed
+
+    REQUESTS  1 offered
+      0 completed · 0 failed · 1 rejected · 0 waited for a cold start
+      1 rejected with 503: no replica was ready
+
+    LATENCY  no request completed
+
+    REPLICAS  mean 0, most 0 · 0 starts, 0 wasted · 0 changes of direction
+      arrivals/s █······································································ max 0.12
+                 00:00:00                       00:05:00                        00:10:00
+
+    COST  $0.00
+      billed         0 GPU-h at $3.99 a GPU-hour (list price, 2025-11)
+
+    0 engine steps, 0 events
+    "#);
 }
+
 #[test]
-fn one() {
-    let r = request(0, 0, Parts{ prefill_ns: 50*MILLISECOND, ..Parts::default()}, 1);
-    insta::assert_snapshot!(text::summary(&summary_of(&[r], &RunTotals{offered:1,end_ns:50*MILLISECOND, ..RunTotals::default()}), Style::default()), @"");
+fn seeds_come_with_intervals() {
+    let mut runs = [
+        summary("burst", 1),
+        summary("burst", 2),
+        summary("burst", 3),
+    ];
+    runs[1].cost.usd = 2.5;
+    runs[2].ttft_s = runs[2].e2e_s;
+    let mut summary = runs[0].clone();
+    summary.seeds = Some(Seeds::of(&runs));
+    let text = text_of(&summary);
+    let seeds = text
+        .split("\n\n")
+        .find(|section| section.starts_with("SEEDS"))
+        .unwrap();
+    insta::assert_snapshot!(seeds, @r#"
+    SEEDS  3 runs, objectives met in 0; mean ± half of a 95 % interval (Student's t)
+                               mean                  p50                  p95                  p99
+      ttft            6.23 ± 2.27 s        2.64 ± 2.30 s         19.6 ± 2.3 s         64.7 ± 3.0 s
+      itl             10.0 ± 0.0 ms        10.0 ± 0.0 ms        10.0 ± 0.0 ms        10.0 ± 0.0 ms
+      tpot            16.0 ± 0.0 ms        16.0 ± 0.0 ms        22.0 ± 0.0 ms        22.0 ± 0.0 ms
+      e2e             7.29 ± 0.00 s        3.71 ± 0.00 s         20.6 ± 0.0 s         66.1 ± 0.0 s
+      queue           5.66 ± 0.00 s        2.06 ± 0.00 s         19.0 ± 0.0 s         64.0 ± 0.0 s
+      requests_per_s                      1.90 ± 0.00 req/s
+      output_tokens_per_s                 190 ± 0 tok/s
+      goodput_per_s                       0.94 ± 0.00 req/s
+      replicas                            1.80 ± 0.00
+      cost_usd                            $2.13 ± $0.804
+      cost_usd_per_million_output_tokens  $17.04 ± $0.00
+    "#);
 }
+
 #[test]
-fn rejected() {
-    let mut r = request(0, 0, Parts{ ..Parts::default()}, 1);
-    r.outcome=Outcome::RejectedScalingUp;
-    r.first_token_ns=None;
-    let _ = (totals(1), SECOND, ReplicaCounts::default());
-    insta::assert_snapshot!(text::summary(&summary_of(&[r], &RunTotals{offered:1,end_ns:50*SECOND, ..RunTotals::default()}), Style::default()), @"");
+fn scenarios_stand_side_by_side() {
+    let (mut small, mut large) = (summary("burst", 1), summary("burst-on-demand", 1));
+    small.ttft_s = None;
+    large.cost.usd = 2.5;
+    large
+        .objectives
+        .iter_mut()
+        .for_each(|objective| objective.met = true);
+    let mut seeds = large.clone();
+    seeds.scenario.name = "two-seeds".into();
+    seeds.seeds = Some(Seeds::of(&[small.clone(), large.clone()]));
+    let text = text::comparison(&[small, large, seeds], Style::default());
+    insta::assert_snapshot!(text, @r#"
+    SCENARIO         met  ttft p50  ttft p95  ttft p99  tpot p95   e2e p95 replicas      cost  $/M tok
+    burst              ✗         –         –         –   22.0 ms    20.6 s     1.80     $1.94   $17.04
+    burst-on-demand    ✓    2.10 s    19.1 s    64.1 s   22.0 ms    20.6 s     1.80     $2.50   $17.04
+    two-seeds        1/2    2.10 s    19.1 s    64.1 s   22.0 ms    20.6 s     1.80     $2.22   $17.04
+
+    cheapest that meets its objectives: burst-on-demand
+    "#);
+}
+
+#[test]
+fn a_miss_that_rounding_hides_is_told() {
+    let mut summary = summary("close", 1);
+    summary.objectives[0].observed = Some(2.003);
+    let text = text_of(&summary);
+    assert!(
+        text.contains("2.00 s  at most 2.00 s, missed by 1.5e-3 of it"),
+        "{text}"
+    );
+}
+
+#[test]
+fn thousands_of_replicas_fit() {
+    let mut summary = summary("fleet", 1);
+    summary.replicas.max = 4_000;
+    summary
+        .series
+        .target
+        .iter_mut()
+        .for_each(|target| *target *= 1_333.0);
+    summary
+        .series
+        .ready
+        .iter_mut()
+        .for_each(|ready| *ready *= 1_333.0);
+    let text = text_of(&summary);
+    assert!(text.contains("max 3,999"), "{text}");
+    let lines = || text.lines().filter(|line| !line.contains("sent"));
+    assert!(lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn charts_follow_the_width() {
+    for width in [0, 60, 80, 120] {
+        let text = text::summary(
+            &summary("burst", 1),
+            Style {
+                colour: false,
+                width,
+            },
+        );
+        let ready = text
+            .lines()
+            .find(|line| line.starts_with("  ready"))
+            .unwrap();
+        let blocks = ready.chars().count() - "  ready       max 3".len();
+        assert_eq!(blocks, width.max(60) - 25, "{ready}");
+    }
+}
+
+#[test]
+fn colour_changes_nothing_but_colour() {
+    let summary = summary("burst", 1);
+    let coloured = text::summary(
+        &summary,
+        Style {
+            colour: true,
+            ..Style::default()
+        },
+    );
+    assert!(coloured.contains("\x1b[31m✗\x1b[0m") && coloured.contains("\x1b[32m✓\x1b[0m"));
+    let mut plain = coloured;
+    for code in ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m"] {
+        plain = plain.replace(code, "");
+    }
+    assert_eq!(plain, text_of(&summary));
 }

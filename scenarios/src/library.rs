@@ -19,10 +19,133 @@ macro_rules! entry {
 }
 
 /// Every ready scenario, a good first one first.
-pub const SCENARIOS: &[Entry] = &[entry!("chat")];
+pub const SCENARIOS: &[Entry] = &[
+    entry!("chat"),
+    entry!("scale-to-zero"),
+    entry!("two-to-three"),
+    entry!("world-size-1"),
+    entry!("world-size-2"),
+    entry!("burst"),
+    entry!("diurnal"),
+    entry!("long-prompts"),
+    entry!("multi-turn"),
+    entry!("million"),
+];
 
 /// The ready scenario of this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Entry> {
     SCENARIOS.iter().find(|entry| entry.name == name)
+}
+
+/// A scenario with every key, explained: what `foresail init` writes.
+#[must_use]
+pub fn template() -> &'static str {
+    include_str!("../library/template.toml")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::format::{Overrides, load, parse};
+    use crate::scenario::Scenario;
+
+    fn ready(name: &str) -> Scenario {
+        load(Path::new(name), &Overrides::default()).unwrap_or_else(|error| {
+            let texts: Vec<_> = error.diagnostics().map(ToString::to_string).collect();
+            panic!("{name}: {texts:?}")
+        })
+    }
+
+    #[test]
+    fn every_scenario_is_valid_and_says_what_it_is_for() {
+        for entry in SCENARIOS {
+            let scenario = ready(entry.name);
+            assert_eq!(scenario.name, entry.name);
+            assert!(scenario.description.ends_with('.'), "{}", entry.name);
+            assert!(!scenario.objectives.is_empty(), "{}", entry.name);
+            assert!(entry.text.starts_with("# "), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn every_workload_can_be_opened_and_fits_the_model() {
+        for entry in SCENARIOS {
+            let scenario = ready(entry.name);
+            let longest = scenario.deployment.batching.max_model_len;
+            let requests = scenario.workload.open(scenario.seed).unwrap();
+            for request in requests.take(2_000) {
+                let request = request.unwrap();
+                let tokens = request.prompt_tokens + request.output_tokens;
+                assert!(tokens <= longest, "{}: {tokens}", entry.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_million_is_a_million() {
+        let scenario = ready("million");
+        assert_eq!(scenario.workload.open(1).unwrap().count(), 1_000_000);
+        assert_eq!(scenario.deployment.initial_replica_count, 8);
+    }
+
+    #[test]
+    fn world_sizes_differ_in_nothing_else() {
+        let twins = [find("world-size-1").unwrap().text, find("world-size-2").unwrap().text];
+        let settings = twins.map(|text| {
+            let is_setting = |line: &&str| {
+                !["#", "name", "description", "world_size"].iter().any(|s| line.starts_with(s))
+            };
+            text.lines().filter(is_setting).collect::<Vec<_>>()
+        });
+        assert_eq!(settings[0], settings[1]);
+    }
+
+    #[test]
+    fn the_template_is_valid() {
+        let overrides = Overrides::default();
+        assert!(parse("template.toml", template(), Path::new(""), &overrides).is_ok());
+    }
+
+    /// The keys of every table, as the decoder itself lists them in "the keys are: …".
+    #[test]
+    fn the_template_has_every_key() {
+        let tables = [
+            "", "deployment", "deployment.shape", "deployment.load_targets", "autoscaler",
+            "router", "batching", "step_time", "cold_start", "price", "workload",
+            "workload.arrivals", "workload.shape", "workload.prompt_tokens", "workload.sessions",
+        ];
+        for table in tables {
+            let keys = keys_of(table);
+            assert!(!keys.is_empty(), "{table}");
+            for key in keys {
+                let has_key = |line: &str| {
+                    let line = line.trim_start_matches(['#', ' ', '[']);
+                    let end = line.find(['=', ']', ' ']).unwrap_or(line.len());
+                    let name = line[..end].trim();
+                    name == key || name.rsplit('.').next() == Some(key.as_str())
+                };
+                let is_distribution = table == "workload.prompt_tokens";
+                let found = template().lines().any(has_key)
+                    || is_distribution && template().contains(&format!("{{ {key} = "));
+                assert!(found, "`{table}.{key}`");
+            }
+        }
+    }
+
+    /// The keys of a table: what the error about a key that cannot be one says.
+    fn keys_of(table: &str) -> Vec<String> {
+        let path = if table.is_empty() { "no_such".to_owned() } else { format!("{table}.no_such") };
+        let overrides = Overrides { set: vec![format!("{path}=1")], ..Overrides::default() };
+        let error = parse("template.toml", template(), Path::new(""), &overrides).unwrap_err();
+        let help = error
+            .diagnostics()
+            .filter(|problem| problem.to_string().contains("`no_such`"))
+            .find_map(|problem| problem.help().map(|help| help.to_string()))
+            .unwrap_or_default();
+        let (_, list) = help.split_once("the keys are: ").unwrap_or_default();
+        list.split(", ").filter(|key| !key.is_empty()).map(str::to_owned).collect()
+    }
 }

@@ -17,6 +17,10 @@ pub const WORLD_SIZES: [u32; 4] = [1, 2, 4, 8];
 /// tests come out within 1 %; they leave 0.3 GB (4 GPUs) and 0.5 GB (1 GPU).
 pub const CUDA_RESERVE_BYTES: u64 = 1 << 29;
 
+/// KV cache that a default world size leaves room for [tokens]: 16 sequences of
+/// 2,048. With less, a replica cannot batch enough to pay for reading its weights.
+pub const USEFUL_KV_TOKENS: u64 = 16 * 2_048;
+
 /// Bytes a logit takes at the peak: bf16 as computed, the fp32 copy that is
 /// sampled from, and its sorted or normalised copy
 /// (`vllm/v1/sample/sampler.py` casts to float32 first).
@@ -120,6 +124,18 @@ pub fn is_divisible(shape: &ModelShape, world_size: u32) -> bool {
     world_size > 0 && shape.num_attention_heads.is_multiple_of(world_size)
 }
 
+/// The world size of a scenario that does not say one: the smallest that leaves
+/// a useful KV cache, else the largest on which it fits at all.
+#[must_use]
+pub fn default_world_size(demand: &Demand<'_>, gpu: &Gpu) -> Option<u32> {
+    let useful = |world_size: &u32| {
+        Layout::new(demand, gpu, *world_size).kv_tokens(demand) >= USEFUL_KV_TOKENS
+    };
+    fitting_world_sizes(demand, gpu)
+        .find(useful)
+        .or_else(|| fitting_world_sizes(demand, gpu).last())
+}
+
 /// The world sizes on which it fits, from small to large.
 pub fn fitting_world_sizes<'a>(
     demand: &'a Demand<'a>,
@@ -175,15 +191,28 @@ mod tests {
     }
 
     #[test]
-    fn an_8b_fits_one_h100_and_a_70b_needs_four() {
+    fn an_8b_fits_one_h100_and_a_70b_needs_two() {
         let gpu = gpus::find("h100").unwrap().spec();
         let world_sizes = |name: &str| {
             let shape = models::find(name).unwrap().shape;
             fitting_world_sizes(&demand(&shape), &gpu).collect::<Vec<_>>()
         };
         assert_eq!(world_sizes("llama-3-8b"), [1, 2, 4, 8]);
-        assert_eq!(world_sizes("llama-3-70b"), [4, 8]);
-        assert_eq!(world_sizes("llama-3.1-405b"), []);
+        assert_eq!(world_sizes("llama-3-70b"), [2, 4, 8]);
+        assert_eq!(world_sizes("llama-3.1-405b"), [0_u32; 0]);
+    }
+
+    #[test]
+    fn the_default_world_size_leaves_a_useful_kv_cache() {
+        let gpu = gpus::find("h100").unwrap().spec();
+        let default = |name: &str| {
+            let shape = models::find(name).unwrap().shape;
+            default_world_size(&demand(&shape), &gpu)
+        };
+        assert_eq!(default("llama-3-8b"), Some(1));
+        // On two GPUs it fits, with room for about 20,000 tokens.
+        assert_eq!(default("llama-3-70b"), Some(4));
+        assert_eq!(default("llama-3.1-405b"), None);
     }
 
     #[test]

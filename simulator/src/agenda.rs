@@ -49,13 +49,25 @@ mod tests {
     fn equal_times_come_in_a_fixed_order() {
         let mut agenda = Agenda::default();
         let boundary = |replica| What::Boundary { replica, plan: 0 };
-        for what in [What::Phase { replica: 0 }, boundary(2), What::DrainTimeout { replica: 0 }, boundary(1)] {
+        for what in [
+            What::Phase { replica: 0 },
+            boundary(2),
+            What::DrainTimeout { replica: 0 },
+            boundary(1),
+        ] {
             agenda.add(5, what);
         }
         agenda.add(4, What::Phase { replica: 9 });
-        let order: Vec<_> = std::iter::from_fn(|| agenda.take()).map(|(_, what)| what).collect();
-        let expected =
-            [What::Phase { replica: 9 }, boundary(1), boundary(2), What::Phase { replica: 0 }, What::DrainTimeout { replica: 0 }];
+        let order: Vec<_> = std::iter::from_fn(|| agenda.take())
+            .map(|(_, what)| what)
+            .collect();
+        let expected = [
+            What::Phase { replica: 9 },
+            boundary(1),
+            boundary(2),
+            What::Phase { replica: 0 },
+            What::DrainTimeout { replica: 0 },
+        ];
         assert_eq!(order, expected);
     }
 }

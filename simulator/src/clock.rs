@@ -20,7 +20,10 @@ impl Clock {
 
     pub(crate) fn plus(self, duration: Picos) -> Self {
         let picos = u64::from(self.picos) + duration;
-        Self { nanos: self.nanos + picos / PICOS_PER_NANO, picos: (picos % PICOS_PER_NANO) as u32 }
+        Self {
+            nanos: self.nanos + picos / PICOS_PER_NANO,
+            picos: (picos % PICOS_PER_NANO) as u32,
+        }
     }
 }
 
@@ -38,7 +41,8 @@ pub(crate) struct Stretch {
 impl Stretch {
     /// When the first `steps` steps are done.
     pub(crate) fn end_of(&self, steps: u32) -> Clock {
-        self.start.plus(self.piece.leap(self.batch, self.past, steps))
+        self.start
+            .plus(self.piece.leap(self.batch, self.past, steps))
     }
 
     pub(crate) fn end(&self) -> Clock {
@@ -64,9 +68,16 @@ impl Stretch {
         // were as long as the last of the upper bound: two divisions bracket the answer.
         let elapsed = (now - self.start.nanos + 1).saturating_mul(PICOS_PER_NANO);
         let limit = u64::from(self.steps);
-        let most = elapsed.checked_div(self.first()).unwrap_or(limit).min(limit);
+        let most = elapsed
+            .checked_div(self.first())
+            .unwrap_or(limit)
+            .min(limit);
         let longest = self.first() + self.growth() * most;
-        let least = elapsed.checked_div(longest).unwrap_or(most).saturating_sub(1).min(most);
+        let least = elapsed
+            .checked_div(longest)
+            .unwrap_or(most)
+            .saturating_sub(1)
+            .min(most);
         let (mut done, mut not_done) = (least as u32, most as u32 + 1);
         while not_done - done > 1 {
             let middle = done + (not_done - done) / 2;

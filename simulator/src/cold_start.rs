@@ -34,7 +34,9 @@ fn draw_stage(stage: &ColdStartStage, rng: &mut Stream) -> Nanos {
         upto += outcome.probability;
         choice < upto
     });
-    chosen.or(last).map_or(0, |outcome| nanos(&outcome.seconds, rng))
+    chosen
+        .or(last)
+        .map_or(0, |outcome| nanos(&outcome.seconds, rng))
 }
 
 fn nanos(seconds: &Distribution, rng: &mut Stream) -> Nanos {
@@ -48,27 +50,50 @@ mod tests {
 
     fn fixed(phase: ColdStartPhase, seconds: f64) -> ColdStartStage {
         let seconds = Distribution::Fixed { value: seconds };
-        let outcomes = vec![ColdStartOutcome { probability: 1.0, seconds }];
-        ColdStartStage { name: "stage".into(), phase, outcomes }
+        let outcomes = vec![ColdStartOutcome {
+            probability: 1.0,
+            seconds,
+        }];
+        ColdStartStage {
+            name: "stage".into(),
+            phase,
+            outcomes,
+        }
     }
 
     #[test]
     fn stages_of_one_phase_add_up() {
         use ColdStartPhase::{Downloading, Initialising, Pending};
-        let stages =
-            vec![fixed(Pending, 3.0), fixed(Downloading, 2.0), fixed(Initialising, 12.0), fixed(Initialising, 0.5)];
+        let stages = vec![
+            fixed(Pending, 3.0),
+            fixed(Downloading, 2.0),
+            fixed(Initialising, 12.0),
+            fixed(Initialising, 0.5),
+        ];
         let phases = draw(&ColdStart { stages }, 1, 0);
-        let expected =
-            [(Pending, 3 * SECOND), (Downloading, 2 * SECOND), (Initialising, 12_500_000_000)];
+        let expected = [
+            (Pending, 3 * SECOND),
+            (Downloading, 2 * SECOND),
+            (Initialising, 12_500_000_000),
+        ];
         assert_eq!(phases, expected);
     }
 
     #[test]
     fn a_replica_starts_the_same_whatever_started_before() {
         let seconds = Distribution::log_normal_median(10.0, 0.5);
-        let outcomes = vec![ColdStartOutcome { probability: 1.0, seconds }];
-        let stage = ColdStartStage { name: "weights".into(), phase: ColdStartPhase::Initialising, outcomes };
-        let cold_start = ColdStart { stages: vec![stage] };
+        let outcomes = vec![ColdStartOutcome {
+            probability: 1.0,
+            seconds,
+        }];
+        let stage = ColdStartStage {
+            name: "weights".into(),
+            phase: ColdStartPhase::Initialising,
+            outcomes,
+        };
+        let cold_start = ColdStart {
+            stages: vec![stage],
+        };
         assert_eq!(draw(&cold_start, 7, 3), draw(&cold_start, 7, 3));
         assert_ne!(draw(&cold_start, 7, 3), draw(&cold_start, 7, 4));
         assert_ne!(draw(&cold_start, 7, 3), draw(&cold_start, 8, 3));

@@ -48,7 +48,13 @@ pub(crate) struct Tap<'a, S> {
 
 impl<'a, S> Tap<'a, S> {
     pub(crate) fn new(sink: &'a mut S) -> Self {
-        Self { sink, ended: 0, tokens: 0, sojourn_ns: 0, parts_ns: 0 }
+        Self {
+            sink,
+            ended: 0,
+            tokens: 0,
+            sojourn_ns: 0,
+            parts_ns: 0,
+        }
     }
 }
 
@@ -58,7 +64,11 @@ impl<S: RecordSink> RecordSink for Tap<'_, S> {
         self.tokens += u64::from(record.output_tokens);
         self.sojourn_ns += u128::from(record.end_ns - record.due_ns);
         let parts = &record.parts;
-        let sum = parts.cold_start_ns + parts.queue_ns + parts.prefill_ns + parts.preemption_ns + parts.decode_ns;
+        let sum = parts.cold_start_ns
+            + parts.queue_ns
+            + parts.prefill_ns
+            + parts.preemption_ns
+            + parts.decode_ns;
         self.parts_ns += u128::from(sum);
         self.sink.request(record);
     }
@@ -73,7 +83,15 @@ impl<S: RecordSink> RecordSink for Tap<'_, S> {
 }
 
 /// `Ok` if both counts are the same.
-pub(crate) fn same(what: &'static str, one: impl Into<u128>, other: impl Into<u128>) -> Result<(), Violation> {
+pub(crate) fn same(
+    what: &'static str,
+    one: impl Into<u128>,
+    other: impl Into<u128>,
+) -> Result<(), Violation> {
     let (one, other) = (one.into(), other.into());
-    if one == other { Ok(()) } else { Err(Violation { what, one, other }) }
+    if one == other {
+        Ok(())
+    } else {
+        Err(Violation { what, one, other })
+    }
 }

@@ -117,7 +117,10 @@ impl<'a> Fleet<'a> {
             servers: Vec::new(),
             candidates: Vec::new(),
             shows_kv_use: deployment.router.policy == RouterPolicy::LeastKvUse,
-            unready: Span { before: 0, since: Some(0) },
+            unready: Span {
+                before: 0,
+                since: Some(0),
+            },
             held: Held::default(),
             done: Done::default(),
         }
@@ -125,7 +128,10 @@ impl<'a> Fleet<'a> {
 
     /// Makes the replicas that are there, and ready, when the run begins.
     pub(crate) fn begin(&mut self, sink: &mut impl RecordSink) -> Result<(), SimulationError> {
-        for action in self.set.set_target(0, self.deployment.initial_replica_count) {
+        for action in self
+            .set
+            .set_target(0, self.deployment.initial_replica_count)
+        {
             if let ReplicaAction::Start(id) = action {
                 self.biller.stage_changed(0, Stage::Gone, Stage::Pending)?;
                 self.ready(id, 0, "there from the beginning", sink)?;
@@ -164,7 +170,8 @@ impl<'a> Fleet<'a> {
     ) -> Result<(), SimulationError> {
         let phases: Phases = cold_start::draw(&self.deployment.cold_start, self.options.seed, id);
         let total: Nanos = phases.iter().map(|(_, nanos)| nanos).sum();
-        self.biller.stage_changed(now, Stage::Gone, Stage::Pending)?;
+        self.biller
+            .stage_changed(now, Stage::Gone, Stage::Pending)?;
         self.done.starts += 1;
         self.starting.insert(id, phases.into());
         let reason = format!("will be ready in {:.1} s", seconds(total));
@@ -182,7 +189,9 @@ impl<'a> Fleet<'a> {
         agenda: &mut Agenda,
         sink: &mut impl RecordSink,
     ) -> Result<Option<Stage>, SimulationError> {
-        let Some(phases) = self.starting.get_mut(&id) else { return Ok(None) };
+        let Some(phases) = self.starting.get_mut(&id) else {
+            return Ok(None);
+        };
         let Some((phase, duration)) = phases.pop_front() else {
             self.ready(id, now, "started", sink)?;
             return Ok(Some(Stage::Ready));
@@ -193,11 +202,20 @@ impl<'a> Fleet<'a> {
             ColdStartPhase::Downloading => (Stage::Downloading, ChangeKind::Downloading),
             ColdStartPhase::Initialising => (Stage::Initialising, ChangeKind::Initialising),
         };
-        let from = self.set.get(id).map_or(Stage::Pending, |replica| replica.stage);
+        let from = self
+            .set
+            .get(id)
+            .map_or(Stage::Pending, |replica| replica.stage);
         if stage > from {
             self.set.advance(now, id, stage)?;
             self.biller.stage_changed(now, from, stage)?;
-            self.report(now, kind, Some(id), &format!("takes {:.1} s", seconds(duration)), sink);
+            self.report(
+                now,
+                kind,
+                Some(id),
+                &format!("takes {:.1} s", seconds(duration)),
+                sink,
+            );
         }
         Ok(Some(stage))
     }
@@ -210,14 +228,32 @@ impl<'a> Fleet<'a> {
         sink: &mut impl RecordSink,
     ) -> Result<(), SimulationError> {
         self.starting.remove(&id);
-        let from = self.set.get(id).map_or(Stage::Pending, |replica| replica.stage);
+        let from = self
+            .set
+            .get(id)
+            .map_or(Stage::Pending, |replica| replica.stage);
         self.set.advance(now, id, Stage::Ready)?;
         self.biller.stage_changed(now, from, Stage::Ready)?;
         let replica = Replica::new(id, self.deployment.batching, self.options.leaps)?;
-        let place = self.servers.partition_point(|server| server.replica.id < id);
-        self.servers.insert(place, Server { replica, plan: 0, draining: false });
-        let place = self.candidates.partition_point(|candidate| candidate.replica < id);
-        let candidate = Candidate { replica: id, outstanding: 0, kv_blocks_used: 0 };
+        let place = self
+            .servers
+            .partition_point(|server| server.replica.id < id);
+        self.servers.insert(
+            place,
+            Server {
+                replica,
+                plan: 0,
+                draining: false,
+            },
+        );
+        let place = self
+            .candidates
+            .partition_point(|candidate| candidate.replica < id);
+        let candidate = Candidate {
+            replica: id,
+            outstanding: 0,
+            kv_blocks_used: 0,
+        };
         self.candidates.insert(place, candidate);
         self.report(now, ChangeKind::Ready, Some(id), reason, sink);
         Ok(())
@@ -231,9 +267,16 @@ impl<'a> Fleet<'a> {
     ) -> Result<(), SimulationError> {
         self.starting.remove(&id);
         // All stages before ready are one state to the biller.
-        self.biller.stage_changed(now, Stage::Pending, Stage::Gone)?;
+        self.biller
+            .stage_changed(now, Stage::Pending, Stage::Gone)?;
         self.done.wasted_starts += 1;
-        self.report(now, ChangeKind::Cancelled, Some(id), "not needed any more", sink);
+        self.report(
+            now,
+            ChangeKind::Cancelled,
+            Some(id),
+            "not needed any more",
+            sink,
+        );
         Ok(())
     }
 
@@ -244,9 +287,12 @@ impl<'a> Fleet<'a> {
         agenda: &mut Agenda,
         sink: &mut impl RecordSink,
     ) -> Result<(), SimulationError> {
-        self.biller.stage_changed(now, Stage::Ready, Stage::Draining)?;
+        self.biller
+            .stage_changed(now, Stage::Ready, Stage::Draining)?;
         self.candidates.retain(|candidate| candidate.replica != id);
-        let Some(place) = self.place(id) else { return Ok(()) };
+        let Some(place) = self.place(id) else {
+            return Ok(());
+        };
         self.servers[place].draining = true;
         let replica = &self.servers[place].replica;
         self.biller.busy(replica.busy_by(now));
@@ -256,7 +302,10 @@ impl<'a> Fleet<'a> {
         if outstanding == 0 {
             return self.gone(place, now, "nothing to finish", sink);
         }
-        agenda.add(now.saturating_add(self.deployment.drain_timeout), What::DrainTimeout { replica: id });
+        agenda.add(
+            now.saturating_add(self.deployment.drain_timeout),
+            What::DrainTimeout { replica: id },
+        );
         Ok(())
     }
 
@@ -267,10 +316,17 @@ impl<'a> Fleet<'a> {
         now: Nanos,
         sink: &mut impl RecordSink,
     ) -> Result<(), SimulationError> {
-        let Some(place) = self.place(id) else { return Ok(()) };
+        let Some(place) = self.place(id) else {
+            return Ok(());
+        };
         let outstanding = self.servers[place].replica.tally.outstanding;
         self.servers[place].replica.kill(now, sink);
-        self.gone(place, now, &format!("drain timeout; {outstanding} requests failed"), sink)
+        self.gone(
+            place,
+            now,
+            &format!("drain timeout; {outstanding} requests failed"),
+            sink,
+        )
     }
 
     fn gone(
@@ -304,11 +360,27 @@ impl<'a> Fleet<'a> {
         reason: &str,
         sink: &mut impl RecordSink,
     ) {
-        let Counts { target, starting, ready, draining } = self.set.counts();
+        let Counts {
+            target,
+            starting,
+            ready,
+            draining,
+        } = self.set.counts();
         self.unready.set(now, ready == 0);
         self.held.set(now, starting + ready + draining);
-        let replicas = ReplicaCounts { target, starting, ready, draining };
-        sink.change(&Change { at_ns: now, kind, replica, reason: reason.to_string(), replicas });
+        let replicas = ReplicaCounts {
+            target,
+            starting,
+            ready,
+            draining,
+        };
+        sink.change(&Change {
+            at_ns: now,
+            kind,
+            replica,
+            reason: reason.to_string(),
+            replicas,
+        });
     }
 }
 
@@ -325,14 +397,22 @@ impl Fleet<'_> {
         sink: &mut impl RecordSink,
     ) -> bool {
         let id = self.candidates[index].replica;
-        let place = self.servers.partition_point(|server| server.replica.id < id);
+        let place = self
+            .servers
+            .partition_point(|server| server.replica.id < id);
         let server = &mut self.servers[place];
         match server.replica.receive(now, passage, model) {
             Ok(end) => {
                 self.candidates[index].outstanding += 1;
                 if let Some(end) = end {
                     server.plan = server.plan.wrapping_add(1);
-                    agenda.add(end, What::Boundary { replica: id, plan: server.plan });
+                    agenda.add(
+                        end,
+                        What::Boundary {
+                            replica: id,
+                            plan: server.plan,
+                        },
+                    );
                 }
                 true
             }
@@ -353,18 +433,30 @@ impl Fleet<'_> {
         agenda: &mut Agenda,
         sink: &mut impl RecordSink,
     ) -> Result<bool, SimulationError> {
-        let place = self.servers.partition_point(|server| server.replica.id < id);
-        let Some(server) = self.servers.get_mut(place) else { return Ok(false) };
+        let place = self
+            .servers
+            .partition_point(|server| server.replica.id < id);
+        let Some(server) = self.servers.get_mut(place) else {
+            return Ok(false);
+        };
         if server.replica.id != id || server.plan != plan {
             return Ok(false);
         }
         if let Some(end) = server.replica.advance(model, sink) {
             server.plan = server.plan.wrapping_add(1);
-            agenda.add(end, What::Boundary { replica: id, plan: server.plan });
+            agenda.add(
+                end,
+                What::Boundary {
+                    replica: id,
+                    plan: server.plan,
+                },
+            );
         }
         let outstanding = server.replica.tally.outstanding;
         if !server.draining {
-            let index = self.candidates.partition_point(|candidate| candidate.replica < id);
+            let index = self
+                .candidates
+                .partition_point(|candidate| candidate.replica < id);
             self.candidates[index].outstanding = outstanding;
         } else if outstanding == 0 {
             self.gone(place, now, "finished", sink)?;
@@ -373,7 +465,9 @@ impl Fleet<'_> {
     }
 
     fn place(&self, id: u32) -> Option<usize> {
-        self.servers.binary_search_by_key(&id, |server| server.replica.id).ok()
+        self.servers
+            .binary_search_by_key(&id, |server| server.replica.id)
+            .ok()
     }
 }
 
@@ -400,7 +494,10 @@ impl Fleet<'_> {
     }
 
     pub(crate) fn outstanding(&self) -> u64 {
-        self.servers.iter().map(|server| u64::from(server.replica.tally.outstanding)).sum()
+        self.servers
+            .iter()
+            .map(|server| u64::from(server.replica.tally.outstanding))
+            .sum()
     }
 
     pub(crate) fn load(&self) -> Load {
@@ -415,7 +512,11 @@ impl Fleet<'_> {
 
     /// Tokens generated by all replicas, gone ones included.
     pub(crate) fn tokens_by(&self, now: Nanos) -> u64 {
-        let living: u64 = self.servers.iter().map(|server| server.replica.tokens_by(now)).sum();
+        let living: u64 = self
+            .servers
+            .iter()
+            .map(|server| server.replica.tokens_by(now))
+            .sum();
         self.done.tokens + living
     }
 
@@ -445,7 +546,10 @@ impl Fleet<'_> {
             steps: self.done.steps,
             ..RunTotals::default()
         };
-        Ok(Finished { totals, tokens: self.done.tokens })
+        Ok(Finished {
+            totals,
+            tokens: self.done.tokens,
+        })
     }
 }
 

@@ -32,8 +32,13 @@ impl Front {
 
     /// The candidate that gets a request with this content; `None` if none can.
     pub(crate) fn choose(&mut self, content: &Content, candidates: &[Candidate]) -> Option<usize> {
-        let prefix = if self.by_prefix { content.affinity() } else { None };
-        self.router.route(Routed { prefix }, candidates, || self.rng.next_u64())
+        let prefix = if self.by_prefix {
+            content.affinity()
+        } else {
+            None
+        };
+        self.router
+            .route(Routed { prefix }, candidates, || self.rng.next_u64())
     }
 
     /// Queues a request. `unready_ns` is for how long no replica has been ready so far.
@@ -54,6 +59,8 @@ impl Front {
 
     /// What is known of the oldest request in the queue.
     pub(crate) fn first_content(&self) -> Option<&Content> {
-        self.held.front().map(|(passage, _)| &passage.request.content)
+        self.held
+            .front()
+            .map(|(passage, _)| &passage.request.content)
     }
 }

@@ -108,7 +108,10 @@ impl Passage {
         let in_decode = self.first_token_at.map_or(0, |first| end - first);
         let (before, after) = match self.first_token_at {
             None => (self.preempted_before_first + open_preemption, 0),
-            Some(_) => (self.preempted_before_first, self.preempted_after_first + open_preemption),
+            Some(_) => (
+                self.preempted_before_first,
+                self.preempted_after_first + open_preemption,
+            ),
         };
         Parts {
             cold_start_ns: self.cold_start,

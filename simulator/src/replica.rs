@@ -63,7 +63,9 @@ struct Contents<'a> {
 impl Content for Contents<'_> {
     fn hash(&mut self, sequence: SequenceId, block: u32) -> Option<BlockHash> {
         let request = &self.passages[sequence as usize].as_ref()?.request;
-        request.content.block_hash(request.prompt_tokens, block, self.block_size)
+        request
+            .content
+            .block_hash(request.prompt_tokens, block, self.block_size)
     }
 }
 
@@ -91,7 +93,10 @@ impl Replica {
     ) -> Result<Option<Nanos>, (Reject, Passage)> {
         let request = &passage.request;
         let cacheable = self.prefix_caching
-            && request.content.block_hash(u32::MAX, 0, self.block_size).is_some();
+            && request
+                .content
+                .block_hash(u32::MAX, 0, self.block_size)
+                .is_some();
         let sequence = Sequence {
             prompt: request.prompt_tokens,
             max_new: request.output_tokens,
@@ -138,7 +143,10 @@ impl Replica {
             if let Some(end) = self.begin_leap(model) {
                 return Some(end);
             }
-            let mut contents = Contents { passages: &self.passages, block_size: self.block_size };
+            let mut contents = Contents {
+                passages: &self.passages,
+                block_size: self.block_size,
+            };
             let step = self.scheduler.schedule(&mut contents);
             for id in &step.preempted {
                 passage(&mut self.passages, *id).preempted(self.clock.nanos);
@@ -160,7 +168,11 @@ impl Replica {
     }
 
     fn begin_leap(&mut self, model: &impl StepTime) -> Option<Nanos> {
-        let horizon = if self.leaps { self.scheduler.horizon() } else { 0 };
+        let horizon = if self.leaps {
+            self.scheduler.horizon()
+        } else {
+            0
+        };
         if horizon == 0 {
             return None;
         }
@@ -168,7 +180,13 @@ impl Replica {
         let piece = model.decode(batch, past);
         let in_piece = (piece.past_last - past) / u64::from(batch);
         let steps = u64::from(horizon).min(in_piece.saturating_add(1)) as u32;
-        let stretch = Stretch { start: self.clock, piece, batch, past, steps };
+        let stretch = Stretch {
+            start: self.clock,
+            piece,
+            batch,
+            past,
+            steps,
+        };
         self.flight = Flight::Leap(stretch);
         Some(stretch.end().nanos)
     }
@@ -195,14 +213,24 @@ impl Replica {
         let step = self.scheduler.planned();
         let mut sampled = u64::from(step.decodes);
         if step.decodes > 0 {
-            sink.gaps(Gaps { first_ps: duration, growth_ps: 0, steps: 1, tokens: step.decodes });
+            sink.gaps(Gaps {
+                first_ps: duration,
+                growth_ps: 0,
+                steps: 1,
+                tokens: step.decodes,
+            });
         }
         for (id, Chunk { sample, .. }) in step.chunk_sequences.iter().zip(&step.chunks) {
             if *sample {
                 sampled += 1;
                 if let Some(gap) = passage(&mut self.passages, *id).sampled(now) {
                     let first_ps = gap * PICOS_PER_NANO;
-                    sink.gaps(Gaps { first_ps, growth_ps: 0, steps: 1, tokens: 1 });
+                    sink.gaps(Gaps {
+                        first_ps,
+                        growth_ps: 0,
+                        steps: 1,
+                        tokens: 1,
+                    });
                 }
             }
         }
@@ -224,17 +252,27 @@ impl Replica {
         self.tally.tokens += u64::from(stretch.batch) * u64::from(stretch.steps);
         self.tally.steps += u64::from(stretch.steps);
         self.tally.busy_ns += self.clock.nanos - stretch.start.nanos;
-        let mut contents = Contents { passages: &self.passages, block_size: self.block_size };
+        let mut contents = Contents {
+            passages: &self.passages,
+            block_size: self.block_size,
+        };
         self.scheduler.leap(stretch.steps, &mut contents);
         self.end_finished(sink);
     }
 
     fn end_finished(&mut self, sink: &mut impl RecordSink) {
         for id in self.scheduler.finished() {
-            let passage = self.passages[*id as usize].take().expect("a finished sequence was live");
+            let passage = self.passages[*id as usize]
+                .take()
+                .expect("a finished sequence was live");
             self.tally.outstanding -= 1;
             let tokens = passage.request.output_tokens;
-            sink.request(&passage.record(self.clock.nanos, Outcome::Completed, tokens, Some(self.id)));
+            sink.request(&passage.record(
+                self.clock.nanos,
+                Outcome::Completed,
+                tokens,
+                Some(self.id),
+            ));
         }
     }
 
@@ -243,7 +281,13 @@ impl Replica {
         if let Flight::Leap(stretch) = self.flight {
             let done = stretch.done_by(now);
             if done > 0 {
-                self.end_leap(&Stretch { steps: done, ..stretch }, sink);
+                self.end_leap(
+                    &Stretch {
+                        steps: done,
+                        ..stretch
+                    },
+                    sink,
+                );
             }
         }
         if !matches!(self.flight, Flight::Idle) {
@@ -270,12 +314,17 @@ impl Replica {
 
     /// Tokens generated by `now`, those of a leap in flight included.
     pub(crate) fn tokens_by(&self, now: Nanos) -> u64 {
-        self.tally.tokens + self.leapt(now, |stretch, done| u64::from(stretch.batch) * u64::from(done))
+        self.tally.tokens
+            + self.leapt(now, |stretch, done| {
+                u64::from(stretch.batch) * u64::from(done)
+            })
     }
 
     /// KV blocks in use at `now`, as stepping would have it.
     pub(crate) fn kv_blocks_used(&self, now: Nanos) -> u32 {
-        let steps = self.leapt(now, |stretch, done| u64::from((done + 1).min(stretch.steps)));
+        let steps = self.leapt(now, |stretch, done| {
+            u64::from((done + 1).min(stretch.steps))
+        });
         self.scheduler.blocks_used_after(steps as u32)
     }
 
@@ -296,5 +345,7 @@ impl Replica {
 }
 
 fn passage(passages: &mut [Option<Passage>], id: SequenceId) -> &mut Passage {
-    passages[id as usize].as_mut().expect("a scheduled sequence is live")
+    passages[id as usize]
+        .as_mut()
+        .expect("a scheduled sequence is live")
 }

@@ -105,7 +105,9 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             };
             match self.next(arrival) {
                 Next::Arrival => {
-                    let Some(Ok(request)) = requests.next() else { break };
+                    let Some(Ok(request)) = requests.next() else {
+                        break;
+                    };
                     self.arrive(request)?;
                 }
                 Next::Agenda => self.proceed()?,
@@ -114,7 +116,10 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             }
             self.events += 1;
             if self.events.is_multiple_of(EVENTS_PER_WATCH) {
-                let progress = Progress { now: self.now, received: self.received.requests };
+                let progress = Progress {
+                    now: self.now,
+                    received: self.received.requests,
+                };
                 if watch(progress).is_break() {
                     return Err(SimulationError::Interrupted);
                 }
@@ -182,14 +187,24 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     /// Gives a request to a replica, or holds it if none can take it.
     fn dispatch(&mut self, passage: Passage) {
         let unready_ns = self.fleet.unready_ns(self.now);
-        match self.front.choose(&passage.request.content, self.fleet.candidates(self.now)) {
+        match self
+            .front
+            .choose(&passage.request.content, self.fleet.candidates(self.now))
+        {
             Some(index) => self.give(index, passage),
             None => self.front.hold(passage, unready_ns),
         }
     }
 
     fn give(&mut self, index: usize, passage: Passage) {
-        if self.fleet.give(index, self.now, passage, self.model, &mut self.agenda, &mut self.sink) {
+        if self.fleet.give(
+            index,
+            self.now,
+            passage,
+            self.model,
+            &mut self.agenda,
+            &mut self.sink,
+        ) {
             return;
         }
         self.settle();
@@ -200,7 +215,9 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         while let Some(content) = self.front.first_content() {
             let content = content.clone();
             let candidates = self.fleet.candidates(self.now);
-            let Some(index) = self.front.choose(&content, candidates) else { return };
+            let Some(index) = self.front.choose(&content, candidates) else {
+                return;
+            };
             let unready_ns = self.fleet.unready_ns(self.now);
             if let Some(passage) = self.front.release(unready_ns) {
                 self.give(index, passage);
@@ -210,10 +227,19 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
 
     /// The next entry of the agenda comes up.
     fn proceed(&mut self) -> Result<(), SimulationError> {
-        let Some((_, what)) = self.agenda.take() else { return Ok(()) };
+        let Some((_, what)) = self.agenda.take() else {
+            return Ok(());
+        };
         match what {
             What::Boundary { replica, plan } => {
-                if !self.fleet.boundary(replica, plan, self.now, self.model, &mut self.agenda, &mut self.sink)? {
+                if !self.fleet.boundary(
+                    replica,
+                    plan,
+                    self.now,
+                    self.model,
+                    &mut self.agenda,
+                    &mut self.sink,
+                )? {
                     return Ok(());
                 }
                 self.settle();
@@ -222,12 +248,17 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
                 }
             }
             What::Phase { replica } => {
-                if self.fleet.phase(replica, self.now, &mut self.agenda, &mut self.sink)? == Some(Stage::Ready) {
+                if self
+                    .fleet
+                    .phase(replica, self.now, &mut self.agenda, &mut self.sink)?
+                    == Some(Stage::Ready)
+                {
                     self.release_held();
                 }
             }
             What::DrainTimeout { replica } => {
-                self.fleet.drain_timeout(replica, self.now, &mut self.sink)?;
+                self.fleet
+                    .drain_timeout(replica, self.now, &mut self.sink)?;
                 self.settle();
             }
         }
@@ -236,7 +267,8 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
 
     /// Requests have come or ended: count those that are in the system from now on.
     fn settle(&mut self) {
-        self.in_system.set(self.now, self.received.requests - self.sink.ended);
+        self.in_system
+            .set(self.now, self.received.requests - self.sink.ended);
     }
 
     /// The autoscaler looks at the load.
@@ -253,23 +285,32 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             prompt_tokens: self.received.prompt_tokens,
             requests_received: self.received.requests,
         };
-        if let Some(decision) = self.autoscaler.on_event(self.now, Event::Observed(observation)) {
+        if let Some(decision) = self
+            .autoscaler
+            .on_event(self.now, Event::Observed(observation))
+        {
             self.scale(decision.target, &decision.reason)?;
         }
         Ok(())
     }
 
-    fn scale(&mut self, target: u32, reason: &impl std::fmt::Display) -> Result<(), SimulationError> {
+    fn scale(
+        &mut self,
+        target: u32,
+        reason: &impl std::fmt::Display,
+    ) -> Result<(), SimulationError> {
         let rising = target > self.fleet.counts().target;
         self.turns.changes += u64::from(self.turns.rising.is_some_and(|before| before != rising));
         self.turns.rising = Some(rising);
-        self.fleet.scale(target, reason, self.now, &mut self.agenda, &mut self.sink)
+        self.fleet
+            .scale(target, reason, self.now, &mut self.agenda, &mut self.sink)
     }
 
     /// The run is over: fails what was never served, releases the replicas, and checks the sums.
     fn end(mut self) -> Result<RunTotals, SimulationError> {
         while let Some(passage) = self.front.release(self.fleet.unready_ns(self.now)) {
-            self.sink.request(&passage.record(self.now, Outcome::FailedUnserved, 0, None));
+            self.sink
+                .request(&passage.record(self.now, Outcome::FailedUnserved, 0, None));
         }
         self.settle();
         let fleet = self.fleet.finish(self.now)?;
@@ -282,12 +323,35 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             ..fleet.totals
         };
         let world_size = u128::from(self.scenario.deployment.world_size);
-        let held = totals.gpu_ns.starting + totals.gpu_ns.idle + totals.gpu_ns.busy + totals.gpu_ns.draining;
-        same("requests offered and ended", self.received.requests, self.sink.ended)?;
-        same("tokens generated and recorded", fleet.tokens, self.sink.tokens)?;
-        same("GPU-time held and accounted for", totals.replica_ns * world_size, held)?;
-        same("time of requests and its parts", self.sink.sojourn_ns, self.sink.parts_ns)?;
-        same("requests in the system over time and their times (Little's law)", self.in_system.integral_ns, self.sink.sojourn_ns)?;
+        let held = totals.gpu_ns.starting
+            + totals.gpu_ns.idle
+            + totals.gpu_ns.busy
+            + totals.gpu_ns.draining;
+        same(
+            "requests offered and ended",
+            self.received.requests,
+            self.sink.ended,
+        )?;
+        same(
+            "tokens generated and recorded",
+            fleet.tokens,
+            self.sink.tokens,
+        )?;
+        same(
+            "GPU-time held and accounted for",
+            totals.replica_ns * world_size,
+            held,
+        )?;
+        same(
+            "time of requests and its parts",
+            self.sink.sojourn_ns,
+            self.sink.parts_ns,
+        )?;
+        same(
+            "requests in the system over time and their times (Little's law)",
+            self.in_system.integral_ns,
+            self.sink.sojourn_ns,
+        )?;
         Ok(totals)
     }
 }

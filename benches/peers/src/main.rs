@@ -15,8 +15,8 @@ mod workload;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
-use crate::measure::Run;
-use crate::workload::Traffic;
+use crate::measure::{Run, check_tokens};
+use crate::workload::{Row, Traffic};
 
 /// Run foresail and aisimulate-core on the same requests and print the ratio of their speeds.
 #[derive(Parser)]
@@ -102,14 +102,19 @@ fn main() -> Result<()> {
     for round in 0..options.rounds {
         for foresail_turn in [round % 2 == 1, round % 2 == 0] {
             if foresail_turn && options.side != Side::Peer {
-                ours.push(ours::run(&rows, &deployment)?);
+                ours.push(checked(&rows, ours::run(&rows, &deployment)?)?);
             } else if !foresail_turn && options.side != Side::Foresail {
-                peers.push(peer::run(&rows, &deployment)?);
+                peers.push(checked(&rows, peer::run(&rows, &deployment)?)?);
             }
         }
     }
     print!("{}", report(&options, &ours, &peers));
     Ok(())
+}
+
+fn checked(rows: &[Row], run: Run) -> Result<Run> {
+    check_tokens(rows, &run.latencies)?;
+    Ok(run)
 }
 
 fn report(options: &Options, ours: &[Run], peers: &[Run]) -> String {

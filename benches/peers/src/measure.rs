@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
+use anyhow::{Result, ensure};
 use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use crate::workload::Row;
 
 /// CPU time of this process (user and system, all threads) and wall time.
 pub(crate) struct Stopwatch {
@@ -62,6 +65,15 @@ impl Latency {
         (self.output_tokens > 1)
             .then(|| (self.e2e_ms - self.ttft_ms) / f64::from(self.output_tokens - 1))
     }
+}
+
+/// Fails unless every request got as many tokens as its row asks for.
+pub(crate) fn check_tokens(rows: &[Row], latencies: &[Latency]) -> Result<()> {
+    for (index, (row, latency)) in rows.iter().zip(latencies).enumerate() {
+        let (asked, got) = (row.output_tokens, latency.output_tokens);
+        ensure!(asked == got, "request {index} got {got} of {asked} tokens");
+    }
+    Ok(())
 }
 
 /// The means that tell whether two simulators did like work.
@@ -148,6 +160,18 @@ mod tests {
         let ours = [latency(100.9, 1_000.0, 2), latency(101.1, 1_000.0, 2)];
         assert_eq!(share_alike(&ours, &peer, 0.01, |l| l.ttft_ms), 0.5);
         assert_eq!(share_alike(&ours, &peer, 0.01, |l| l.e2e_ms), 1.0);
+    }
+
+    #[test]
+    fn a_missing_token_is_an_error() {
+        let row = Row {
+            due_ns: 0,
+            prompt_tokens: 1,
+            output_tokens: 4,
+        };
+        assert!(check_tokens(&[row], &[latency(1.0, 4.0, 4)]).is_ok());
+        let error = check_tokens(&[row], &[latency(1.0, 3.0, 3)]).unwrap_err();
+        assert_eq!(error.to_string(), "request 0 got 3 of 4 tokens");
     }
 
     #[test]

@@ -124,9 +124,6 @@ fn batching(deployment: &Deployment) -> batching::Config {
 
 /// A profile whose rows lie on the plane that the costs describe: between and
 /// beyond its rows a profile is linear, so it has that cost everywhere.
-///
-/// A profile counts what a step of one token costs once in a step; with one
-/// token more in each prompt row, only the fixed part is counted once.
 fn step_time(deployment: &Deployment) -> Result<StepTimeModel> {
     let batches = [1, deployment.max_num_seqs];
     let chunks = [1, deployment.max_batched_tokens];
@@ -141,7 +138,7 @@ fn step_time(deployment: &Deployment) -> Result<StepTimeModel> {
         prefill: grid(chunks, |tokens, past_tokens| PrefillRow {
             tokens,
             past_tokens,
-            seconds: seconds(tokens + 1, past_tokens),
+            seconds: seconds(tokens, past_tokens),
         }),
     };
     let profile = Profile::new(&table, deployment.max_num_seqs)?;
@@ -236,19 +233,14 @@ mod tests {
         );
     }
 
-    /// A step that computes nothing but one chunk: one token dearer, see [`step_time`].
-    fn chunk_ms(computed: u64, past: u64) -> f64 {
-        step_ms(computed + 1, past)
-    }
-
     #[test]
     fn a_request_alone_takes_the_step_times_that_were_stated() {
         let run = run(&[row(0, 100, 3)], &DEPLOYMENT).unwrap();
         let alone = run.latencies[0];
-        assert_ms(alone.ttft_ms, chunk_ms(100, 0));
+        assert_ms(alone.ttft_ms, step_ms(100, 0));
         assert_ms(
             alone.e2e_ms,
-            chunk_ms(100, 0) + step_ms(1, 100) + step_ms(1, 101),
+            step_ms(100, 0) + step_ms(1, 100) + step_ms(1, 101),
         );
         assert_eq!((alone.output_tokens, run.iterations), (3, 3));
     }
@@ -258,7 +250,7 @@ mod tests {
         let run = run(&[row(0, 5_000, 1)], &DEPLOYMENT).unwrap();
         assert_ms(
             run.latencies[0].ttft_ms,
-            chunk_ms(2_048, 0) + chunk_ms(2_048, 2_048) + chunk_ms(904, 4_096),
+            step_ms(2_048, 0) + step_ms(2_048, 2_048) + step_ms(904, 4_096),
         );
     }
 
@@ -267,10 +259,10 @@ mod tests {
         let rows = [row(0, 1_000, 2), row(1_000, 500, 1), row(1_000, 200, 1)];
         let run = run(&rows, &DEPLOYMENT).unwrap();
         let mixed_ms = step_ms(1 + 500 + 200, 1_000);
-        assert_ms(run.latencies[0].e2e_ms, chunk_ms(1_000, 0) + mixed_ms);
+        assert_ms(run.latencies[0].e2e_ms, step_ms(1_000, 0) + mixed_ms);
         assert_ms(
             run.latencies[1].ttft_ms,
-            chunk_ms(1_000, 0) + mixed_ms - 0.001,
+            step_ms(1_000, 0) + mixed_ms - 0.001,
         );
     }
 

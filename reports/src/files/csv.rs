@@ -18,6 +18,8 @@ pub(super) struct CsvFile {
     path: PathBuf,
     file: File,
     buffer: Vec<u8>,
+    /// Kept from row to row, so that it is not cleared each time.
+    fields: [u8; FIELDS_BYTES],
 }
 
 impl CsvFile {
@@ -25,12 +27,20 @@ impl CsvFile {
         let file = File::create(&path).map_err(|error| FilesError::new(&path, error))?;
         let mut buffer = Vec::with_capacity(BUFFER_BYTES + BUFFER_BYTES / 4);
         buffer.extend_from_slice(header.as_bytes());
-        Ok(Self { path, file, buffer })
+        let fields = [0; FIELDS_BYTES];
+        Ok(Self {
+            path,
+            file,
+            buffer,
+            fields,
+        })
     }
 
     #[inline]
-    pub(super) fn row(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), FilesError> {
-        write(&mut self.buffer);
+    pub(super) fn row(&mut self, write: impl FnOnce(&mut Row)) -> Result<(), FilesError> {
+        let mut row = Row::new(&mut self.buffer, &mut self.fields);
+        write(&mut row);
+        row.end();
         if self.buffer.len() < BUFFER_BYTES {
             return Ok(());
         }
@@ -45,8 +55,7 @@ impl CsvFile {
     }
 }
 
-pub(super) fn write_request(row: &mut Vec<u8>, record: &RequestRecord) {
-    let mut row = Row::new(row);
+pub(super) fn write_request(row: &mut Row, record: &RequestRecord) {
     row.integer(record.id);
     row.seconds(record.due_ns);
     row.integer(record.prompt_tokens.into());
@@ -63,51 +72,54 @@ pub(super) fn write_request(row: &mut Vec<u8>, record: &RequestRecord) {
     row.seconds(record.parts.prefill_ns);
     row.seconds(record.parts.preemption_ns);
     row.seconds(record.parts.decode_ns);
-    row.end();
 }
 
-pub(super) fn write_change(row: &mut Vec<u8>, change: &Change) {
-    let mut fields = Row::new(row);
-    fields.seconds(change.at_ns);
-    fields.word(change.kind.name());
-    fields.optional(change.replica.map(u64::from), Row::integer);
-    fields.integer(change.replicas.target.into());
-    fields.integer(change.replicas.starting.into());
-    fields.integer(change.replicas.ready.into());
-    fields.integer(change.replicas.draining.into());
-    fields.end();
-    row.pop();
-    row.push(b',');
-    push_text(row, &change.reason);
-    row.push(b'\n');
+pub(super) fn write_change(row: &mut Row, change: &Change) {
+    row.seconds(change.at_ns);
+    row.word(change.kind.name());
+    row.optional(change.replica.map(u64::from), Row::integer);
+    row.integer(change.replicas.target.into());
+    row.integer(change.replicas.starting.into());
+    row.integer(change.replicas.ready.into());
+    row.integer(change.replicas.draining.into());
+    row.text(&change.reason);
 }
 
-/// Quotes a text where it needs it (RFC 4180).
-fn push_text(row: &mut Vec<u8>, text: &str) {
-    if !text.contains(['"', ',', '\n', '\r']) {
-        row.extend_from_slice(text.as_bytes());
-        return;
-    }
-    row.push(b'"');
-    row.extend_from_slice(text.replace('"', "\"\"").as_bytes());
-    row.push(b'"');
-}
+/// Longer than the fields of any row, texts aside: at most 16 numbers of 20
+/// digits, a point and a comma.
+const FIELDS_BYTES: usize = 512;
 
-/// Longer than any row: at most 16 fields of 20 digits, a point and a comma.
-const ROW_BYTES: usize = 512;
-
-/// One row, put together on the stack: appending field by field to a vector
-/// checks and copies many times what one copy of the whole row does.
-struct Row<'a> {
+/// One row. Its fields are put together apart and copied at once: appending
+/// them one by one to a vector checks and copies many times more.
+pub(super) struct Row<'a> {
     target: &'a mut Vec<u8>,
-    bytes: [u8; ROW_BYTES],
+    bytes: &'a mut [u8; FIELDS_BYTES],
     length: usize,
 }
 
 impl<'a> Row<'a> {
     #[inline]
-    fn new(target: &'a mut Vec<u8>) -> Self {
-        Self { target, bytes: [0; ROW_BYTES], length: 0 }
+    fn new(target: &'a mut Vec<u8>, bytes: &'a mut [u8; FIELDS_BYTES]) -> Self {
+        Self {
+            target,
+            bytes,
+            length: 0,
+        }
+    }
+
+    /// A text of any length, quoted where it needs it (RFC 4180).
+    fn text(&mut self, text: &str) {
+        self.target.extend_from_slice(&self.bytes[..self.length]);
+        self.length = 0;
+        if text.contains(['"', ',', '\n', '\r']) {
+            self.target.push(b'"');
+            self.target
+                .extend_from_slice(text.replace('"', "\"\"").as_bytes());
+            self.target.push(b'"');
+        } else {
+            self.target.extend_from_slice(text.as_bytes());
+        }
+        self.push(b',');
     }
 
     #[inline]
@@ -183,7 +195,7 @@ impl<'a> Row<'a> {
 
     /// Ends the row where its last comma is.
     #[inline]
-    fn end(mut self) {
+    fn end(self) {
         self.bytes[self.length - 1] = b'\n';
         self.target.extend_from_slice(&self.bytes[..self.length]);
     }
@@ -207,7 +219,8 @@ mod tests {
 
     fn row_of(write: impl FnOnce(&mut Row)) -> String {
         let mut target = Vec::new();
-        let mut row = Row::new(&mut target);
+        let mut fields = [0; FIELDS_BYTES];
+        let mut row = Row::new(&mut target, &mut fields);
         write(&mut row);
         row.end();
         String::from_utf8(target).unwrap()
@@ -222,7 +235,11 @@ mod tests {
     #[test]
     fn integers_of_every_length() {
         for digits in 0..20 {
-            for value in [10_u64.pow(digits), 10_u64.pow(digits) - 1, u64::MAX / 10_u64.pow(digits)] {
+            for value in [
+                10_u64.pow(digits),
+                10_u64.pow(digits) - 1,
+                u64::MAX / 10_u64.pow(digits),
+            ] {
                 assert_eq!(row_of(|row| row.integer(value)), format!("{value}\n"));
             }
         }

@@ -133,7 +133,12 @@ impl RecordFiles {
         let staging = Staging::create(target.as_ref())?;
         let requests = CsvFile::create(staging.file(REQUESTS), REQUESTS_HEADER)?;
         let timeline = CsvFile::create(staging.file(TIMELINE), TIMELINE_HEADER)?;
-        Ok(Self { staging, requests, timeline, error: None })
+        Ok(Self {
+            staging,
+            requests,
+            timeline,
+            error: None,
+        })
     }
 
     /// The first error so far, after which nothing more is written.
@@ -142,11 +147,27 @@ impl RecordFiles {
         self.error.as_ref()
     }
 
+    /// The first error so far, if the run is given up because of it.
+    #[must_use]
+    pub fn into_error(self) -> Option<FilesError> {
+        self.error
+    }
+
     /// Writes the summary, without its wall time, and puts the files in place.
     ///
     /// # Errors
     /// If anything could not be written, now or earlier. Nothing is left then.
-    pub fn finish(mut self, summary: &Summary) -> Result<(), FilesError> {
+    pub fn finish(self, summary: &Summary) -> Result<(), FilesError> {
+        self.seal(summary)?.publish()
+    }
+
+    /// Writes the summary, without its wall time, and closes the files without
+    /// putting them in place yet: several runs can so be published together,
+    /// or not at all.
+    ///
+    /// # Errors
+    /// If anything could not be written, now or earlier. Nothing is left then.
+    pub fn seal(mut self, summary: &Summary) -> Result<SealedFiles, FilesError> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
@@ -159,13 +180,31 @@ impl RecordFiles {
             .to_json()
             .map_err(|error| FilesError::new(&path, error.into()))?;
         std::fs::write(&path, json).map_err(|error| FilesError::new(&path, error))?;
-        self.staging.publish()
+        Ok(SealedFiles {
+            staging: self.staging,
+        })
     }
 
     fn note(&mut self, written: Result<(), FilesError>) {
         if let Err(error) = written {
             self.error = Some(error);
         }
+    }
+}
+
+/// The files of a run that has ended, not in place yet. Dropped, they are gone.
+#[derive(Debug)]
+pub struct SealedFiles {
+    staging: Staging,
+}
+
+impl SealedFiles {
+    /// Puts the files in place.
+    ///
+    /// # Errors
+    /// If the target cannot be written any more.
+    pub fn publish(self) -> Result<(), FilesError> {
+        self.staging.publish()
     }
 }
 
@@ -197,7 +236,10 @@ mod tests {
     use std::fs;
 
     fn summary() -> Summary {
-        let totals = RunTotals { steps: 7, ..RunTotals::default() };
+        let totals = RunTotals {
+            steps: 7,
+            ..RunTotals::default()
+        };
         Measurements::new(&[]).summary(&RunDescription::default(), &totals)
     }
 
@@ -239,7 +281,12 @@ mod tests {
             kind: ChangeKind::Ready,
             replica: Some(1),
             reason: reason.into(),
-            replicas: ReplicaCounts { target: 3, starting: 1, ready: 2, draining: 0 },
+            replicas: ReplicaCounts {
+                target: 3,
+                starting: 1,
+                ready: 2,
+                draining: 0,
+            },
         }
     }
 
@@ -259,7 +306,10 @@ mod tests {
         files.change(&change("warmed up"));
         files.change(&change("load 3.2 > 2, for 30 s: \"sustained\""));
         files.finish(&summary().with_wall_s(1.0)).unwrap();
-        assert_eq!(names(&target), ["requests.csv", "summary.json", "timeline.csv"]);
+        assert_eq!(
+            names(&target),
+            ["requests.csv", "summary.json", "timeline.csv"]
+        );
         insta::assert_snapshot!(fs::read_to_string(target.join(REQUESTS)).unwrap(), @r"
         id,due_s,prompt_tokens,output_tokens,session,replica,cached_tokens,preemptions,outcome,first_token_s,end_s,cold_start_s,queue_s,prefill_s,preemption_s,decode_s
         3,1.500000000,512,128,,2,64,1,completed,63.000000001,65.000000000,61.000000000,0.400000000,0.100000001,0.000000005,1.999999994
@@ -284,15 +334,46 @@ mod tests {
     }
 
     #[test]
+    fn a_sealed_run_is_in_place_once_it_is_published() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("run");
+        drop(
+            RecordFiles::create(&target)
+                .unwrap()
+                .seal(&summary())
+                .unwrap(),
+        );
+        assert!(names(parent.path()).is_empty());
+        let sealed = RecordFiles::create(&target)
+            .unwrap()
+            .seal(&summary())
+            .unwrap();
+        assert_eq!(names(&target), [format!(".partial-{}", std::process::id())]);
+        sealed.publish().unwrap();
+        assert_eq!(
+            names(&target),
+            ["requests.csv", "summary.json", "timeline.csv"]
+        );
+    }
+
+    #[test]
     fn an_earlier_run_is_replaced_only_at_the_end() {
         let target = tempfile::tempdir().unwrap();
         let write = |name: &str| fs::write(target.path().join(name), "old").unwrap();
-        [REQUESTS, TIMELINE, SUMMARY, REPORT].iter().for_each(|name| write(name));
+        [REQUESTS, TIMELINE, SUMMARY, REPORT]
+            .iter()
+            .for_each(|name| write(name));
         let read = |name: &str| fs::read_to_string(target.path().join(name)).unwrap();
         drop(RecordFiles::create(target.path()).unwrap());
         assert_eq!([REQUESTS, TIMELINE, SUMMARY, REPORT].map(read), ["old"; 4]);
-        RecordFiles::create(target.path()).unwrap().finish(&summary()).unwrap();
-        assert_eq!(names(target.path()), ["requests.csv", "summary.json", "timeline.csv"]);
+        RecordFiles::create(target.path())
+            .unwrap()
+            .finish(&summary())
+            .unwrap();
+        assert_eq!(
+            names(target.path()),
+            ["requests.csv", "summary.json", "timeline.csv"]
+        );
         assert_ne!(read(SUMMARY), "old");
     }
 
@@ -324,6 +405,20 @@ mod tests {
         assert!(matches!(error, FilesError::Busy { .. }), "{error:?}");
         first.finish(&summary()).unwrap();
         assert_eq!(names(target.path()).len(), 3);
+    }
+
+    #[test]
+    fn what_the_system_refuses_comes_with_a_remedy() {
+        let message =
+            |kind: io::ErrorKind| FilesError::new(Path::new("out"), kind.into()).to_string();
+        assert!(message(io::ErrorKind::PermissionDenied).contains("change its permissions"));
+        assert!(message(io::ErrorKind::ReadOnlyFilesystem).contains("name another folder"));
+        assert!(message(io::ErrorKind::QuotaExceeded).contains("free some"));
+        assert!(message(io::ErrorKind::NotADirectory).contains("name another folder"));
+        assert_eq!(
+            message(io::ErrorKind::Interrupted),
+            "cannot write out: operation interrupted"
+        );
     }
 
     #[cfg(target_os = "linux")]

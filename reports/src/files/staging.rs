@@ -23,12 +23,18 @@ impl Staging {
         if target.is_dir() {
             refuse_what_is_not_ours(target)?;
         } else if target.exists() {
-            return Err(FilesError::NotAFolder { path: target.to_owned() });
+            return Err(FilesError::NotAFolder {
+                path: target.to_owned(),
+            });
         }
         let created = missing_folders(target);
         let folder = target.join(format!("{PREFIX}{}", std::process::id()));
         // From here on, dropping the value removes whatever was created.
-        let mut staging = Self { target: target.to_owned(), folder, created };
+        let mut staging = Self {
+            target: target.to_owned(),
+            folder,
+            created,
+        };
         if let Err(error) = fs::create_dir_all(target) {
             return Err(FilesError::new(target, error));
         }
@@ -36,7 +42,9 @@ impl Staging {
             if error.kind() == io::ErrorKind::AlreadyExists {
                 // It belongs to another run of this process, which removes it.
                 staging.folder = PathBuf::new();
-                return Err(FilesError::Busy { path: target.to_owned() });
+                return Err(FilesError::Busy {
+                    path: target.to_owned(),
+                });
             }
             return Err(FilesError::new(&staging.folder, error));
         }
@@ -105,9 +113,15 @@ fn refuse_what_is_not_ours(target: &Path) -> Result<(), FilesError> {
     let ours = [REQUESTS, TIMELINE, SUMMARY, REPORT];
     let foreign = |name: &&String| !ours.contains(&name.as_str()) && process_of(name).is_none();
     if let Some(found) = names.iter().find(foreign) {
-        return Err(FilesError::NotOurs { path: target.to_owned(), found: found.clone() });
+        return Err(FilesError::NotOurs {
+            path: target.to_owned(),
+            found: found.clone(),
+        });
     }
-    for name in names.iter().filter(|name| process_of(name).is_some_and(is_gone)) {
+    for name in names
+        .iter()
+        .filter(|name| process_of(name).is_some_and(is_gone))
+    {
         let folder = target.join(name);
         fs::remove_dir_all(&folder).map_err(|error| FilesError::new(&folder, error))?;
     }
@@ -150,6 +164,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     fn a_read_only_folder_is_not_permitted() {
         use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir().unwrap();
@@ -160,6 +175,9 @@ mod tests {
             return;
         }
         let error = Staging::create(&parent.path().join("run")).unwrap_err();
-        assert!(matches!(error, FilesError::NotPermitted { .. }), "{error:?}");
+        assert!(
+            matches!(error, FilesError::NotPermitted { .. }),
+            "{error:?}"
+        );
     }
 }

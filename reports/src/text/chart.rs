@@ -14,7 +14,10 @@ pub(super) fn blocks(values: &[Option<f64>], max: f64) -> String {
         let level = (value / max * 8.0).ceil() as usize;
         BLOCKS[level.clamp(1, 8) - 1]
     };
-    values.iter().map(|value| value.map_or(' ', block)).collect()
+    values
+        .iter()
+        .map(|value| value.map_or(' ', block))
+        .collect()
 }
 
 /// The largest of the values, 0 if there are none.
@@ -50,7 +53,11 @@ impl<'a> Columns<'a> {
     /// `None` if nothing happened over time.
     pub(super) fn new(series: &'a TimeSeries, duration_s: f64, columns: usize) -> Option<Self> {
         let drawable = duration_s > 0.0 && series.bucket_s > 0.0 && !series.arrivals.is_empty();
-        drawable.then_some(Self { series, duration_s, columns })
+        drawable.then_some(Self {
+            series,
+            duration_s,
+            columns,
+        })
     }
 
     /// The buckets that a column overlaps, each with how long [s].
@@ -99,7 +106,9 @@ impl<'a> Columns<'a> {
     /// The largest value in each column, where there is one.
     pub(super) fn maximum(&self, values: &[Option<f64>]) -> Vec<Option<f64>> {
         let maximum = |column| {
-            self.overlaps(column).filter_map(|(bucket, _)| values[bucket]).reduce(f64::max)
+            self.overlaps(column)
+                .filter_map(|(bucket, _)| values[bucket])
+                .reduce(f64::max)
         };
         (0..self.columns).map(maximum).collect()
     }
@@ -110,7 +119,11 @@ mod tests {
     use super::*;
 
     fn series(arrivals: &[u64]) -> TimeSeries {
-        TimeSeries { bucket_s: 2.0, arrivals: arrivals.to_vec(), ..TimeSeries::default() }
+        TimeSeries {
+            bucket_s: 2.0,
+            arrivals: arrivals.to_vec(),
+            ..TimeSeries::default()
+        }
     }
 
     #[test]
@@ -122,7 +135,10 @@ mod tests {
 
     #[test]
     fn bars_fill_their_width() {
-        assert_eq!(parts_bar(&[(1.0, 'a'), (1.0, 'b'), (1.0, 'c')], 10), "aaabbbbccc");
+        assert_eq!(
+            parts_bar(&[(1.0, 'a'), (1.0, 'b'), (1.0, 'c')], 10),
+            "aaabbbbccc"
+        );
         assert_eq!(parts_bar(&[(0.0, 'a')], 10), "");
     }
 
@@ -131,7 +147,10 @@ mod tests {
         let series = series(&[4, 0, 3]);
         // 5 s: the last bucket is 1 s long.
         let columns = Columns::new(&series, 5.0, 5).unwrap();
-        assert_eq!(columns.rate(&series.arrivals), [2.0, 2.0, 0.0, 0.0, 3.0].map(Some));
+        assert_eq!(
+            columns.rate(&series.arrivals),
+            [2.0, 2.0, 0.0, 0.0, 3.0].map(Some)
+        );
         let columns = Columns::new(&series, 5.0, 1).unwrap();
         assert_eq!(columns.rate(&series.arrivals), [Some(7.0 / 5.0)]);
         assert_eq!(columns.maximum(&[Some(1.0), None, Some(9.0)]), [Some(9.0)]);

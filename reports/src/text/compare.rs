@@ -15,7 +15,9 @@ pub(super) fn seeds(seeds: Option<&Seeds>, style: Style) -> Vec<String> {
         return Vec::new();
     };
     let statistics = ["mean", "p50", "p95", "p99"];
-    let names: String = statistics.map(|name| format!("{name:>LATENCY_WIDTH$}")).concat();
+    let names: String = statistics
+        .map(|name| format!("{name:>LATENCY_WIDTH$}"))
+        .concat();
     let mut lines = vec![
         format!(
             "{}  {} runs, objectives met in {}; mean ± half of a 95 % interval (Student's t)",
@@ -32,10 +34,15 @@ pub(super) fn seeds(seeds: Option<&Seeds>, style: Style) -> Vec<String> {
         };
         lines.push(format!("  {latency:<8}{}", statistics.map(cell).concat()));
     }
-    let others = seeds.metrics.iter().filter(|metric| metric.unit != Unit::Seconds);
-    lines.extend(others.filter(|metric| metric.mean.is_some()).map(|metric| {
-        format!("  {:<34}  {}", metric.name, interval(Some(metric)))
-    }));
+    let others = seeds
+        .metrics
+        .iter()
+        .filter(|metric| metric.unit != Unit::Seconds);
+    lines.extend(
+        others
+            .filter(|metric| metric.mean.is_some())
+            .map(|metric| format!("  {:<34}  {}", metric.name, interval(Some(metric)))),
+    );
     lines
 }
 
@@ -68,7 +75,10 @@ pub fn comparison(summaries: &[Summary], style: Style) -> String {
         .max()
         .unwrap_or(0)
         .max("SCENARIO".len());
-    let headings: String = COLUMNS.iter().map(|(name, _, width)| format!("{name:>width$}")).collect();
+    let headings: String = COLUMNS
+        .iter()
+        .map(|(name, _, width)| format!("{name:>width$}"))
+        .collect();
     let heading = format!("{:<name_width$}  met{headings}", "SCENARIO");
     let mut text = style.heading(&heading) + "\n";
     for summary in summaries {
@@ -85,7 +95,9 @@ pub fn comparison(summaries: &[Summary], style: Style) -> String {
 fn comparison_line(summary: &Summary, name_width: usize, style: Style) -> String {
     let metrics = metrics(summary);
     let cell = |(_, name, width): (&str, &str, usize)| {
-        let metric = metrics.metric(name).and_then(|metric| Some((metric.unit, metric.mean?)));
+        let metric = metrics
+            .metric(name)
+            .and_then(|metric| Some((metric.unit, metric.mean?)));
         let text = metric.map_or_else(|| "–".to_owned(), |(unit, mean)| units::value(mean, unit));
         format!("{text:>width$}")
     };
@@ -95,11 +107,18 @@ fn comparison_line(summary: &Summary, name_width: usize, style: Style) -> String
         () if all > 1 => format!("{:>3}", format!("{}/{}", count(metrics.met), count(all))),
         () => format!("  {}", style.mark(summary.objectives_met())),
     };
-    format!("{:<name_width$}  {met}{}", summary.scenario.name, COLUMNS.map(cell).concat())
+    format!(
+        "{:<name_width$}  {met}{}",
+        summary.scenario.name,
+        COLUMNS.map(cell).concat()
+    )
 }
 
 fn metrics(summary: &Summary) -> Seeds {
-    summary.seeds.clone().unwrap_or_else(|| Seeds::of(std::slice::from_ref(summary)))
+    summary
+        .seeds
+        .clone()
+        .unwrap_or_else(|| Seeds::of(std::slice::from_ref(summary)))
 }
 
 /// The cheapest of several scenarios that meet all their objectives with
@@ -116,5 +135,7 @@ fn cheapest(summaries: &[Summary]) -> Option<usize> {
             cheapest = Some((index, usd));
         }
     }
-    cheapest.filter(|_| summaries.len() > 1).map(|(index, _)| index)
+    cheapest
+        .filter(|_| summaries.len() > 1)
+        .map(|(index, _)| index)
 }

@@ -31,17 +31,31 @@ pub(super) fn table(summary: &Summary, style: Style) -> Vec<String> {
     if summary.e2e_s.is_none() {
         return vec![format!("{heading}  no request completed")];
     }
-    let names: String = STATISTICS.iter().map(|(name, _)| format!("{name:>COLUMN_WIDTH$}")).collect();
+    let names: String = STATISTICS
+        .iter()
+        .map(|(name, _)| format!("{name:>COLUMN_WIDTH$}"))
+        .collect();
     // As wide as the labels below, whatever the heading is painted with.
     let mut lines = vec![format!("{heading}{:20}{names}", "")];
-    let latencies =
-        [summary.ttft_s, summary.itl_s, summary.tpot_s, summary.e2e_s, summary.queue_s];
+    let latencies = [
+        summary.ttft_s,
+        summary.itl_s,
+        summary.tpot_s,
+        summary.e2e_s,
+        summary.queue_s,
+    ];
     for ((name, meaning), latency) in LATENCIES.into_iter().zip(latencies) {
         let cell = |(_, of): Statistic| {
-            format!("{:>COLUMN_WIDTH$}", optional_duration(latency.as_ref().map(of)))
+            format!(
+                "{:>COLUMN_WIDTH$}",
+                optional_duration(latency.as_ref().map(of))
+            )
         };
         let cells: String = STATISTICS.map(cell).concat();
-        lines.push(format!("  {name:<5} {}{cells}", style.quiet(&format!("{meaning:<19}"))));
+        lines.push(format!(
+            "  {name:<5} {}{cells}",
+            style.quiet(&format!("{meaning:<19}"))
+        ));
     }
     lines
 }

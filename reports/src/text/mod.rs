@@ -27,13 +27,20 @@ pub struct Style {
 impl Default for Style {
     /// Without colour, 96 columns.
     fn default() -> Self {
-        Self { colour: false, width: 96 }
+        Self {
+            colour: false,
+            width: 96,
+        }
     }
 }
 
 impl Style {
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     fn heading(self, text: &str) -> String {
@@ -54,7 +61,11 @@ impl Style {
 
     /// ✓ or ✗.
     fn mark(self, met: bool) -> String {
-        if met { self.good("✓") } else { self.bad("✗") }
+        if met {
+            self.good("✓")
+        } else {
+            self.bad("✗")
+        }
     }
 }
 
@@ -104,8 +115,16 @@ fn objectives(summary: &Summary, style: Style) -> Vec<String> {
         return vec![format!("{}  none set", style.heading("OBJECTIVES"))];
     }
     let met = all.iter().filter(|objective| objective.met).count();
-    let mut lines = vec![format!("{}  {met} of {} met", style.heading("OBJECTIVES"), all.len())];
-    let width = all.iter().map(|objective| objective.name.chars().count()).max().unwrap_or(0);
+    let mut lines = vec![format!(
+        "{}  {met} of {} met",
+        style.heading("OBJECTIVES"),
+        all.len()
+    )];
+    let width = all
+        .iter()
+        .map(|objective| objective.name.chars().count())
+        .max()
+        .unwrap_or(0);
     lines.extend(all.iter().map(|each| objective(each, width, style)));
     if let Some(goodput) = summary.goodput_per_s {
         lines.push(format!(
@@ -118,24 +137,47 @@ fn objectives(summary: &Summary, style: Style) -> Vec<String> {
 }
 
 fn objective(objective: &Objective, width: usize, style: Style) -> String {
-    let observed = objective
-        .observed
-        .map_or_else(|| "nothing to measure".to_owned(), |observed| value(observed, objective.unit));
+    let limit = value(objective.limit, objective.unit);
+    let (observed, note) = match objective.observed {
+        Some(observed) => (
+            value(observed, objective.unit),
+            near_miss(objective, observed, &limit),
+        ),
+        None => (
+            "–".to_owned(),
+            ", but there was nothing to measure".to_owned(),
+        ),
+    };
     let bound = match objective.bound {
         Bound::AtMost => "at most",
         Bound::AtLeast => "at least",
     };
     format!(
-        "  {} {:width$}  {observed:>12}  {bound} {}",
+        "  {} {:width$}  {observed:>12}  {bound} {}{note}",
         style.mark(objective.met),
         objective.name,
-        value(objective.limit, objective.unit),
+        limit,
+    )
+}
+
+/// By how much a limit was missed, where rounding hides it.
+fn near_miss(objective: &Objective, observed: f64, limit: &str) -> String {
+    if objective.met || value(observed, objective.unit) != limit {
+        return String::new();
+    }
+    format!(
+        ", missed by {:.1e} of it",
+        (observed / objective.limit - 1.0).abs()
     )
 }
 
 fn requests(requests: &Requests, style: Style) -> Vec<String> {
     let mut lines = vec![
-        format!("{}  {} offered", style.heading("REQUESTS"), count(requests.offered)),
+        format!(
+            "{}  {} offered",
+            style.heading("REQUESTS"),
+            count(requests.offered)
+        ),
         format!(
             "  {} completed · {} failed · {} rejected · {} waited for a cold start",
             count(requests.completed),
@@ -145,11 +187,26 @@ fn requests(requests: &Requests, style: Style) -> Vec<String> {
         ),
     ];
     let reasons = [
-        (requests.rejected_too_long, "rejected: longer than the context"),
-        (requests.rejected_never_fits, "rejected: more KV blocks than a replica has"),
-        (requests.rejected_scaling_up, "rejected with 503: no replica was ready"),
-        (requests.failed_drain, "failed: cut off when the drain time ran out"),
-        (requests.failed_unserved, "failed: the run ended and no replica was allowed to start"),
+        (
+            requests.rejected_too_long,
+            "rejected: longer than the context",
+        ),
+        (
+            requests.rejected_never_fits,
+            "rejected: more KV blocks than a replica has",
+        ),
+        (
+            requests.rejected_scaling_up,
+            "rejected with 503: no replica was ready",
+        ),
+        (
+            requests.failed_drain,
+            "failed: cut off when the drain time ran out",
+        ),
+        (
+            requests.failed_unserved,
+            "failed: the run ended and no replica was allowed to start",
+        ),
     ];
     for (number, reason) in reasons {
         if number > 0 {
@@ -182,20 +239,41 @@ fn replicas(summary: &Summary, style: Style) -> Vec<String> {
     let Some(columns) = Columns::new(series, summary.duration_s, width) else {
         return lines;
     };
-    let (target, ready) = (columns.average(&series.target), columns.average(&series.ready));
+    let (target, ready) = (
+        columns.average(&series.target),
+        columns.average(&series.ready),
+    );
     let replicas_max = largest(&target).max(largest(&ready));
     let arrivals = columns.rate(&series.arrivals);
     let ttft = columns.maximum(&series.ttft_s_max);
     let row = |label: &str, values: &[Option<f64>], max: f64, scale: String| {
         format!("  {label:<11}{} {scale}", blocks(values, max))
     };
-    let whole = |values: &[Option<f64>]| format!("max {}", rate(largest(values).ceil()));
-    lines.push(row("target", &target, replicas_max, whole(&target)));
-    lines.push(row("ready", &ready, replicas_max, whole(&ready)));
+    if replicas_max > 0.0 {
+        // Averages over time: where there was part of a replica, there was a whole one.
+        let most = |values: &[f64]| {
+            let most = values.iter().copied().fold(0.0, f64::max).ceil();
+            format!("max {}", count(most as u64))
+        };
+        lines.push(row("target", &target, replicas_max, most(&series.target)));
+        lines.push(row("ready", &ready, replicas_max, most(&series.ready)));
+    }
     let arrivals_max = largest(&arrivals);
-    lines.push(row("arrivals/s", &arrivals, arrivals_max, format!("max {}", rate(arrivals_max))));
+    lines.push(row(
+        "arrivals/s",
+        &arrivals,
+        arrivals_max,
+        format!("max {}", rate(arrivals_max)),
+    ));
     let ttft_max = largest(&ttft);
-    lines.push(row("ttft max", &ttft, ttft_max, format!("max {}", duration(ttft_max))));
+    if ttft_max > 0.0 {
+        lines.push(row(
+            "ttft max",
+            &ttft,
+            ttft_max,
+            format!("max {}", duration(ttft_max)),
+        ));
+    }
     lines.push(style.quiet(&time_axis(summary.duration_s, width)));
     lines
 }
@@ -205,7 +283,10 @@ fn time_axis(duration_s: f64, width: usize) -> String {
     let [start, middle, end] = [0.0, 0.5, 1.0].map(|part| clock(part * duration_s, duration_s));
     let middle_at = (width - middle.chars().count()) / 2;
     let end_width = width - middle_at - middle.chars().count();
-    format!("{:LABEL_WIDTH$}{start:<middle_at$}{middle}{end:>end_width$}", "")
+    format!(
+        "{:LABEL_WIDTH$}{start:<middle_at$}{middle}{end:>end_width$}",
+        ""
+    )
 }
 
 fn cost(summary: &Summary, style: Style) -> Vec<String> {
@@ -240,14 +321,25 @@ fn gpu_time(summary: &Summary) -> Vec<String> {
     }
     let billing = |billed: bool| if billed { ", billed" } else { ", not billed" };
     let utilisation = match gpu.busy + gpu.idle {
-        ready if ready > 0.0 => format!(", {} of the time they were ready", percent(gpu.busy / ready)),
+        ready if ready > 0.0 => format!(
+            ", {} of the time they were ready",
+            percent(gpu.busy / ready)
+        ),
         _ => String::new(),
     };
     let states = [
         ("busy", gpu.busy, utilisation.as_str()),
         ("idle", gpu.idle, ""),
-        ("starting", gpu.starting, billing(summary.scenario.bills_starting)),
-        ("draining", gpu.draining, billing(summary.scenario.bills_draining)),
+        (
+            "starting",
+            gpu.starting,
+            billing(summary.scenario.bills_starting),
+        ),
+        (
+            "draining",
+            gpu.draining,
+            billing(summary.scenario.bills_draining),
+        ),
     ];
     let line = |(name, seconds, note): (&str, f64, &str)| {
         let share = percent(seconds / held);
@@ -269,10 +361,18 @@ fn gpu_hours(seconds: f64) -> String {
 
 fn run(summary: &Summary, style: Style) -> Vec<String> {
     let run = &summary.run;
-    let work = format!("{}, {}", counted(run.steps, "engine step"), counted(run.events, "event"));
+    let work = format!(
+        "{}, {}",
+        counted(run.steps, "engine step"),
+        counted(run.events, "event")
+    );
     let line = match (run.wall_s, run.requests_per_wall_s) {
         (Some(wall_s), Some(per_s)) => {
-            format!("{work} in {} ({} requests/s)", duration(wall_s), rate(per_s))
+            format!(
+                "{work} in {} ({} requests/s)",
+                duration(wall_s),
+                rate(per_s)
+            )
         }
         (Some(wall_s), None) => format!("{work} in {}", duration(wall_s)),
         _ => work,

@@ -45,12 +45,16 @@ pub(super) fn optional_duration(seconds: Option<f64>) -> String {
 /// run of under two minutes is told in seconds.
 pub(super) fn clock(at_s: f64, run_s: f64) -> String {
     if run_s < 120.0 {
-        return format!("{at_s:.2} s");
+        return duration(at_s);
     }
     let seconds = at_s as u64;
     let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
     let time = format!("{hours:02}:{:02}:{:02}", seconds / 60 % 60, seconds % 60);
-    if days == 0 { time } else { format!("{days}d {time}") }
+    if days == 0 {
+        time
+    } else {
+        format!("{days}d {time}")
+    }
 }
 
 /// A count with thousands set apart: `36,000`.
@@ -127,13 +131,21 @@ pub(super) fn interval(mean: f64, half_width: Option<f64>, unit: Unit) -> String
         Unit::Usd | Unit::Replicas => (1.0, ""),
     };
     let decimals = decimals(mean / scale);
-    let text = format!("{:.decimals$} ± {:.decimals$} {name}", mean / scale, half_width / scale);
+    let text = format!(
+        "{:.decimals$} ± {:.decimals$} {name}",
+        mean / scale,
+        half_width / scale
+    );
     text.trim_end().to_owned()
 }
 
 /// A rate: thousands set apart from a thousand up.
 pub(super) fn rate(value: f64) -> String {
-    if value < 999.5 { number(value) } else { count(value.round() as u64) }
+    if value < 999.5 {
+        number(value)
+    } else {
+        count(value.round() as u64)
+    }
 }
 
 /// At most three decimals, and none that say nothing.
@@ -148,7 +160,18 @@ mod tests {
 
     #[test]
     fn durations_have_three_digits_and_the_right_unit() {
-        let seconds = [0.0, 4.2e-7, 0.000_9996, 0.0312, 0.9999, 1.234, 64.0, 300.0, 7_200.0, 1e6];
+        let seconds = [
+            0.0,
+            4.2e-7,
+            0.000_999_6,
+            0.0312,
+            0.9999,
+            1.234,
+            64.0,
+            300.0,
+            7_200.0,
+            1e6,
+        ];
         assert_eq!(
             seconds.map(duration),
             [
@@ -162,25 +185,34 @@ mod tests {
     fn clocks_count_days() {
         assert_eq!(clock(750.9, 3600.0), "00:12:30");
         assert_eq!(clock(93_784.0, 100_000.0), "1d 02:03:04");
-        assert_eq!(clock(1.25, 10.0), "1.25 s");
+        assert_eq!(clock(0.025, 0.05), "25.0 ms");
     }
 
     #[test]
     fn money_is_cents_or_three_digits() {
         let usd = [0.0, 0.999, 1_234_567.891, 0.12, 0.000_345_67];
-        assert_eq!(usd.map(dollars), ["$0.00", "$1.00", "$1,234,567.89", "$0.120", "$0.000346"]);
+        assert_eq!(
+            usd.map(dollars),
+            ["$0.00", "$1.00", "$1,234,567.89", "$0.120", "$0.000346"]
+        );
     }
 
     #[test]
     fn shares_are_never_rounded_to_all_or_nothing() {
         let shares = [0.0, 0.001, 0.124, 0.999, 1.0];
-        assert_eq!(shares.map(percent), ["0 %", "<1 %", "12 %", ">99 %", "100 %"]);
+        assert_eq!(
+            shares.map(percent),
+            ["0 %", "<1 %", "12 %", ">99 %", "100 %"]
+        );
         assert_eq!(value(0.999, Unit::Share), "99.9 %");
     }
 
     #[test]
     fn intervals_share_a_unit() {
-        assert_eq!(interval(0.0312, Some(0.0012), Unit::Seconds), "31.2 ± 1.2 ms");
+        assert_eq!(
+            interval(0.0312, Some(0.0012), Unit::Seconds),
+            "31.2 ± 1.2 ms"
+        );
         assert_eq!(interval(1.5, None, Unit::Seconds), "1.50 s");
         assert_eq!(interval(2.0, Some(0.25), Unit::Replicas), "2.00 ± 0.25");
         assert_eq!(interval(12.0, Some(0.5), Unit::Usd), "$12.00 ± $0.500");
@@ -188,7 +220,10 @@ mod tests {
 
     #[test]
     fn counts_set_thousands_apart() {
-        assert_eq!([0, 999, 1_000, 36_000_000].map(count), ["0", "999", "1,000", "36,000,000"]);
+        assert_eq!(
+            [0, 999, 1_000, 36_000_000].map(count),
+            ["0", "999", "1,000", "36,000,000"]
+        );
         assert_eq!(counted(1, "start"), "1 start");
         assert_eq!(counted(0, "start"), "0 starts");
     }

@@ -25,8 +25,14 @@ pub(super) fn section(summary: &Summary, style: Style) -> Vec<String> {
     if parts.all.requests == 0 {
         return Vec::new();
     }
-    let legend = PARTS.map(|(name, character, _)| format!("{character} {name}")).join("  ");
-    let mut lines = vec![format!("{}  {}", style.heading("WHY"), style.quiet(&legend))];
+    let legend = PARTS
+        .map(|(name, character, _)| format!("{character} {name}"))
+        .join("  ");
+    let mut lines = vec![format!(
+        "{}  {}",
+        style.heading("WHY"),
+        style.quiet(&legend)
+    )];
     lines.extend(bar("all requests", &parts.all, style));
     lines.extend(bar("slowest 1 %", &parts.slowest, style));
     lines.extend(episodes(summary));
@@ -43,7 +49,11 @@ fn bar(label: &str, parts: &PartsMean, style: Style) -> Vec<String> {
         .collect();
     let bar = parts_bar(&shares, BAR_WIDTH);
     vec![
-        format!("  {label:<13}{bar}  mean {} of {}", duration(total), counted(parts.requests, "request")),
+        format!(
+            "  {label:<13}{bar}  mean {} of {}",
+            duration(total),
+            counted(parts.requests, "request")
+        ),
         style.quiet(&format!("  {:<13}{}", "", said.join(", "))),
     ]
 }
@@ -60,20 +70,28 @@ fn episodes(summary: &Summary) -> Vec<String> {
         .collect();
     if !rest.is_empty() {
         let requests = rest.iter().map(|episode| episode.requests).sum();
-        lines.push(format!("  the other {} are spread over {} more times", count(requests), rest.len()));
+        lines.push(format!(
+            "  the other {} are spread over {} more times",
+            count(requests),
+            rest.len()
+        ));
     }
     lines
 }
 
 fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
     let who = match (slowest, episode.requests) {
-        (1, _) => "the only request was".to_owned(),
+        (1, _) => "the only completed request was".to_owned(),
         (all, requests) if all == requests => format!("the {} slowest were", count(all)),
         (all, 1) => format!("1 of the {} slowest was", count(all)),
         (all, requests) => format!("{} of the {} slowest were", count(requests), count(all)),
     };
     let (from, until) = (clock(episode.from_s, run_s), clock(episode.until_s, run_s));
-    let when = if from == until { format!("at {from}") } else { format!("{from} - {until}") };
+    let when = if from == until {
+        format!("at {from}")
+    } else {
+        format!("{from} - {until}")
+    };
     let what = match episode.part {
         Part::ColdStart => "waiting for a cold start",
         Part::Queue => "queueing",
@@ -81,24 +99,34 @@ fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
         Part::Preemption => "preempted",
         Part::Decode => "decoding",
     };
-    format!(
-        "  {who} sent {when}, {what} {} of {} to the first token;\n    {}",
+    let mut sentence = format!(
+        "  {who} sent {when}: {what} ({} of {})",
         duration(episode.part_s_mean),
         duration(episode.ttft_s_mean),
-        meanwhile(&episode.replicas),
-    )
+    );
+    if let Some(replicas) = &episode.replicas {
+        sentence += &format!(";\n    {}", meanwhile(replicas));
+    }
+    sentence
 }
 
 /// What the deployment was doing.
 fn meanwhile(replicas: &EpisodeReplicas) -> String {
     let target = counted(replicas.target_max.into(), "replica");
     let ready = count(replicas.ready_at_start.into());
-    let started = duration(replicas.starting_s);
-    let limit = if replicas.at_max { ", at max_replica_count" } else { "" };
-    if replicas.woke_from_zero {
-        format!("the deployment woke from zero to {target}{limit}, starting took {started}")
+    let starting = format!(
+        "replicas were starting for {}",
+        duration(replicas.starting_s)
+    );
+    let limit = if replicas.at_max {
+        ", at max_replica_count"
+    } else {
+        ""
+    };
+    if replicas.was_at_zero && replicas.starting_max > 0 {
+        format!("the deployment woke from zero to {target}{limit}; {starting}")
     } else if replicas.starting_max > 0 {
-        format!("going from {ready} ready to {target}{limit}, starting took {started}")
+        format!("it was going from {ready} ready to {target}{limit}; {starting}")
     } else if replicas.at_max {
         format!("the deployment was at max_replica_count ({target}) and could not grow")
     } else {

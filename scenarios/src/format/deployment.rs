@@ -11,7 +11,7 @@ use super::engine::{self, Limits};
 use super::problem::{Place, Problem};
 use super::reader::{Field, Reader, Setting, suggestion};
 use super::{cold_start, node};
-use crate::catalogue::{gpus, models, prices};
+use crate::catalogue::{GpuEntry, gpus, models, prices};
 use crate::memory::{self, Demand, Layout};
 use crate::scenario::Deployment;
 
@@ -45,6 +45,9 @@ pub(super) struct Hardware {
 
 /// The deployment; `None` if a part is missing, which has then been reported.
 pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
+    if !root.has("deployment") {
+        root.missing_table("deployment", "model = \"llama-3-8b\" and gpu = \"h100\"");
+    }
     let reader = root.table("deployment");
     let hardware = Hardware::decode(&reader);
     let autoscaling = autoscaler::decode(&reader, root.table("autoscaler"));
@@ -64,7 +67,12 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
         return None;
     };
     let (world_size, layout) = fit(root, &hardware, &limits, model, gpu);
-    let step_time = engine::step_time(step_time, &hardware, model, gpu, world_size, &limits);
+    let step_time = if memory::is_divisible(&model.shape, world_size) {
+        engine::step_time(step_time, &hardware, model, gpu, world_size, &limits)
+    } else {
+        engine::read_step_time_keys(step_time);
+        None
+    };
     let weight_bytes = model.shape.weight_bytes(hardware.precision.value);
     let cold_start = cold_start::decode(cold_start, weight_bytes, world_size);
     let (price, price_source, billing) = read_price(price, Some(gpu.name));
@@ -146,6 +154,8 @@ impl Hardware {
 
 /// A catalogue name, or a name for the shape that is given.
 fn model(reader: &Reader<'_>) -> Setting<Option<Model>> {
+    // Asked for first, so that it comes first in the list of keys.
+    reader.has("model");
     if !reader.has("shape") {
         return reader.required("model", "\"llama-3-8b\"", catalogue_model);
     }
@@ -274,7 +284,7 @@ fn fit(
     gpu: &NamedGpu,
 ) -> (u32, Layout) {
     let demand = hardware.demand(model, limits);
-    let default = memory::fitting_world_sizes(&demand, &gpu.spec).next();
+    let default = memory::default_world_size(&demand, &gpu.spec);
     let world_size = hardware.world_size.value.or(default).unwrap_or(1);
     let layout = Layout::new(&demand, &gpu.spec, world_size);
     let heads = model.shape.num_attention_heads;
@@ -290,6 +300,13 @@ fn fit(
         root.context.report(does_not_fit(hardware, &demand, &layout, model, gpu, world_size));
     }
     let num_blocks = limits.num_blocks.unwrap_or(layout.num_blocks);
+    if num_blocks > engine::NUM_BLOCKS_MAX {
+        let message = format!("the KV cache would have {num_blocks} blocks");
+        let problem = Problem::new("scenario::memory", message)
+            .at_if_written(hardware.model.place, "so small a model leaves room for so many")
+            .help(format!("raise `batching.block_size`, or set `batching.num_blocks` to at most {}", engine::NUM_BLOCKS_MAX));
+        root.context.report(problem);
+    }
     (world_size, Layout { num_blocks, ..layout })
 }
 
@@ -302,11 +319,11 @@ fn does_not_fit(
     world_size: u32,
 ) -> Problem {
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1_u64 << 30) as f64);
-    let gpus = if world_size == 1 { String::new() } else { format!("{world_size} ") };
     let name = &model.name;
-    let message = format!("{name} does not fit on {gpus}{}", gpu.name);
+    let message = format!("{name} does not fit on {world_size} {}", gpu.name);
     let left = gib(u64::from(layout.num_blocks) * layout.block_bytes);
-    let sequence = layout.block_bytes * u64::from(demand.max_model_len.div_ceil(demand.block_size));
+    let blocks = u64::from(demand.max_model_len.div_ceil(demand.block_size));
+    let sequence = layout.block_bytes.saturating_mul(blocks);
     let label = if layout.num_blocks == 0 {
         format!("the weights take {} of each GPU's usable {}", gib(layout.weight_bytes), gib(layout.usable_bytes))
     } else {
@@ -324,25 +341,22 @@ fn what_would_fit(demand: &Demand<'_>, gpu: &NamedGpu, world_size: u32) -> Strin
     let mut remedies = Vec::new();
     let sizes: Vec<u32> = memory::fitting_world_sizes(demand, &gpu.spec).collect();
     if !sizes.is_empty() {
-        remedies.push(format!("`world_size = {}`", list(sizes)));
+        remedies.push(format!("`world_size` = {}", list(sizes)));
     }
     let fp8 = Demand { precision: Precision::Fp8, ..*demand };
     if demand.precision != Precision::Fp8 && gpu.spec.fp8_flops.is_some() {
-        let size = memory::fitting_world_sizes(&fp8, &gpu.spec).find(|&size| size >= world_size);
-        remedies.extend(size.map(|size| format!("`precision = \"fp8\"` with world size {size}")));
+        let mut sizes = memory::fitting_world_sizes(&fp8, &gpu.spec);
+        remedies.extend(sizes.any(|size| size == world_size).then(|| "`precision` = fp8".to_owned()));
     }
     let layout = Layout::new(demand, &gpu.spec, world_size);
     let kv_tokens = layout.kv_tokens(demand);
     if kv_tokens >= 1024 {
-        remedies.push(format!("`max_model_len = {}` or less", kv_tokens / 1024 * 1024));
+        remedies.push(format!("`max_model_len` = {} or less", kv_tokens / 1024 * 1024));
     }
-    let larger: Vec<&str> = gpus::GPUS
-        .iter()
-        .filter(|other| Layout::new(demand, &other.spec(), world_size).fits(demand))
-        .map(|other| other.name)
-        .collect();
+    let fits = |other: &&GpuEntry| Layout::new(demand, &other.spec(), world_size).fits(demand);
+    let larger: Vec<&str> = gpus::GPUS.iter().filter(fits).map(|other| other.name).collect();
     if !larger.is_empty() {
-        remedies.push(format!("`gpu` = {}", larger.join(" or ")));
+        remedies.push(format!("`gpu` = {}", list(larger)));
     }
     if remedies.is_empty() {
         return "no GPU of the catalogue holds it on up to 8 GPUs".to_owned();
@@ -350,8 +364,13 @@ fn what_would_fit(demand: &Demand<'_>, gpu: &NamedGpu, world_size: u32) -> Strin
     format!("what would fit: {}", remedies.join("; "))
 }
 
-fn list(sizes: impl IntoIterator<Item = u32>) -> String {
-    sizes.into_iter().map(|size| size.to_string()).collect::<Vec<_>>().join(", ")
+/// `1, 2 or 4`.
+fn list(items: impl IntoIterator<Item: ToString>) -> String {
+    let names: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 fn batching_config(limits: &Limits, max_model_len: u32, num_blocks: u32) -> batching::Config {

@@ -14,7 +14,7 @@ use super::FILE_BYTES_MAX;
 use super::decode;
 use super::deployment::{Hardware, Model, NamedGpu};
 use super::problem::{Place, Problem};
-use super::reader::{Reader, Setting};
+use super::reader::{Field, Reader, Setting};
 use crate::scenario::StepTimeModel;
 
 const ROUTER_POLICIES: [(&str, RouterPolicy); 5] = [
@@ -36,6 +36,17 @@ pub(super) fn router(reader: Reader<'_>) -> RouterConfig {
     config
 }
 
+/// Most sequences in a batch that are accepted. Schedulers and step-time models
+/// keep a table entry for each; real batches stay below a thousand or two.
+const MAX_NUM_SEQS_MAX: u32 = 1 << 16;
+
+/// Most tokens in a step that are accepted.
+const MAX_BATCHED_TOKENS_MAX: u32 = 1 << 24;
+
+/// Most KV blocks of a replica that are accepted: a scheduler keeps a few tens
+/// of bytes for each, so this is some gigabytes.
+pub(super) const NUM_BLOCKS_MAX: u32 = 1 << 26;
+
 /// `[batching]`: the limits of a replica's scheduler.
 pub(super) struct Limits {
     pub(super) max_num_seqs: u32,
@@ -56,11 +67,12 @@ pub(super) fn limits(reader: Reader<'_>) -> Limits {
     // (`EngineArgs.get_batch_defaults` in `vllm/engine/arg_utils.py`). Its 1024
     // sequences there are a bound for memory profiling rather than a batch that
     // keeps latency low; 256 is its value everywhere else.
-    let integer = decode::positive_integer;
-    let max_num_seqs = reader.setting("max_num_seqs", 256, integer);
+    let sequences = |field: Field<'_>| decode::integer_between(field, 1, MAX_NUM_SEQS_MAX);
+    let tokens = |field: Field<'_>| decode::integer_between(field, 1, MAX_BATCHED_TOKENS_MAX);
+    let max_num_seqs = reader.setting("max_num_seqs", 256, sequences);
     let max_num_batched_tokens =
-        reader.setting("max_num_batched_tokens", max_num_seqs.value.max(8192), integer);
-    let prefill_chunk = reader.setting("prefill_chunk", max_num_batched_tokens.value, integer);
+        reader.setting("max_num_batched_tokens", max_num_seqs.value.max(8192), tokens);
+    let prefill_chunk = reader.setting("prefill_chunk", max_num_batched_tokens.value, tokens);
     check_step(&reader, &max_num_seqs, &max_num_batched_tokens, &prefill_chunk);
     let limits = Limits {
         max_num_seqs: max_num_seqs.value,
@@ -74,8 +86,10 @@ pub(super) fn limits(reader: Reader<'_>) -> Limits {
         prefix_caching: reader.setting("prefix_caching", true, decode::boolean).value,
         // vLLM V0's `watermark` of its block manager; V1 has none, which is `0`.
         watermark: reader.setting("watermark", 0.01, decode::share_below_one).value,
-        max_loras: reader.setting("max_loras", 8, integer).value,
-        num_blocks: reader.optional("num_blocks", integer).value,
+        max_loras: reader.setting("max_loras", 8, sequences).value,
+        num_blocks: reader
+            .optional("num_blocks", |field| decode::integer_between(field, 1, NUM_BLOCKS_MAX))
+            .value,
     };
     reader.finish();
     limits

@@ -90,8 +90,14 @@ impl Table {
 /// The tree of a whole document. Every syntax error is reported; `None` if there was one.
 pub(super) fn parse_document(context: &Context, source: usize, text: &str) -> Option<Table> {
     let (document, errors) = DeTable::parse_recoverable(text);
+    let mut line_before = None;
     for error in &errors {
         let span = error.span().unwrap_or(text.len()..text.len());
+        // One slip often breaks the rest of its line: the first message says what is wrong.
+        let line = text.as_bytes()[..span.start].iter().filter(|&&byte| byte == b'\n').count();
+        if line_before.replace(line) == Some(line) {
+            continue;
+        }
         let place = Place { source, start: span.start, end: span.end };
         let problem = Problem::new("scenario::syntax", format!("not TOML: {}", error.message()));
         context.report(problem.at(place, "here"));

@@ -5,7 +5,7 @@ use foresail_core::time::seconds;
 use super::decode;
 use super::node::Entry;
 use super::problem::Problem;
-use super::reader::{Field, Reader, suggestion};
+use super::reader::{Field, Reader, nearest};
 use crate::scenario::{LatencyMetric, Metric, Objective, Statistic};
 
 const LATENCIES: [(&str, LatencyMetric); 5] = [
@@ -80,10 +80,15 @@ fn unknown(entry: &Entry) -> Problem {
         .flat_map(|(name, _)| ["mean", "p50", "p95", "p99", "max"].map(|s| format!("{name}_{s}")));
     let names: Vec<String> =
         latencies.chain(OTHERS.iter().map(|(name, _)| (*name).to_owned())).collect();
-    let help = suggestion(&entry.key, names.iter().map(String::as_str), "objectives are");
+    let nearest = nearest(&entry.key, names.iter().map(String::as_str));
+    let question = nearest.map_or(String::new(), |name| format!("did you mean `{name}`? "));
+    let others = OTHERS.map(|(name, _)| name).join(", ");
     Problem::new("scenario::unknown_key", format!("unknown objective `{}`", entry.key))
         .at(entry.key_place, "not an objective")
-        .help(format!("{help}; any percentile works, such as ttft_p90 or ttft_p99_9"))
+        .help(format!(
+            "{question}objectives are ttft, itl, tpot, e2e or queue with _mean, _max or a \
+             percentile such as _p95 or _p99_9, and: {others}"
+        ))
 }
 
 #[cfg(test)]

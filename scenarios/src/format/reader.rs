@@ -171,8 +171,11 @@ impl<'a> Reader<'a> {
         self.optional(key, decode)
     }
 
-    /// Reports that a key is not written.
+    /// Reports that a key is not written; if not even its table is, that has been reported.
     pub(super) fn missing(&self, key: &str, example: &str) {
+        if self.table.is_none() {
+            return;
+        }
         let table = if self.path.is_empty() {
             "the scenario".to_owned()
         } else {
@@ -181,6 +184,15 @@ impl<'a> Reader<'a> {
         let problem = Problem::new("scenario::missing", format!("{table} has no `{key}`"))
             .at(self.place_or_start(), format!("`{key}` belongs here"))
             .help(format!("for example `{key} = {example}`"));
+        self.context.report(problem);
+    }
+
+    /// Reports that a whole table is not written.
+    pub(super) fn missing_table(&self, key: &str, example: &str) {
+        let path = self.path_of(key);
+        let problem = Problem::new("scenario::missing", format!("there is no `[{path}]`"))
+            .at(self.place_or_start(), "not in this file")
+            .help(format!("it needs at least {example}"));
         self.context.report(problem);
     }
 
@@ -244,12 +256,20 @@ pub(super) fn suggestion<'n>(
 ) -> String {
     let names: Vec<&str> = names.into_iter().collect();
     let list = format!("{list_is}: {}", names.join(", "));
-    let score = |name: &str| strsim::jaro_winkler(&written.to_lowercase(), &name.to_lowercase());
-    let nearest = names.iter().copied().max_by(|a, b| score(a).total_cmp(&score(b)));
-    // 0.8 is the threshold that clap uses for the same purpose, roughly; it
-    // accepts a slip or two and refuses unrelated words.
-    match nearest.filter(|name| score(name) > 0.8) {
+    match nearest(written, names.iter().copied()) {
         Some(name) => format!("did you mean `{name}`? {list}"),
         None => list,
     }
+}
+
+/// The name that was probably meant, if one is near.
+pub(super) fn nearest<'n>(
+    written: &str,
+    names: impl IntoIterator<Item = &'n str>,
+) -> Option<&'n str> {
+    let written = written.to_lowercase();
+    let score = |name: &str| strsim::jaro_winkler(&written, &name.to_lowercase());
+    let best = names.into_iter().max_by(|a, b| score(a).total_cmp(&score(b)));
+    // A similarity of 0.8 accepts a slip or two and refuses unrelated words.
+    best.filter(|name| score(name) > 0.8)
 }

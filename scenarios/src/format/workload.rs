@@ -24,6 +24,11 @@ const GENERATOR_KEYS: [&str; 6] =
 
 /// The workload; `None` if its source is missing, which has then been reported.
 pub(super) fn decode(root: &Reader<'_>) -> Option<Workload> {
+    if !root.has("workload") {
+        let example = "duration, arrivals, prompt_tokens and output_tokens, or a trace";
+        root.missing_table("workload", example);
+        return None;
+    }
     let reader = root.table("workload");
     let trace = reader.optional("trace", decode::text);
     let servegen = reader.optional("servegen", decode::text);
@@ -227,9 +232,38 @@ const SHAPES: [(&str, ShapeKind); 5] = [
     ("diurnal", ShapeKind::Diurnal),
 ];
 
+const SHAPE_KEYS: [&str; 10] = [
+    "on",
+    "off",
+    "low_factor",
+    "to_factor",
+    "over",
+    "at",
+    "duration",
+    "factor",
+    "period",
+    "peak_to_trough",
+];
+
+impl ShapeKind {
+    /// The parameters of the kind.
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Steady => &[],
+            Self::OnOff => &["on", "off", "low_factor"],
+            Self::Ramp => &["to_factor", "over"],
+            Self::Spike => &["at", "duration", "factor"],
+            Self::Diurnal => &["period", "peak_to_trough"],
+        }
+    }
+}
+
 /// `[workload.shape]`: its `kind`, and the parameters of that kind.
 fn shape(reader: Reader<'_>) -> Option<Shape> {
     let kind = reader.setting("kind", ShapeKind::Steady, decode::choice(&SHAPES)).value;
+    for key in SHAPE_KEYS.into_iter().filter(|key| !kind.keys().contains(key)) {
+        reader.unused(&[key], "with this kind of shape");
+    }
     let time = |key, example| reader.required(key, example, decode::positive_duration).value;
     let from = |key, example| reader.required(key, example, decode::duration).value;
     let factor = |key, example| reader.required(key, example, decode::non_negative_number).value;

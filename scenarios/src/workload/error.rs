@@ -15,20 +15,14 @@ pub enum WorkloadError {
         source: std::io::Error,
     },
     /// A line is not what the format asks for. Correct the line, or name the right format.
-    #[error("{}:{line}:{column}: {field}: expected {expected}, found `{text}`", path.display())]
+    #[error("{}:{line}:{fault}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
         /// Line, from 1.
         line: u64,
-        /// First byte of the field in the line, from 1.
-        column: usize,
-        /// The field or column of the format.
-        field: String,
-        /// What the format asks for.
-        expected: String,
-        /// What is there, shortened to 80 characters.
-        text: String,
+        /// What is wrong with the line.
+        fault: Box<Fault>,
     },
     /// A line is longer than any row can be: the file is probably not a trace.
     #[error("{}:{line}: the line is longer than {limit_bytes} bytes; is this a trace?", path.display())]
@@ -44,17 +38,19 @@ pub enum WorkloadError {
     #[error(
         "{}:{line}: rows must be in time order, but this one is at {} s and the one before it at {} s \
          after the first; sort the file by its time column",
-        path.display(), seconds_text(*time_ns), seconds_text(*previous_ns)
+        path.display(),
+        seconds_text(i128::from(*previous_ns) - i128::from(*earlier_by_ns)),
+        seconds_text((*previous_ns).into())
     )]
     OutOfOrder {
         /// The file.
         path: PathBuf,
         /// Line, from 1.
         line: u64,
-        /// Time of the row, since the first row [ns].
-        time_ns: i128,
-        /// Time of the row before it, since the first row [ns].
-        previous_ns: i128,
+        /// Time of the row before it, since the first request [ns].
+        previous_ns: u64,
+        /// How much earlier than that the row is [ns].
+        earlier_by_ns: u64,
     },
     /// A trace has no requests (none that were not skipped).
     #[error("{}: the trace holds no requests", path.display())]
@@ -77,9 +73,9 @@ pub enum WorkloadError {
         /// The file.
         path: PathBuf,
         /// The first line, shortened to 80 characters.
-        first_line: String,
+        first_line: Box<str>,
         /// What each known format begins with.
-        known: String,
+        known: Box<str>,
     },
     /// An option of the workload is out of range.
     #[error("workload: {option}: expected {expected}, found {found}")]
@@ -87,12 +83,14 @@ pub enum WorkloadError {
         /// The option, as a scenario names it.
         option: &'static str,
         /// What it may be.
-        expected: String,
+        expected: Box<str>,
         /// What it is.
-        found: String,
+        found: Box<str>,
     },
     /// Lengths above `max` were drawn so often that the distribution hardly reaches below it.
-    #[error("workload: {option}: {draws} draws in a row were above the largest length of {max}; raise `max` or lower the mean")]
+    #[error(
+        "workload: {option}: {draws} draws in a row were above the largest length of {max}; raise `max` or lower the mean"
+    )]
     MaxTooSmall {
         /// The lengths concerned.
         option: &'static str,
@@ -110,7 +108,9 @@ pub enum WorkloadError {
         problem: String,
     },
     /// A transform moves a request beyond the largest time (584 years).
-    #[error("workload: a request would be due later than 584 years after the start; lower `time_stretch` or `repeat`")]
+    #[error(
+        "workload: a request would be due later than 584 years after the start; lower `time_stretch` or `repeat`"
+    )]
     TimeOverflow,
 }
 
@@ -120,7 +120,37 @@ impl WorkloadError {
         expected: impl Into<String>,
         found: impl ToString,
     ) -> Self {
-        Self::Option { option, expected: expected.into(), found: found.to_string() }
+        Self::Option {
+            option,
+            expected: expected.into().into(),
+            found: found.to_string().into(),
+        }
+    }
+}
+
+/// What is wrong with a line of a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{column}: {field}: expected {expected}, found `{text}`")]
+pub struct Fault {
+    /// First byte of the field in the line, from 1.
+    pub column: usize,
+    /// The field or column of the format.
+    pub field: String,
+    /// What the format asks for.
+    pub expected: String,
+    /// What is there, shortened to 80 characters.
+    pub text: String,
+}
+
+impl Fault {
+    /// The row as a whole is wrong.
+    pub(super) fn row(line: &[u8], expected: impl Into<String>) -> Self {
+        Self {
+            column: 1,
+            field: "row".to_owned(),
+            expected: expected.into(),
+            text: excerpt(line),
+        }
     }
 }
 
@@ -128,7 +158,11 @@ impl WorkloadError {
 fn seconds_text(nanos: i128) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     let nanos = nanos.unsigned_abs();
-    format!("{sign}{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
+    format!(
+        "{sign}{}.{:09}",
+        nanos / 1_000_000_000,
+        nanos % 1_000_000_000
+    )
 }
 
 /// Bytes of a file for a message: at most 80 characters, control characters escaped.

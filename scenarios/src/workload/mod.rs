@@ -23,7 +23,7 @@ mod transform;
 
 use foresail_core::time::Nanos;
 
-pub use error::WorkloadError;
+pub use error::{Fault, WorkloadError};
 pub use generator::{Arrivals, Generator, Lengths, Process, Sessions, Shape};
 pub use request::{Content, Request};
 pub use requests::{Requests, Skipped};
@@ -42,6 +42,7 @@ pub struct Workload {
 }
 
 /// Where requests come from.
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a run")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// A recorded trace.

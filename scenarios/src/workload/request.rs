@@ -56,7 +56,11 @@ impl Content {
         let end = (u64::from(block) + 1) * u64::from(block_size);
         match self {
             Self::Unique => None,
-            Self::Session { group, shared_tokens, session } => {
+            Self::Session {
+                group,
+                shared_tokens,
+                session,
+            } => {
                 if end <= u64::from(*shared_tokens) {
                     Some(mix(1, *group, u64::from(block)))
                 } else {

@@ -59,14 +59,24 @@ impl Copies {
     fn advance(&mut self) -> Result<(), WorkloadError> {
         if self.requests < 2 {
             let expected = "at least two requests, to know their mean gap";
-            return Err(WorkloadError::option("repeat", expected, format!("{} requests", self.requests)));
+            return Err(WorkloadError::option(
+                "repeat",
+                expected,
+                format!("{} requests", self.requests),
+            ));
         }
         let gaps = self.requests - 1;
         let mean_gap = (self.last_due - self.first_due).div_ceil(gaps);
         // The next copy's first request has its own due time again, which the offset replaces.
-        let next = self.last_due.checked_add(mean_gap).ok_or(WorkloadError::TimeOverflow)?;
+        let next = self
+            .last_due
+            .checked_add(mean_gap)
+            .ok_or(WorkloadError::TimeOverflow)?;
         let step = next - self.first_due;
-        self.offset = self.offset.checked_add(step).ok_or(WorkloadError::TimeOverflow)?;
+        self.offset = self
+            .offset
+            .checked_add(step)
+            .ok_or(WorkloadError::TimeOverflow)?;
         self.complete += 1;
         self.requests = 0;
         Ok(())
@@ -149,10 +159,13 @@ impl Requests {
     /// A trace without requests is a mistake; a generator may be quiet for its duration.
     fn refuse_empty(&self) -> Result<(), WorkloadError> {
         match (&self.workload.source, self.workload.transforms.slice) {
-            (Source::Trace(_), Some(slice)) => {
-                Err(WorkloadError::EmptySlice { from_ns: slice.from, to_ns: slice.to })
-            }
-            (Source::Trace(trace), None) => Err(WorkloadError::Empty { path: trace.path.clone() }),
+            (Source::Trace(_), Some(slice)) => Err(WorkloadError::EmptySlice {
+                from_ns: slice.from,
+                to_ns: slice.to,
+            }),
+            (Source::Trace(trace), None) => Err(WorkloadError::Empty {
+                path: trace.path.clone(),
+            }),
             (Source::Generated(_) | Source::ServeGen(_), _) => Ok(()),
         }
     }
@@ -173,7 +186,11 @@ impl Requests {
         let mut skipped = self.counts.skipped.clone();
         if let SourceRequests::Trace(reader) = &self.source {
             skipped.rows += reader.skipped().rows;
-            skipped.reason = if reader.skipped().rows > 0 { reader.skipped().reason } else { skipped.reason };
+            skipped.reason = if reader.skipped().rows > 0 {
+                reader.skipped().reason
+            } else {
+                skipped.reason
+            };
         }
         skipped
     }
@@ -218,7 +235,9 @@ impl Requests {
     #[inline]
     fn next_of_copy(&mut self) -> Result<Option<Request>, WorkloadError> {
         loop {
-            let Some(mut request) = self.source.next_request()? else { return Ok(None) };
+            let Some(mut request) = self.source.next_request()? else {
+                return Ok(None);
+            };
             if let Some(slice) = self.workload.transforms.slice {
                 if slice.to.is_some_and(|to| request.due >= to) {
                     return Ok(None);
@@ -242,10 +261,14 @@ impl Requests {
             self.reopen()?;
             next = self.next_of_copy()?;
         }
-        let Some(mut request) = next else { return Ok(None) };
+        let Some(mut request) = next else {
+            return Ok(None);
+        };
         self.copies.observe(request.due);
-        request.due =
-            request.due.checked_add(self.copies.offset).ok_or(WorkloadError::TimeOverflow)?;
+        request.due = request
+            .due
+            .checked_add(self.copies.offset)
+            .ok_or(WorkloadError::TimeOverflow)?;
         Ok(Some(of_copy(request, self.copies.complete)))
     }
 

@@ -171,7 +171,14 @@ struct WindowCounts {
 
 impl WindowCounts {
     fn new(length: Nanos) -> Self {
-        Self { length, window: 0, count: 0, sum: 0, squares: 0, max: 0 }
+        Self {
+            length,
+            window: 0,
+            count: 0,
+            sum: 0,
+            squares: 0,
+            max: 0,
+        }
     }
 
     fn observe(&mut self, since_first: Nanos) {
@@ -249,9 +256,15 @@ impl LengthCounts {
     fn percentile(&self, percent: u64) -> u32 {
         let total = u128::from(self.total) * u128::from(percent);
         let rank = total.div_ceil(100).max(1);
-        let short = self.short.iter().enumerate().map(|(tokens, &count)| (tokens as u32, count));
+        let short = self
+            .short
+            .iter()
+            .enumerate()
+            .map(|(tokens, &count)| (tokens as u32, count));
         let mut below = 0_u128;
-        for (tokens, count) in short.chain(self.long.iter().map(|(&tokens, &count)| (tokens, count))) {
+        for (tokens, count) in
+            short.chain(self.long.iter().map(|(&tokens, &count)| (tokens, count)))
+        {
             below += u128::from(count);
             if below >= rank {
                 return tokens;
@@ -266,7 +279,13 @@ mod tests {
     use super::*;
 
     fn request(due: Nanos, prompt_tokens: u32) -> Request {
-        Request { due, prompt_tokens, output_tokens: 1, session: None, content: Content::Unique }
+        Request {
+            due,
+            prompt_tokens,
+            output_tokens: 1,
+            session: None,
+            content: Content::Unique,
+        }
     }
 
     fn stats(requests: impl IntoIterator<Item = Request>) -> Option<TraceStats> {
@@ -278,8 +297,21 @@ mod tests {
         assert_eq!(stats([]), None);
         let one = stats([request(5 * SECOND, 7)]).unwrap();
         assert_eq!((one.requests, one.span, one.requests_in_1_s_max), (1, 0, 1));
-        assert_eq!((one.rate_per_s_mean, one.interarrival_cv, one.dispersion_1_s), (None, None, None));
-        assert_eq!(one.prompt_tokens, LengthStats { mean: 7.0, p50: 7, p90: 7, p99: 7, min: 7, max: 7 });
+        assert_eq!(
+            (one.rate_per_s_mean, one.interarrival_cv, one.dispersion_1_s),
+            (None, None, None)
+        );
+        assert_eq!(
+            one.prompt_tokens,
+            LengthStats {
+                mean: 7.0,
+                p50: 7,
+                p90: 7,
+                p99: 7,
+                min: 7,
+                max: 7
+            }
+        );
     }
 
     #[test]
@@ -287,8 +319,14 @@ mod tests {
         let even = stats((0..601).map(|index| request(index * SECOND / 10, 1))).unwrap();
         assert_eq!(even.rate_per_s_mean, Some(601.0 / 60.0));
         assert!(even.interarrival_cv.unwrap() < 1e-6);
-        assert_eq!((even.dispersion_1_s, even.dispersion_10_s), (Some(0.0), Some(0.0)));
-        assert_eq!((even.requests_in_1_s_max, even.rate_per_s_60_s_max), (10, 10.0));
+        assert_eq!(
+            (even.dispersion_1_s, even.dispersion_10_s),
+            (Some(0.0), Some(0.0))
+        );
+        assert_eq!(
+            (even.requests_in_1_s_max, even.rate_per_s_60_s_max),
+            (10, 10.0)
+        );
     }
 
     #[test]
@@ -302,9 +340,16 @@ mod tests {
 
     #[test]
     fn percentiles_are_order_statistics() {
-        let found = stats((1..=1000).map(|tokens| request(0, tokens))).unwrap().prompt_tokens;
-        assert_eq!((found.p50, found.p90, found.p99, found.min, found.max), (500, 900, 990, 1, 1000));
-        let found = stats([request(0, 3), request(0, u32::MAX)]).unwrap().prompt_tokens;
+        let found = stats((1..=1000).map(|tokens| request(0, tokens)))
+            .unwrap()
+            .prompt_tokens;
+        assert_eq!(
+            (found.p50, found.p90, found.p99, found.min, found.max),
+            (500, 900, 990, 1, 1000)
+        );
+        let found = stats([request(0, 3), request(0, u32::MAX)])
+            .unwrap()
+            .prompt_tokens;
         assert_eq!((found.p50, found.p90, found.max), (3, u32::MAX, u32::MAX));
     }
 }

@@ -16,13 +16,19 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("SKIPPED: {} is absent; set FORESAIL_SHARED to the folder of recorded data", path.display());
+    eprintln!(
+        "SKIPPED: {} is absent; set FORESAIL_SHARED to the folder of recorded data",
+        path.display()
+    );
     None
 }
 
 /// A source as it is.
 pub(crate) fn workload(source: Source) -> Workload {
-    Workload { source, transforms: Transforms::default() }
+    Workload {
+        source,
+        transforms: Transforms::default(),
+    }
 }
 
 /// The trace in this file.

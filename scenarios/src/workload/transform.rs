@@ -23,7 +23,12 @@ pub struct Transforms {
 
 impl Default for Transforms {
     fn default() -> Self {
-        Self { slice: None, rate_scale: 1.0, time_stretch: 1.0, repeat: 1 }
+        Self {
+            slice: None,
+            rate_scale: 1.0,
+            time_stretch: 1.0,
+            repeat: 1,
+        }
     }
 }
 
@@ -42,20 +47,27 @@ impl Transforms {
     /// # Errors
     /// [`WorkloadError::Option`] for the first one out of range.
     pub fn validate(&self) -> Result<(), WorkloadError> {
-        for (option, factor) in
-            [("rate_scale", self.rate_scale), ("time_stretch", self.time_stretch)]
-        {
+        for (option, factor) in [
+            ("rate_scale", self.rate_scale),
+            ("time_stretch", self.time_stretch),
+        ] {
             if !(1e-9..=1e9).contains(&factor) {
-                return Err(WorkloadError::option(option, "a number above 0, up to 1e9", factor));
+                return Err(WorkloadError::option(
+                    option,
+                    "a number above 0, up to 1e9",
+                    factor,
+                ));
             }
         }
         if self.repeat == 0 {
             return Err(WorkloadError::option("repeat", "at least 1", 0));
         }
         match self.slice {
-            Some(Slice { from, to: Some(to) }) if to <= from => {
-                Err(WorkloadError::option("slice.to", format!("later than `from` ({from} ns)"), format!("{to} ns")))
-            }
+            Some(Slice { from, to: Some(to) }) if to <= from => Err(WorkloadError::option(
+                "slice.to",
+                format!("later than `from` ({from} ns)"),
+                format!("{to} ns"),
+            )),
             _ => Ok(()),
         }
     }
@@ -64,7 +76,9 @@ impl Transforms {
         let mut text = String::new();
         if let Some(Slice { from, to }) = self.slice {
             let from = foresail_core::time::seconds(from);
-            let to = to.map_or("the end".to_owned(), |to| format!("{} s", foresail_core::time::seconds(to)));
+            let to = to.map_or("the end".to_owned(), |to| {
+                format!("{} s", foresail_core::time::seconds(to))
+            });
             text += &format!(", from {from} s to {to}");
         }
         if self.rate_scale != 1.0 {

@@ -80,23 +80,36 @@ impl Scheduler {
 
     /// Does `steps` decode steps, at most `horizon()`: the same as so many
     /// times `schedule` and `commit` with [`super::Verdict::Continue`].
+    /// The horizon may be one from before sequences were added: until the leap is
+    /// over, they wait, as they would for a step in flight.
     /// [`Scheduler::finished`] says which sequences ended with the last of them.
     ///
     /// # Panics
     /// If blocks run out, which `horizon` rules out.
     pub fn leap(&mut self, steps: u32, content: &mut impl Content) -> Leap {
-        debug_assert!(steps <= self.horizon());
+        debug_assert!(!self.in_flight && self.prefilling.is_empty());
+        debug_assert!(self.steps + u64::from(steps) <= self.next_finish);
         let leap = Leap {
             steps,
             batch: self.decodes,
             past: self.decode_past,
         };
-        for step in self.steps..self.steps + u64::from(steps) {
-            for (_, id) in self.ring.due(step) {
-                let block = self.blocks.alloc().expect("the leap is within the horizon");
-                self.sequences[*id as usize].table.push(block);
+        let end = self.steps + u64::from(steps);
+        let mut next = self.ring.next_due(self.steps);
+        while let Some(due) = next
+            && due <= end
+        {
+            // The block that ends here was filled by the step before.
+            if due > self.steps {
+                self.seal_decodes(due - 1, content);
             }
-            self.seal_decodes(step, content);
+            if due < end {
+                for (_, id) in self.ring.due(due) {
+                    let block = self.blocks.alloc().expect("the leap is within the horizon");
+                    self.sequences[*id as usize].table.push(block);
+                }
+            }
+            next = self.ring.next_due(due + 1);
         }
         self.steps += u64::from(steps);
         self.decode_past += u64::from(self.decodes) * u64::from(steps);

@@ -602,25 +602,37 @@ impl Scheduler {
         if self.next_finish > self.steps {
             return;
         }
-        let mut index = 0;
-        while index < self.running.len() {
-            if self.finish_at[index] > self.steps {
-                index += 1;
+        let mut kept = 0;
+        let mut next_finish = NEVER;
+        for index in 0..self.running.len() {
+            let (id, finish_at) = (self.running[index], self.finish_at[index]);
+            if finish_at > self.steps {
+                (self.running[kept], self.finish_at[kept]) = (id, finish_at);
+                next_finish = next_finish.min(finish_at);
+                kept += 1;
                 continue;
             }
-            let id = self.running[index];
-            self.stop_running(index);
+            self.let_go(id);
             if !self.sequences[id as usize].aborted {
                 self.finished.push(id);
             }
             self.forget(id);
         }
+        self.running.truncate(kept);
+        self.finish_at.truncate(kept);
+        self.next_finish = next_finish;
     }
 
-    /// Takes the sequence at this place out of the batch and frees what it holds.
+    /// Takes the sequence at this place out of the batch.
     fn stop_running(&mut self, index: usize) {
         let id = self.running.remove(index);
-        let finish_at = self.finish_at.remove(index);
+        self.finish_at.remove(index);
+        self.next_finish = self.finish_at.iter().copied().min().unwrap_or(NEVER);
+        self.let_go(id);
+    }
+
+    /// Frees what a sequence holds that is no longer in the batch.
+    fn let_go(&mut self, id: SequenceId) {
         let sequence = &mut self.sequences[id as usize];
         if let State::Decode { offset, .. } = sequence.state {
             self.ring.remove(offset, sequence.ticket);
@@ -635,9 +647,6 @@ impl Scheduler {
         sequence.sealed = 0;
         sequence.exhausted = false;
         self.adapters.leave(sequence.adapter);
-        if finish_at == self.next_finish {
-            self.next_finish = self.finish_at.iter().copied().min().unwrap_or(NEVER);
-        }
         self.blocked = Blocked::Unknown;
     }
 

@@ -77,7 +77,7 @@ impl Errors {
 }
 
 /// Mean time per output token of clients that each send the next request
-/// when the last is answered [s], as the benchmarks behind the data do.
+/// when the last is answered `[s]`, as the benchmarks behind the data do.
 ///
 /// Chunks of up to 8192 tokens a step (vLLM's and TensorRT-LLM's default for
 /// servers) join the decoding sequences; the first round is left out.
@@ -266,6 +266,79 @@ fn whole_batches_on_a100() {
         "rows compared"
     );
     errors.check("whole batches on A100 40 GB", |_| 0.15);
+}
+
+/// Nothing was fitted to these: inference-perf's sweep of vLLM 0.11 with
+/// Llama-3-8B on an H100, as long as it keeps up.
+#[test]
+fn held_out_rate_sweep_on_h100() {
+    let Some(rows) = ground_truth("inference_perf_kubecon.csv") else {
+        return;
+    };
+    let mut errors = Errors::default();
+    let model = Roofline::new(&LLAMA_3_8B, BF16, BF16, &Gpu::h100(), 1, 192).unwrap();
+    for row in rows
+        .iter()
+        .filter(|row| number::<f64>(row, "ttft_mean_ms") < 100.0)
+    {
+        let [rate, e2e_ms, prompt, output] =
+            ["req_per_s", "e2e_mean_ms", "isl", "osl"].map(|key| number::<f64>(row, key).max(1.0));
+        // Little's law gives the clients of a closed loop with the same rate.
+        let clients = (rate * e2e_ms / 1e3).round().max(1.0) as u32;
+        let tpot = closed_loop_tpot(
+            &model,
+            clients,
+            prompt.round() as u32,
+            output.round() as u32,
+        );
+        errors.add(
+            "8B bf16 H100 vllm".into(),
+            tpot * 1e3,
+            number(row, "tpot_mean_ms"),
+        );
+    }
+    errors.check("held out: time per output token of a rate sweep", |_| 0.15);
+}
+
+/// Nothing was fitted to these: single steps of vLLM with Llama-2-70B on four
+/// H100 (BLIS), those that only decode. A step's time is from its start to the
+/// next one's, so that a few hold idle time: their median is compared.
+#[test]
+fn held_out_single_steps_on_h100() {
+    let Some(rows) = ground_truth("blis_steps.csv") else {
+        return;
+    };
+    let model = Roofline::new(&LLAMA_2_70B, BF16, BF16, &Gpu::h100(), 4, 256).unwrap();
+    let mut ratios: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    for row in &rows {
+        let measured_us = row["next_step_start_dt_us"].parse::<f64>();
+        let (Ok(measured_us), "0") = (measured_us, row["num_prefill_reqs"].as_str()) else {
+            continue;
+        };
+        let batch: u32 = number(row, "num_decode_reqs");
+        let blocks =
+            number::<f64>(row, "kv_usage_gpu_ratio") * number::<f64>(row, "kv_blocks_total_gpu");
+        // A block holds 16 tokens, and the last of each sequence is half full on average.
+        let past = (16.0 * blocks - 8.0 * f64::from(batch)).max(0.0) as u64;
+        if (8..128).contains(&batch) {
+            let predicted_us = model.decode(batch, past).at(past) as f64 / 1e6;
+            ratios
+                .entry(batch / 32 * 32)
+                .or_default()
+                .push(predicted_us / measured_us);
+        }
+    }
+    for (batch, ratios) in &mut ratios {
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios[ratios.len() / 2];
+        let last = batch + 31;
+        say(&format!(
+            "held out: steps of {batch} to {last}: {} rows, predicted / measured {median:.3}",
+            ratios.len()
+        ));
+        assert!((0.8..1.2).contains(&median), "{batch}: {median}");
+    }
+    assert!(!ratios.is_empty());
 }
 
 /// Sums of measured kernels on an H200 (aiconfigurator 095f58a; cuBLAS and FA3

@@ -7,11 +7,11 @@
 /// `alpha + bytes / beta` up to a size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AllReduceRange {
-    /// Largest message of the range [bytes].
+    /// Largest message of the range `[bytes]`.
     pub bytes_last: u64,
-    /// Latency [s].
+    /// Latency `[s]`.
     pub alpha_s: f64,
-    /// Algorithmic bandwidth [bytes/s].
+    /// Algorithmic bandwidth `[bytes/s]`.
     pub beta_bytes_per_s: f64,
 }
 
@@ -34,7 +34,7 @@ pub struct AllReduce {
 }
 
 impl AllReduce {
-    /// The time of one all-reduce of `bytes` over `world_size` GPUs [s]; 0 for
+    /// The time of one all-reduce of `bytes` over `world_size` GPUs `[s]`; 0 for
     /// one GPU, and `None` for a world size that the table lacks.
     #[must_use]
     pub fn seconds(&self, world_size: u32, bytes: u64) -> Option<f64> {
@@ -112,6 +112,15 @@ mod tests {
         assert!((3.0e-6..9.0e-6).contains(&small), "{small}");
         let large = Gpu::h200().all_reduce.seconds(8, 256 << 20).unwrap();
         assert!((1.8e-3..2.6e-3).contains(&large), "{large}");
+    }
+
+    #[test]
+    fn where_ranges_meet_time_does_not_step_down() {
+        // On 2 H200 the fits say 4.92 us at the end of the first range and 4.65 us just beyond.
+        let all_reduce = Gpu::h200().all_reduce;
+        let end = all_reduce.seconds(2, 64 << 10);
+        assert_eq!(all_reduce.seconds(2, (64 << 10) + 1), end);
+        assert!(all_reduce.seconds(2, 128 << 10) > end);
     }
 
     proptest! {

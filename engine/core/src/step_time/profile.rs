@@ -33,7 +33,7 @@ pub struct Profile {
     pieces_first: Vec<u32>,
     /// Seconds over past, for each measured number of tokens.
     prefill: Vec<Curve>,
-    /// What every step pays once, see [`Profile::step`](StepTime::step) [ps].
+    /// What every step pays once, see [`Profile::step`](StepTime::step) `[ps]`.
     step_fixed: Picos,
 }
 
@@ -57,7 +57,7 @@ impl Profile {
         for batch in 1..=max_num_seqs {
             let above = curves.partition_point(|curve| curve.key < u64::from(batch));
             let (lower, upper) = (&curves[above.saturating_sub(1)], &curves[above]);
-            pieces.extend(pieces_between(lower, upper, batch));
+            pieces.extend(pieces_between(lower, upper, batch)?);
             pieces_first.push(pieces.len() as u32);
         }
         Ok(Self {
@@ -71,13 +71,13 @@ impl Profile {
     /// One chunk alone in a step.
     fn chunk(&self, chunk: &Chunk) -> Picos {
         let (tokens, past) = (u64::from(chunk.len), u64::from(chunk.past));
-        let above = self.prefill.partition_point(|curve| curve.key < tokens);
+        if let [only] = &self.prefill[..] {
+            return picos(only.at(past));
+        }
         // The segment that holds the tokens, or the nearest one beyond the ends.
-        let upper = above.clamp(1, self.prefill.len().max(2) - 1);
-        let Some(upper) = self.prefill.get(upper) else {
-            return picos(self.prefill[0].at(past));
-        };
-        let lower = &self.prefill[self.prefill.partition_point(|curve| curve.key < upper.key) - 1];
+        let above = self.prefill.partition_point(|curve| curve.key < tokens);
+        let upper = above.clamp(1, self.prefill.len() - 1);
+        let (lower, upper) = (&self.prefill[upper - 1], &self.prefill[upper]);
         let share = (tokens as f64 - lower.key as f64) / (upper.key - lower.key) as f64;
         picos(mean(lower.at(past), upper.at(past), share))
     }
@@ -118,7 +118,7 @@ impl StepTime for Profile {
 }
 
 /// The duration of a step without sequences or context, on the line through
-/// the two smallest batches; of the smallest batch if there is only one [s].
+/// the two smallest batches; of the smallest batch if there is only one `[s]`.
 fn step_fixed(curves: &[Curve]) -> f64 {
     let first = curves[0].at(0);
     match curves.get(1) {
@@ -131,7 +131,11 @@ fn step_fixed(curves: &[Curve]) -> f64 {
 }
 
 /// The pieces of a batch between two measured ones.
-fn pieces_between(lower: &Curve, upper: &Curve, batch: u32) -> Vec<DecodePiece> {
+fn pieces_between(
+    lower: &Curve,
+    upper: &Curve,
+    batch: u32,
+) -> Result<Vec<DecodePiece>, ProfileError> {
     let share = match upper.key - lower.key {
         0 => 0.0,
         width => (u64::from(batch) - lower.key) as f64 / width as f64,
@@ -146,7 +150,9 @@ fn pieces_between(lower: &Curve, upper: &Curve, batch: u32) -> Vec<DecodePiece> 
         // Beyond the last bend the slope is the same however far one looks.
         let end = past_last.min(start + (1 << 20));
         let per_past_token = picos((seconds(end) - seconds(start)) / (end - start) as f64);
-        let fixed = start_picos as i64 - (per_past_token * start) as i64;
+        let fixed = i128::from(start_picos) - i128::from(per_past_token) * i128::from(start);
+        let fixed =
+            i64::try_from(fixed).map_err(|_| ProfileError::TooSteep { batch, past: start })?;
         let piece = DecodePiece {
             fixed,
             per_past_token,
@@ -157,7 +163,7 @@ fn pieces_between(lower: &Curve, upper: &Curve, batch: u32) -> Vec<DecodePiece> 
         }
         pieces.push(piece);
     }
-    pieces
+    Ok(pieces)
 }
 
 /// The point at `share` of the way from `a` to `b`, and beyond for shares outside 0 to 1.

@@ -19,7 +19,11 @@ pub struct Arrivals {
 impl Arrivals {
     pub(super) fn validate(&self) -> Result<(), WorkloadError> {
         if !(self.rate_per_s > 0.0 && self.rate_per_s.is_finite()) {
-            return Err(WorkloadError::option("arrivals.rate_per_s", "a number above 0", self.rate_per_s));
+            return Err(WorkloadError::option(
+                "arrivals.rate_per_s",
+                "a number above 0",
+                self.rate_per_s,
+            ));
         }
         self.process.validate()
     }
@@ -74,39 +78,80 @@ mod tests {
     use super::*;
 
     fn times(process: Process, rate_per_s: f64, shape: Shape, until: Nanos) -> Vec<Nanos> {
-        let mut times = ArrivalTimes::new(Arrivals { process, rate_per_s }, shape, 1.0, 3);
-        std::iter::from_fn(|| times.next_time()).take_while(|&time| time < until).collect()
+        let mut times = ArrivalTimes::new(
+            Arrivals {
+                process,
+                rate_per_s,
+            },
+            shape,
+            1.0,
+            3,
+        );
+        std::iter::from_fn(|| times.next_time())
+            .take_while(|&time| time < until)
+            .collect()
     }
 
     #[test]
     fn constant_arrivals_are_exact() {
         let times = times(Process::Constant, 10.0, Shape::Steady, SECOND);
-        assert_eq!(times, (0..10).map(|index| index * SECOND / 10).collect::<Vec<_>>());
+        assert_eq!(
+            times,
+            (0..10).map(|index| index * SECOND / 10).collect::<Vec<_>>()
+        );
     }
 
     #[test]
     fn the_mean_rate_follows_the_shape() {
-        let shape = Shape::OnOff { on: 60 * SECOND, off: 60 * SECOND, low_factor: 0.2 };
+        let shape = Shape::OnOff {
+            on: 60 * SECOND,
+            off: 60 * SECOND,
+            low_factor: 0.2,
+        };
         let times = times(Process::Poisson, 50.0, shape, 3600 * SECOND);
-        let (on, off): (Vec<Nanos>, Vec<Nanos>) =
-            times.into_iter().partition(|time| time % (120 * SECOND) < 60 * SECOND);
-        assert!((on.len() as f64 / (50.0 * 1800.0) - 1.0).abs() < 0.02, "{}", on.len());
-        assert!((off.len() as f64 / (10.0 * 1800.0) - 1.0).abs() < 0.03, "{}", off.len());
+        let (on, off): (Vec<Nanos>, Vec<Nanos>) = times
+            .into_iter()
+            .partition(|time| time % (120 * SECOND) < 60 * SECOND);
+        assert!(
+            (on.len() as f64 / (50.0 * 1800.0) - 1.0).abs() < 0.02,
+            "{}",
+            on.len()
+        );
+        assert!(
+            (off.len() as f64 / (10.0 * 1800.0) - 1.0).abs() < 0.03,
+            "{}",
+            off.len()
+        );
     }
 
     #[test]
     fn silence_is_silent_and_an_end_is_an_end() {
-        let outage = Shape::Spike { at: 10 * SECOND, duration: 10 * SECOND, factor: 0.0 };
+        let outage = Shape::Spike {
+            at: 10 * SECOND,
+            duration: 10 * SECOND,
+            factor: 0.0,
+        };
         let found = times(Process::Poisson, 100.0, outage, 30 * SECOND);
-        assert!(!found.iter().any(|time| (10 * SECOND + 1..20 * SECOND).contains(time)));
-        assert!(found.len() > 1_700 && found.len() < 2_300, "{}", found.len());
-        let ramp = Shape::Ramp { to_factor: 0.0, over: 10 * SECOND };
+        assert!(
+            !found
+                .iter()
+                .any(|time| (10 * SECOND + 1..20 * SECOND).contains(time))
+        );
+        assert!(
+            found.len() > 1_700 && found.len() < 2_300,
+            "{}",
+            found.len()
+        );
+        let ramp = Shape::Ramp {
+            to_factor: 0.0,
+            over: 10 * SECOND,
+        };
         let found = times(Process::Poisson, 100.0, ramp, Nanos::MAX);
         assert!(found.len() > 400 && found.len() < 600, "{}", found.len());
     }
 
     #[test]
     fn a_rate_too_small_to_ever_arrive_ends() {
-        assert_eq!(times(Process::Poisson, 1e-300, Shape::Steady, Nanos::MAX), []);
+        assert!(times(Process::Poisson, 1e-300, Shape::Steady, Nanos::MAX).is_empty());
     }
 }

@@ -30,7 +30,8 @@ impl Lengths {
         };
         let max = self.max.unwrap_or(u32::MAX);
         if max == 0 || libm::floor(smallest + 0.5) > f64::from(max) {
-            let expected = format!("a `max` of at least 1 and at least the smallest length, {smallest}");
+            let expected =
+                format!("a `max` of at least 1 and at least the smallest length, {smallest}");
             return Err(WorkloadError::option(option, expected, max));
         }
         Ok(())
@@ -38,7 +39,8 @@ impl Lengths {
 
     pub(super) fn describe(&self) -> String {
         let text = describe_distribution(&self.distribution);
-        self.max.map_or(text.clone(), |max| format!("{text} up to {max}"))
+        self.max
+            .map_or(text.clone(), |max| format!("{text} up to {max}"))
     }
 }
 
@@ -56,7 +58,10 @@ pub(super) fn validate_distribution(
         Distribution::Empirical { values, cumulative } => {
             !values.is_empty()
                 && values.len() == cumulative.len()
-                && values.iter().chain(cumulative).all(|&number| is_good(number))
+                && values
+                    .iter()
+                    .chain(cumulative)
+                    .all(|&number| is_good(number))
                 && cumulative.is_sorted()
         }
     };
@@ -64,7 +69,11 @@ pub(super) fn validate_distribution(
         return Ok(());
     }
     let expected = "a distribution of finite numbers from 0 up";
-    Err(WorkloadError::option(option, expected, format!("{distribution:?}")))
+    Err(WorkloadError::option(
+        option,
+        expected,
+        format!("{distribution:?}"),
+    ))
 }
 
 pub(super) fn describe_distribution(distribution: &Distribution) -> String {
@@ -74,7 +83,11 @@ pub(super) fn describe_distribution(distribution: &Distribution) -> String {
         Distribution::Exponential { mean } => format!("exponential (mean {mean})"),
         Distribution::LogNormal { .. } => format!("log-normal (mean {:.1})", distribution.mean()),
         Distribution::Empirical { values, .. } => {
-            format!("empirical ({} values, mean {:.1})", values.len(), distribution.mean())
+            format!(
+                "empirical ({} values, mean {:.1})",
+                values.len(),
+                distribution.mean()
+            )
         }
     }
 }
@@ -108,14 +121,19 @@ impl LengthDraws {
     #[inline]
     pub(crate) fn draw(&mut self) -> Result<u32, WorkloadError> {
         for _ in 0..REDRAWS_MAX {
-            let length = libm::floor(self.distribution.sample(&mut self.stream) + 0.5).max(1.0);
-            if length <= f64::from(self.max) {
-                return Ok(length as u32);
+            // The conversion cuts off the fraction and saturates.
+            let length = (self.distribution.sample(&mut self.stream) + 0.5) as u64;
+            if length <= u64::from(self.max) {
+                return Ok((length as u32).max(1));
             }
             self.redrawn += 1;
         }
         let (option, max) = (self.option, self.max);
-        Err(WorkloadError::MaxTooSmall { option, draws: REDRAWS_MAX, max })
+        Err(WorkloadError::MaxTooSmall {
+            option,
+            draws: REDRAWS_MAX,
+            max,
+        })
     }
 }
 
@@ -129,8 +147,17 @@ mod tests {
 
     #[test]
     fn lengths_are_rounded_half_up_and_at_least_one() {
-        for (value, length) in [(0.0, 1), (0.5, 1), (1.49, 1), (1.5, 2), (4_294_967_295.0, u32::MAX)] {
-            assert_eq!(draws(Distribution::Fixed { value }, None).draw().unwrap(), length);
+        for (value, length) in [
+            (0.0, 1),
+            (0.5, 1),
+            (1.49, 1),
+            (1.5, 2),
+            (4_294_967_295.0, u32::MAX),
+        ] {
+            assert_eq!(
+                draws(Distribution::Fixed { value }, None).draw().unwrap(),
+                length
+            );
         }
     }
 
@@ -138,7 +165,11 @@ mod tests {
     fn the_mean_is_the_distributions() {
         let mut draws = draws(Distribution::log_normal_mean(512.0, 1.0), None);
         let sum: f64 = (0..200_000).map(|_| f64::from(draws.draw().unwrap())).sum();
-        assert!((sum / 200_000.0 / 512.0 - 1.0).abs() < 0.01, "{}", sum / 200_000.0);
+        assert!(
+            (sum / 200_000.0 / 512.0 - 1.0).abs() < 0.01,
+            "{}",
+            sum / 200_000.0
+        );
         assert_eq!(draws.redrawn(), 0);
     }
 
@@ -150,7 +181,11 @@ mod tests {
         // A cut would put a share of 1/e on the limit itself.
         let on_the_limit = lengths.iter().filter(|&&length| length == 100).count();
         assert!(on_the_limit < 150, "{on_the_limit}");
-        assert!(draws.redrawn() > 4_000 && draws.redrawn() < 8_000, "{}", draws.redrawn());
+        assert!(
+            draws.redrawn() > 4_000 && draws.redrawn() < 8_000,
+            "{}",
+            draws.redrawn()
+        );
     }
 
     #[test]
@@ -159,10 +194,18 @@ mod tests {
         let check = |lengths: Lengths| lengths.validate("prompt_tokens");
         assert!(check(lengths(Distribution::Fixed { value: 10.0 }, Some(9))).is_err());
         assert!(check(lengths(Distribution::Fixed { value: 10.0 }, Some(10))).is_ok());
-        assert!(check(lengths(Distribution::Uniform { min: 5.0, max: 9.0 }, Some(4))).is_err());
+        assert!(
+            check(lengths(
+                Distribution::Uniform { min: 5.0, max: 9.0 },
+                Some(4)
+            ))
+            .is_err()
+        );
         assert!(check(lengths(Distribution::Fixed { value: 1e10 }, None)).is_err());
         assert!(check(lengths(Distribution::Exponential { mean: 1.0 }, Some(0))).is_err());
-        let error = draws(Distribution::log_normal_mean(1e9, 0.1), Some(5)).draw().unwrap_err();
+        let error = draws(Distribution::log_normal_mean(1e9, 0.1), Some(5))
+            .draw()
+            .unwrap_err();
         assert!(error.to_string().contains("raise `max`"), "{error}");
     }
 
@@ -172,12 +215,26 @@ mod tests {
             Distribution::Fixed { value: -1.0 },
             Distribution::Fixed { value: f64::NAN },
             Distribution::Uniform { min: 2.0, max: 1.0 },
-            Distribution::Exponential { mean: f64::INFINITY },
-            Distribution::LogNormal { mu: 1.0, sigma: -1.0 },
-            Distribution::Empirical { values: vec![], cumulative: vec![] },
-            Distribution::Empirical { values: vec![1.0, 2.0], cumulative: vec![1.0] },
+            Distribution::Exponential {
+                mean: f64::INFINITY,
+            },
+            Distribution::LogNormal {
+                mu: 1.0,
+                sigma: -1.0,
+            },
+            Distribution::Empirical {
+                values: vec![],
+                cumulative: vec![],
+            },
+            Distribution::Empirical {
+                values: vec![1.0, 2.0],
+                cumulative: vec![1.0],
+            },
         ] {
-            assert!(validate_distribution(&distribution, "x").is_err(), "{distribution:?}");
+            assert!(
+                validate_distribution(&distribution, "x").is_err(),
+                "{distribution:?}"
+            );
         }
     }
 }

@@ -15,12 +15,12 @@ use super::error::WorkloadError;
 use super::{Content, Request};
 pub(super) use arrivals::ArrivalTimes;
 pub use arrivals::Arrivals;
-pub use lengths::Lengths;
 pub(super) use lengths::LengthDraws;
+pub use lengths::Lengths;
 pub use process::Process;
 pub(super) use process::UnitGaps;
-pub use sessions::Sessions;
 pub(super) use sessions::SessionRequests;
+pub use sessions::Sessions;
 pub use shape::Shape;
 
 /// A workload drawn from distributions. It ends at `duration` or after
@@ -50,7 +50,11 @@ impl Generator {
     /// [`WorkloadError::Option`] for the first one out of range.
     pub fn validate(&self) -> Result<(), WorkloadError> {
         if self.duration.is_none() && self.requests.is_none() {
-            return Err(WorkloadError::option("duration", "`duration` or `requests` to end it", "neither"));
+            return Err(WorkloadError::option(
+                "duration",
+                "`duration` or `requests` to end it",
+                "neither",
+            ));
         }
         self.arrivals.validate()?;
         self.shape.validate()?;
@@ -61,7 +65,10 @@ impl Generator {
 
     /// About how many requests there will be, for a progress bar.
     pub(super) fn expected_requests(&self, rate_scale: f64) -> u64 {
-        let turns = self.sessions.as_ref().map_or(1.0, |sessions| sessions.turns.mean().max(1.0));
+        let turns = self
+            .sessions
+            .as_ref()
+            .map_or(1.0, |sessions| sessions.turns.mean().max(1.0));
         let rate = self.arrivals.rate_per_s * rate_scale * turns;
         let by_time = self.duration.map_or(f64::INFINITY, |duration| {
             rate * self.shape.area(foresail_core::time::seconds(duration))
@@ -71,14 +78,21 @@ impl Generator {
     }
 
     pub(super) fn describe(&self) -> String {
-        let Arrivals { process, rate_per_s } = self.arrivals;
-        let unit = if self.sessions.is_some() { "conversations" } else { "requests" };
+        let Arrivals {
+            process,
+            rate_per_s,
+        } = self.arrivals;
+        let unit = if self.sessions.is_some() {
+            "conversations"
+        } else {
+            "requests"
+        };
         let mut text = format!("{} arrivals, {rate_per_s} {unit}/s", process.describe());
         if self.shape != Shape::Steady {
             text += &format!(", {}", self.shape.describe());
         }
         text += &format!(
-            ", prompts of {}, answers of {} tokens",
+            ", prompts of {} tokens, answers of {} tokens",
             self.prompt_tokens.describe(),
             self.output_tokens.describe()
         );
@@ -127,6 +141,12 @@ impl SingleRequests {
         let prompt_tokens = self.prompts.draw()?;
         let output_tokens = self.outputs.draw()?;
         let content = Content::Unique;
-        Ok(Some(Request { due, prompt_tokens, output_tokens, session: None, content }))
+        Ok(Some(Request {
+            due,
+            prompt_tokens,
+            output_tokens,
+            session: None,
+            content,
+        }))
     }
 }

@@ -28,9 +28,9 @@ pub enum Process {
 impl Process {
     pub(crate) fn validate(self) -> Result<(), WorkloadError> {
         match self {
-            Self::Gamma { cv } | Self::Weibull { cv } if !(0.001..=1000.0).contains(&cv) => {
-                Err(WorkloadError::option("arrivals.cv", "a number from 0.001 to 1000", cv))
-            }
+            Self::Gamma { cv } | Self::Weibull { cv } if !(0.001..=1000.0).contains(&cv) => Err(
+                WorkloadError::option("arrivals.cv", "a number from 0.001 to 1000", cv),
+            ),
             _ => Ok(()),
         }
     }
@@ -69,7 +69,10 @@ impl UnitGaps {
                 let shape = weibull_shape(cv);
                 // Mean of Weibull(shape, scale): scale * Gamma(1 + 1/shape).
                 let scale = libm::exp(-libm::lgamma(1.0 + 1.0 / shape));
-                Self::Weibull { scale, inverse_shape: 1.0 / shape }
+                Self::Weibull {
+                    scale,
+                    inverse_shape: 1.0 / shape,
+                }
             }
         }
     }
@@ -81,9 +84,10 @@ impl UnitGaps {
             Self::Exponential => Exp1.sample(stream),
             Self::Gamma(law) => law.sample(stream),
             // By inversion of the distribution function; 1 - u is above 0.
-            Self::Weibull { scale, inverse_shape } => {
-                scale * libm::pow(-libm::log(1.0 - unit(stream)), *inverse_shape)
-            }
+            Self::Weibull {
+                scale,
+                inverse_shape,
+            } => scale * libm::pow(-libm::log(1.0 - unit(stream)), *inverse_shape),
         }
     }
 }
@@ -98,7 +102,11 @@ fn weibull_shape(cv: f64) -> f64 {
         let middle = (low + high) / 2.0;
         let inverse = libm::exp(-middle);
         let spread = libm::lgamma(1.0 + 2.0 * inverse) - 2.0 * libm::lgamma(1.0 + inverse);
-        if spread > target { low = middle } else { high = middle }
+        if spread > target {
+            low = middle
+        } else {
+            high = middle
+        }
     }
     libm::exp((low + high) / 2.0)
 }
@@ -119,7 +127,10 @@ mod tests {
             squares += gap * gap;
         }
         let mean = sum / f64::from(draws);
-        (mean, libm::sqrt(squares / f64::from(draws) - mean * mean) / mean)
+        (
+            mean,
+            libm::sqrt(squares / f64::from(draws) - mean * mean) / mean,
+        )
     }
 
     #[test]

@@ -50,11 +50,18 @@ impl Sessions {
         if self.groups == 0 {
             return Err(WorkloadError::option("sessions.groups", "at least 1", 0));
         }
-        let room = self.max_context_tokens.unwrap_or(u32::MAX).saturating_sub(self.shared_tokens);
+        let room = self
+            .max_context_tokens
+            .unwrap_or(u32::MAX)
+            .saturating_sub(self.shared_tokens);
         if room < 2 {
             let expected = "room for the shared prefix and at least 2 tokens";
             let found = format!("{:?}", self.max_context_tokens);
-            return Err(WorkloadError::option("sessions.max_context_tokens", expected, found));
+            return Err(WorkloadError::option(
+                "sessions.max_context_tokens",
+                expected,
+                found,
+            ));
         }
         Ok(())
     }
@@ -97,7 +104,10 @@ struct Session {
 
 impl Session {
     fn key(&self) -> (Nanos, u64) {
-        (self.turns.front().map_or(Nanos::MAX, |turn| turn.due), self.id)
+        (
+            self.turns.front().map_or(Nanos::MAX, |turn| turn.due),
+            self.id,
+        )
     }
 }
 
@@ -160,7 +170,11 @@ impl Draws {
             let (added_tokens, output_tokens) = (self.prompts.draw()?, self.outputs.draw()?);
             let think = seconds_nanos(self.sessions.think_time_s.sample(&mut self.think_times));
             if let Some(due) = due {
-                turns.push_back(Turn { due, added_tokens, output_tokens });
+                turns.push_back(Turn {
+                    due,
+                    added_tokens,
+                    output_tokens,
+                });
             }
             due = due.and_then(|due| due.checked_add(think?));
         }
@@ -169,7 +183,12 @@ impl Draws {
         let id = self.next_id;
         self.next_id += 1;
         let context_tokens = u64::from(self.sessions.shared_tokens);
-        Ok(Session { id, group: group as u64, context_tokens, turns })
+        Ok(Session {
+            id,
+            group: group as u64,
+            context_tokens,
+            turns,
+        })
     }
 }
 
@@ -186,7 +205,12 @@ pub(crate) struct SessionRequests {
 }
 
 impl SessionRequests {
-    pub(crate) fn new(generator: &Generator, sessions: &Sessions, rate_scale: f64, seed: u64) -> Self {
+    pub(crate) fn new(
+        generator: &Generator,
+        sessions: &Sessions,
+        rate_scale: f64,
+        seed: u64,
+    ) -> Self {
         let mut starts = ArrivalTimes::new(generator.arrivals, generator.shape, rate_scale, seed);
         Self {
             next_start: starts.next_time(),
@@ -211,8 +235,12 @@ impl SessionRequests {
     pub(crate) fn next_request(&mut self) -> Result<Option<Request>, WorkloadError> {
         while self.left > 0 {
             self.start_sessions()?;
-            let Some(Reverse(mut session)) = self.live.pop() else { break };
-            let Some(turn) = session.turns.pop_front() else { continue };
+            let Some(Reverse(mut session)) = self.live.pop() else {
+                break;
+            };
+            let Some(turn) = session.turns.pop_front() else {
+                continue;
+            };
             if turn.due >= self.duration {
                 break;
             }
@@ -233,7 +261,11 @@ impl SessionRequests {
     /// Starts every conversation whose first turn is not after the earliest one waiting.
     fn start_sessions(&mut self) -> Result<(), WorkloadError> {
         while let Some(start) = self.next_start.filter(|&start| start < self.duration) {
-            if self.live.peek().is_some_and(|Reverse(earliest)| earliest.key().0 < start) {
+            if self
+                .live
+                .peek()
+                .is_some_and(|Reverse(earliest)| earliest.key().0 < start)
+            {
                 break;
             }
             self.live.push(Reverse(self.draws.session(start)?));

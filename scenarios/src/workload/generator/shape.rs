@@ -51,10 +51,14 @@ pub enum Shape {
 impl Shape {
     pub(super) fn validate(&self) -> Result<(), WorkloadError> {
         let factor = |option, factor: f64| {
-            if factor >= 0.0 && factor <= 1e6 {
+            if (0.0..=1e6).contains(&factor) {
                 return Ok(());
             }
-            Err(WorkloadError::option(option, "a number from 0 to 1000000", factor))
+            Err(WorkloadError::option(
+                option,
+                "a number from 0 to 1000000",
+                factor,
+            ))
         };
         let length = |option, length: Nanos| {
             if length > 0 {
@@ -73,13 +77,20 @@ impl Shape {
                 factor("shape.to_factor", to_factor)
             }
             Self::Spike { factor: spike, .. } => factor("shape.factor", spike),
-            Self::Diurnal { period, peak_to_trough } => {
+            Self::Diurnal {
+                period,
+                peak_to_trough,
+            } => {
                 length("shape.period", period)?;
                 if (1.0..=1e6).contains(&peak_to_trough) {
                     return Ok(());
                 }
                 let expected = "a number from 1 to 1000000";
-                Err(WorkloadError::option("shape.peak_to_trough", expected, peak_to_trough))
+                Err(WorkloadError::option(
+                    "shape.peak_to_trough",
+                    expected,
+                    peak_to_trough,
+                ))
             }
         }
     }
@@ -88,7 +99,11 @@ impl Shape {
     pub(super) fn area(&self, t: f64) -> f64 {
         match *self {
             Self::Steady => t,
-            Self::OnOff { on, off, low_factor } => {
+            Self::OnOff {
+                on,
+                off,
+                low_factor,
+            } => {
                 let (on, off) = (seconds(on), seconds(off));
                 let cycles = libm::floor(t / (on + off));
                 let rest = t - cycles * (on + off);
@@ -99,12 +114,19 @@ impl Shape {
                 let ramp = t.min(over);
                 ramp + (to_factor - 1.0) * ramp * ramp / (2.0 * over) + to_factor * (t - ramp)
             }
-            Self::Spike { at, duration, factor } => {
+            Self::Spike {
+                at,
+                duration,
+                factor,
+            } => {
                 let (at, duration) = (seconds(at), seconds(duration));
                 let inside = (t - at).clamp(0.0, duration);
                 t - inside + factor * inside
             }
-            Self::Diurnal { period, peak_to_trough } => {
+            Self::Diurnal {
+                period,
+                peak_to_trough,
+            } => {
                 let angle = core::f64::consts::TAU / seconds(period);
                 t - amplitude(peak_to_trough) * libm::sin(angle * t) / angle
             }
@@ -116,16 +138,21 @@ impl Shape {
     pub(super) fn time_at(&self, area: f64) -> Option<f64> {
         let time = match *self {
             Self::Steady => area,
-            Self::OnOff { on, off, low_factor } => {
-                on_off_time(seconds(on), seconds(off), low_factor, area)
-            }
+            Self::OnOff {
+                on,
+                off,
+                low_factor,
+            } => on_off_time(seconds(on), seconds(off), low_factor, area),
             Self::Ramp { to_factor, over } => ramp_time(to_factor, seconds(over), area)?,
-            Self::Spike { at, duration, factor } => {
-                spike_time(seconds(at), seconds(duration), factor, area)
-            }
-            Self::Diurnal { period, peak_to_trough } => {
-                diurnal_time(seconds(period), amplitude(peak_to_trough), area)
-            }
+            Self::Spike {
+                at,
+                duration,
+                factor,
+            } => spike_time(seconds(at), seconds(duration), factor, area),
+            Self::Diurnal {
+                period,
+                peak_to_trough,
+            } => diurnal_time(seconds(period), amplitude(peak_to_trough), area),
         };
         Some(time)
     }
@@ -133,17 +160,39 @@ impl Shape {
     pub(super) fn describe(&self) -> String {
         match *self {
             Self::Steady => "steady".to_owned(),
-            Self::OnOff { on, off, low_factor } => {
-                format!("{} s on, {} s off at {low_factor} of the rate", seconds(on), seconds(off))
+            Self::OnOff {
+                on,
+                off,
+                low_factor,
+            } => {
+                format!(
+                    "{} s on, {} s off at {low_factor} of the rate",
+                    seconds(on),
+                    seconds(off)
+                )
             }
             Self::Ramp { to_factor, over } => {
                 format!("ramp to {to_factor} of the rate over {} s", seconds(over))
             }
-            Self::Spike { at, duration, factor } => {
-                format!("spike of {factor} times the rate at {} s for {} s", seconds(at), seconds(duration))
+            Self::Spike {
+                at,
+                duration,
+                factor,
+            } => {
+                format!(
+                    "spike of {factor} times the rate at {} s for {} s",
+                    seconds(at),
+                    seconds(duration)
+                )
             }
-            Self::Diurnal { period, peak_to_trough } => {
-                format!("cycle of {} s with {peak_to_trough} from trough to peak", seconds(period))
+            Self::Diurnal {
+                period,
+                peak_to_trough,
+            } => {
+                format!(
+                    "cycle of {} s with {peak_to_trough} from trough to peak",
+                    seconds(period)
+                )
             }
         }
     }
@@ -159,7 +208,11 @@ fn on_off_time(on: f64, off: f64, low_factor: f64, area: f64) -> f64 {
     let cycles = libm::floor(area / cycle_area);
     // Rounding can take the rest a hair outside the cycle.
     let rest = (area - cycles * cycle_area).clamp(0.0, cycle_area);
-    let within = if rest <= on { rest } else { on + (rest - on) / low_factor };
+    let within = if rest <= on {
+        rest
+    } else {
+        on + (rest - on) / low_factor
+    };
     cycles * (on + off) + within
 }
 
@@ -194,9 +247,17 @@ fn diurnal_time(period: f64, amplitude: f64, area: f64) -> f64 {
     let mut x = if amplitude < 0.8 { mean } else { PI };
     for _ in 0..60 {
         let excess = x - amplitude * libm::sin(x) - mean;
-        if excess > 0.0 { high = x } else { low = x }
+        if excess > 0.0 {
+            high = x
+        } else {
+            low = x
+        }
         let newton = x - excess / (1.0 - amplitude * libm::cos(x));
-        let next = if newton > low && newton < high { newton } else { (low + high) / 2.0 };
+        let next = if newton > low && newton < high {
+            newton
+        } else {
+            (low + high) / 2.0
+        };
         if (next - x).abs() <= 1e-15 * TAU {
             break;
         }
@@ -214,14 +275,42 @@ mod tests {
 
     const SHAPES: [Shape; 9] = [
         Shape::Steady,
-        Shape::OnOff { on: 10 * SECOND, off: 20 * SECOND, low_factor: 0.1 },
-        Shape::OnOff { on: 10 * SECOND, off: 20 * SECOND, low_factor: 0.0 },
-        Shape::Ramp { to_factor: 5.0, over: 60 * SECOND },
-        Shape::Ramp { to_factor: 0.2, over: 60 * SECOND },
-        Shape::Spike { at: 30 * SECOND, duration: 5 * SECOND, factor: 20.0 },
-        Shape::Spike { at: 30 * SECOND, duration: 5 * SECOND, factor: 0.0 },
-        Shape::Diurnal { period: 86_400 * SECOND, peak_to_trough: 4.0 },
-        Shape::Diurnal { period: 100 * SECOND, peak_to_trough: 1000.0 },
+        Shape::OnOff {
+            on: 10 * SECOND,
+            off: 20 * SECOND,
+            low_factor: 0.1,
+        },
+        Shape::OnOff {
+            on: 10 * SECOND,
+            off: 20 * SECOND,
+            low_factor: 0.0,
+        },
+        Shape::Ramp {
+            to_factor: 5.0,
+            over: 60 * SECOND,
+        },
+        Shape::Ramp {
+            to_factor: 0.2,
+            over: 60 * SECOND,
+        },
+        Shape::Spike {
+            at: 30 * SECOND,
+            duration: 5 * SECOND,
+            factor: 20.0,
+        },
+        Shape::Spike {
+            at: 30 * SECOND,
+            duration: 5 * SECOND,
+            factor: 0.0,
+        },
+        Shape::Diurnal {
+            period: 86_400 * SECOND,
+            peak_to_trough: 4.0,
+        },
+        Shape::Diurnal {
+            period: 100 * SECOND,
+            peak_to_trough: 1000.0,
+        },
     ];
 
     proptest! {
@@ -257,7 +346,10 @@ mod tests {
 
     #[test]
     fn a_ramp_to_nothing_ends() {
-        let shape = Shape::Ramp { to_factor: 0.0, over: 60 * SECOND };
+        let shape = Shape::Ramp {
+            to_factor: 0.0,
+            over: 60 * SECOND,
+        };
         assert!((shape.time_at(30.0).unwrap() - 60.0).abs() < 1e-6);
         assert_eq!(shape.time_at(30.1), None);
     }
@@ -265,13 +357,37 @@ mod tests {
     #[test]
     fn options_out_of_range() {
         for shape in [
-            Shape::OnOff { on: 0, off: 1, low_factor: 0.0 },
-            Shape::OnOff { on: 1, off: 1, low_factor: -0.1 },
-            Shape::Ramp { to_factor: f64::NAN, over: 1 },
-            Shape::Ramp { to_factor: 1.0, over: 0 },
-            Shape::Spike { at: 0, duration: 1, factor: f64::INFINITY },
-            Shape::Diurnal { period: 0, peak_to_trough: 2.0 },
-            Shape::Diurnal { period: 1, peak_to_trough: 0.5 },
+            Shape::OnOff {
+                on: 0,
+                off: 1,
+                low_factor: 0.0,
+            },
+            Shape::OnOff {
+                on: 1,
+                off: 1,
+                low_factor: -0.1,
+            },
+            Shape::Ramp {
+                to_factor: f64::NAN,
+                over: 1,
+            },
+            Shape::Ramp {
+                to_factor: 1.0,
+                over: 0,
+            },
+            Shape::Spike {
+                at: 0,
+                duration: 1,
+                factor: f64::INFINITY,
+            },
+            Shape::Diurnal {
+                period: 0,
+                peak_to_trough: 2.0,
+            },
+            Shape::Diurnal {
+                period: 1,
+                peak_to_trough: 0.5,
+            },
         ] {
             assert!(shape.validate().is_err(), "{shape:?}");
         }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use foresail_core::time::{Nanos, seconds};
 
-use super::super::error::{WorkloadError, excerpt};
+use super::super::error::{Fault, WorkloadError};
 use super::super::generator::{Process, UnitGaps};
-use super::super::trace::fields::{Fault, Field, Fields, seconds_nanos};
+use super::super::trace::fields::{Field, Fields, seconds_nanos};
 use super::super::trace::lines::Lines;
 use crate::random::{Stream, stream};
 
@@ -34,19 +34,19 @@ pub(super) struct Windows {
 impl Windows {
     pub(super) fn read(path: &Path) -> Result<Self, WorkloadError> {
         let mut lines = Lines::open(path)?;
-        let mut found = Self { first_s: 0, windows: Vec::new() };
+        let mut found = Self {
+            first_s: 0,
+            windows: Vec::new(),
+        };
         while lines.advance()? {
-            found.push(lines.current()).map_err(|fault| WorkloadError::Malformed {
-                path: path.to_owned(),
-                line: lines.number(),
-                column: fault.column,
-                field: fault.field,
-                expected: fault.expected,
-                text: fault.text,
-            })?;
+            found
+                .push(lines.current())
+                .map_err(|fault| lines.at(fault))?;
         }
         if found.windows.is_empty() {
-            return Err(WorkloadError::Empty { path: path.to_owned() });
+            return Err(WorkloadError::Empty {
+                path: path.to_owned(),
+            });
         }
         Ok(found)
     }
@@ -77,8 +77,13 @@ impl Windows {
         if rate_per_s == 0.0 {
             return Err(law.fault("nothing, because the rate is 0"));
         }
-        process.validate().map_err(|_| cv_field.fault("a number from 0.001 to 1000"))?;
-        self.windows.push(Some(Active { rate_per_s, process }));
+        process
+            .validate()
+            .map_err(|_| cv_field.fault("a number from 0.001 to 1000"))?;
+        self.windows.push(Some(Active {
+            rate_per_s,
+            process,
+        }));
         Ok(())
     }
 
@@ -96,17 +101,22 @@ impl Windows {
 
     /// Start [s] and rate of each window in which the client sends.
     pub(super) fn rates(&self) -> impl Iterator<Item = (u64, f64)> {
-        self.windows.iter().enumerate().filter_map(|(index, window)| {
-            let start = u64::from(self.first_s) + index as u64 * u64::from(WINDOW_S);
-            window.map(|active| (start, active.rate_per_s))
-        })
+        self.windows
+            .iter()
+            .enumerate()
+            .filter_map(|(index, window)| {
+                let start = u64::from(self.first_s) + index as u64 * u64::from(WINDOW_S);
+                window.map(|active| (start, active.rate_per_s))
+            })
     }
 
     /// The integral of the rate up to `duration`.
     pub(super) fn expected_requests(&self, duration: Nanos) -> f64 {
         let until = seconds(duration);
         let length = f64::from(WINDOW_S);
-        self.rates().map(|(start, rate)| rate * (until - start as f64).clamp(0.0, length)).sum()
+        self.rates()
+            .map(|(start, rate)| rate * (until - start as f64).clamp(0.0, length))
+            .sum()
     }
 }
 
@@ -115,12 +125,7 @@ fn number(field: Field<'_>) -> Result<f64, Fault> {
     text.filter(|text| text.starts_with(|first: char| first.is_ascii_digit()))
         .and_then(|text| text.parse().ok())
         .filter(|number: &f64| number.is_finite())
-        .ok_or_else(|| Fault {
-            column: field.column,
-            field: field.name.to_owned(),
-            expected: "a number of at least 0".to_owned(),
-            text: excerpt(field.bytes),
-        })
+        .ok_or_else(|| field.fault("a number of at least 0"))
 }
 
 /// The arrivals of a client: unit-rate gaps on the clock of its rate (see the
@@ -187,7 +192,9 @@ impl Client {
 
     /// A gap of mean 1 under the law of the current window, or of the next one in which the client sends.
     fn draw(&mut self) -> Option<f64> {
-        let idle = self.windows.windows[self.window..].iter().take_while(|window| window.is_none());
+        let idle = self.windows.windows[self.window..]
+            .iter()
+            .take_while(|window| window.is_none());
         let active = self.window + idle.count();
         let process = (*self.windows.windows.get(active)?)?.process;
         let law = match self.law {

@@ -46,7 +46,10 @@ impl Table {
         if pairs.is_empty() {
             return Ok(None);
         }
-        let mut table = Self { tokens: Vec::new(), cumulative: Vec::new() };
+        let mut table = Self {
+            tokens: Vec::new(),
+            cumulative: Vec::new(),
+        };
         let mut sum = 0.0;
         for (tokens, probability) in pairs.into_iter().filter(|pair| pair.1 > 0.0) {
             if tokens == 0 {
@@ -64,7 +67,9 @@ impl Table {
 
     pub(super) fn draw(&self, stream: &mut Stream) -> u32 {
         let draw = unit(stream);
-        let index = self.cumulative.partition_point(|&cumulative| cumulative <= draw);
+        let index = self
+            .cumulative
+            .partition_point(|&cumulative| cumulative <= draw);
         // The sum may be a hair below 1.
         self.tokens[index.min(self.tokens.len() - 1)]
     }
@@ -87,7 +92,10 @@ pub(super) struct Dataset {
 
 impl Dataset {
     pub(super) fn read(path: &Path, client: &Windows) -> Result<Self, WorkloadError> {
-        let io = |source| WorkloadError::Io { path: path.to_owned(), source };
+        let io = |source| WorkloadError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let text = std::fs::read_to_string(path).map_err(io)?;
         Self::parse(&text, client).map_err(|problem| problem_in(path, problem))
     }
@@ -101,15 +109,21 @@ impl Dataset {
         }
         let mut windows = Vec::new();
         for (key, entry) in &entries {
-            let start = key.parse().ok().filter(|start: &u64| start.is_multiple_of(WINDOW_S));
+            let start = key
+                .parse()
+                .ok()
+                .filter(|start: &u64| start.is_multiple_of(WINDOW_S));
             let index = start.ok_or_else(|| {
                 format!("window \"{key}\": expected a number of seconds in steps of {WINDOW_S}")
             })? / WINDOW_S;
             // A hundred years of windows: more is a mistake and would fill the memory.
             let place = usize::try_from(index).ok().filter(|&place| place < 150_000);
-            let place = place.ok_or_else(|| format!("window \"{key}\": expected less than 100 years"))?;
+            let place =
+                place.ok_or_else(|| format!("window \"{key}\": expected less than 100 years"))?;
             let weight = weights.get(&index).copied().unwrap_or(0.0);
-            let tables = entry.tables(weight).map_err(|problem| format!("window \"{key}\": {problem}"))?;
+            let tables = entry
+                .tables(weight)
+                .map_err(|problem| format!("window \"{key}\": {problem}"))?;
             if windows.len() <= place {
                 windows.resize_with(place + 1, || None);
             }
@@ -126,10 +140,15 @@ impl Dataset {
 impl Entry {
     fn tables(&self, weight: f64) -> Result<Option<Tables>, String> {
         let input = Table::parse(&self.input_tokens).map_err(|e| format!("input_tokens: {e}"))?;
-        let output = Table::parse(&self.output_tokens).map_err(|e| format!("output_tokens: {e}"))?;
+        let output =
+            Table::parse(&self.output_tokens).map_err(|e| format!("output_tokens: {e}"))?;
         match (input, output) {
             (None, None) => Ok(None),
-            (Some(input), Some(output)) => Ok(Some(Tables { input, output, weight })),
+            (Some(input), Some(output)) => Ok(Some(Tables {
+                input,
+                output,
+                weight,
+            })),
             _ => Err("expected input_tokens and output_tokens both empty or neither".to_owned()),
         }
     }
@@ -148,20 +167,31 @@ impl Mix {
         clients: impl Iterator<Item = &'a Windows>,
         datasets: impl Iterator<Item = &'a Dataset> + Clone,
     ) -> Result<Self, WorkloadError> {
-        let span = datasets.clone().map(|dataset| dataset.windows.len()).max().unwrap_or(0);
-        let windows: Vec<_> =
-            (0..span).map(|window| Self::weights(window, datasets.clone())).collect();
+        let span = datasets
+            .clone()
+            .map(|dataset| dataset.windows.len())
+            .max()
+            .unwrap_or(0);
+        let windows: Vec<_> = (0..span)
+            .map(|window| Self::weights(window, datasets.clone()))
+            .collect();
         for (start, _) in clients.flat_map(Windows::rates) {
             let window = (start / WINDOW_S) as usize;
             if span == 0 || windows[window % span].is_empty() {
-                let problem = format!("no dataset has token lengths for the window at {} s", window as u64 * WINDOW_S);
+                let problem = format!(
+                    "no dataset has token lengths for the window at {} s",
+                    window as u64 * WINDOW_S
+                );
                 return Err(problem_in(folder, problem));
             }
         }
         Ok(Self { windows })
     }
 
-    fn weights<'a>(window: usize, datasets: impl Iterator<Item = &'a Dataset>) -> Vec<(usize, f64)> {
+    fn weights<'a>(
+        window: usize,
+        datasets: impl Iterator<Item = &'a Dataset>,
+    ) -> Vec<(usize, f64)> {
         let mut sum = 0.0;
         let with = datasets.enumerate().filter_map(|(index, dataset)| {
             sum += dataset.tables(window)?.weight;
@@ -181,7 +211,11 @@ impl Mix {
         let weights = &self.windows[window];
         let total = weights.last().map_or(0.0, |last| last.1);
         let draw = (bits >> 11) as f64 / (1_u64 << 53) as f64 * total;
-        let index = weights.partition_point(|weight| weight.1 <= draw).min(weights.len() - 1);
-        datasets[weights[index].0].tables(window).expect("the mix lists datasets that have lengths here")
+        let index = weights
+            .partition_point(|weight| weight.1 <= draw)
+            .min(weights.len() - 1);
+        datasets[weights[index].0]
+            .tables(window)
+            .expect("the mix lists datasets that have lengths here")
     }
 }

@@ -14,6 +14,7 @@ mod dataset;
 mod python;
 
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::path::{Path, PathBuf};
 
@@ -63,7 +64,8 @@ impl PoolRequests {
         let mut datasets = BTreeMap::new();
         for (&client, path) in &files.datasets {
             let Some(windows) = windows.get(&client) else {
-                let problem = format!("client {client} has a dataset but no chunk-{client}-trace.csv");
+                let problem =
+                    format!("client {client} has a dataset but no chunk-{client}-trace.csv");
                 return Err(problem_in(path, problem));
             };
             datasets.insert(client, Dataset::read(path, windows)?);
@@ -95,25 +97,46 @@ impl PoolRequests {
             arrivals.extend(client.next_time().map(|due| Reverse((due, index))));
         }
         let (folder, datasets) = (source.folder.clone(), datasets.into_values().collect());
-        Self { folder, clients, datasets, mix, arrivals, duration, expected }
+        Self {
+            folder,
+            clients,
+            datasets,
+            mix,
+            arrivals,
+            duration,
+            expected,
+        }
     }
 
     pub(super) fn next_request(&mut self) -> Result<Option<Request>, WorkloadError> {
-        let Some(mut earliest) = self.arrivals.peek_mut() else { return Ok(None) };
-        let Reverse((due, index)) = *earliest;
-        if due >= self.duration {
+        let Some((due, index)) = self.next_arrival() else {
             return Ok(None);
-        }
-        let client = &mut self.clients[index];
-        match client.next_time() {
-            Some(next) => *earliest = Reverse((next, index)),
-            None => {
-                std::collections::binary_heap::PeekMut::pop(earliest);
-            }
-        }
+        };
         let (prompt_tokens, output_tokens) = self.lengths(due, index);
         let content = Content::Unique;
-        Ok(Some(Request { due, prompt_tokens, output_tokens, session: None, content }))
+        Ok(Some(Request {
+            due,
+            prompt_tokens,
+            output_tokens,
+            session: None,
+            content,
+        }))
+    }
+
+    /// The earliest arrival and its client, which moves on to its next one.
+    fn next_arrival(&mut self) -> Option<(Nanos, usize)> {
+        let mut earliest = self
+            .arrivals
+            .peek_mut()
+            .filter(|at| at.0.0 < self.duration)?;
+        let Reverse((due, index)) = *earliest;
+        match self.clients[index].next_time() {
+            Some(next) => *earliest = Reverse((next, index)),
+            None => {
+                PeekMut::pop(earliest);
+            }
+        }
+        Some((due, index))
     }
 
     /// Token lengths from the client's own dataset for this time, or from the
@@ -121,12 +144,17 @@ impl PoolRequests {
     fn lengths(&mut self, due: Nanos, index: usize) -> (u32, u32) {
         let client = &mut self.clients[index];
         let window = self.mix.window(due);
-        let own = client.dataset.and_then(|dataset| self.datasets[dataset].tables(window));
+        let own = client
+            .dataset
+            .and_then(|dataset| self.datasets[dataset].tables(window));
         let tables = own.unwrap_or_else(|| {
             let draw = client.lengths.next_u64();
             self.mix.pick(&self.datasets, window, draw)
         });
-        (tables.input.draw(&mut client.lengths), tables.output.draw(&mut client.lengths))
+        (
+            tables.input.draw(&mut client.lengths),
+            tables.output.draw(&mut client.lengths),
+        )
     }
 
     pub(super) fn expected_requests(&self) -> u64 {
@@ -147,7 +175,10 @@ impl PoolRequests {
 }
 
 fn problem_in(path: &Path, problem: impl Into<String>) -> WorkloadError {
-    WorkloadError::ServeGen { path: path.to_owned(), problem: problem.into() }
+    WorkloadError::ServeGen {
+        path: path.to_owned(),
+        problem: problem.into(),
+    }
 }
 
 /// The files of a folder, by client.
@@ -159,11 +190,16 @@ struct Files {
 
 impl Files {
     fn list(folder: &Path) -> Result<Self, WorkloadError> {
-        let io = |source| WorkloadError::Io { path: folder.to_owned(), source };
+        let io = |source| WorkloadError::Io {
+            path: folder.to_owned(),
+            source,
+        };
         let mut files = Self::default();
         for entry in std::fs::read_dir(folder).map_err(io)? {
             let path = entry.map_err(io)?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
             if let Some(client) = client_of(name, "-trace.csv") {
                 files.traces.insert(client, path);
             } else if let Some(client) = client_of(name, "-dataset.json") {
@@ -183,7 +219,10 @@ impl Files {
 }
 
 fn client_of(name: &str, suffix: &str) -> Option<u32> {
-    name.strip_prefix("chunk-")?.strip_suffix(suffix)?.parse().ok()
+    name.strip_prefix("chunk-")?
+        .strip_suffix(suffix)?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

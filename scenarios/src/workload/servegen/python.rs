@@ -39,7 +39,11 @@ impl<'a> Rest<'a> {
     }
 
     fn expect(&mut self, token: &str) -> Result<(), usize> {
-        if self.take(token) { Ok(()) } else { Err(self.at) }
+        if self.take(token) {
+            Ok(())
+        } else {
+            Err(self.at)
+        }
     }
 
     /// The characters of which numbers consist.
@@ -52,7 +56,11 @@ impl<'a> Rest<'a> {
     }
 
     fn end<T>(&self, value: T) -> Result<T, usize> {
-        if self.at == self.text.len() { Ok(value) } else { Err(self.at) }
+        if self.at == self.text.len() {
+            Ok(value)
+        } else {
+            Err(self.at)
+        }
     }
 }
 
@@ -65,7 +73,10 @@ mod tests {
     #[test]
     fn dicts() {
         assert_eq!(parse_dict("{}"), Ok(vec![]));
-        assert_eq!(parse_dict("{4: 7.2e-05, 12: 1.0}"), Ok(vec![(4, 7.2e-5), (12, 1.0)]));
+        assert_eq!(
+            parse_dict("{4: 7.2e-05, 12: 1.0}"),
+            Ok(vec![(4, 7.2e-5), (12, 1.0)])
+        );
     }
 
     #[test]

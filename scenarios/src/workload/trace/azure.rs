@@ -10,8 +10,9 @@
 
 use foresail_core::time::{Nanos, SECOND};
 
+use super::super::error::Fault;
 use super::super::{Content, Request};
-use super::fields::{Fault, Field, Fields, digits, fraction_nanos};
+use super::fields::{Field, Fields, digits, fraction_nanos};
 use super::reader::Row;
 
 pub(super) const HEADER: &str = "TIMESTAMP,ContextTokens,GeneratedTokens";
@@ -23,7 +24,13 @@ pub(super) fn row(line: &[u8]) -> Result<Row, Fault> {
     let output_tokens = fields.field("GeneratedTokens")?.tokens()?;
     fields.finish()?;
     let content = Content::Unique;
-    Ok(Row::Request(Request { due, prompt_tokens, output_tokens, session: None, content }))
+    Ok(Row::Request(Request {
+        due,
+        prompt_tokens,
+        output_tokens,
+        session: None,
+        content,
+    }))
 }
 
 fn timestamp(field: Field<'_>) -> Result<Nanos, Fault> {
@@ -38,7 +45,10 @@ fn unix_nanos(bytes: &[u8]) -> Option<Nanos> {
     let bytes = bytes.strip_suffix(b"+00:00").unwrap_or(bytes);
     let (clock, fraction) = bytes.split_at_checked(19)?;
     let separators = [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':')];
-    if separators.iter().any(|&(index, separator)| clock[index] != separator) {
+    if separators
+        .iter()
+        .any(|&(index, separator)| clock[index] != separator)
+    {
         return None;
     }
     let number = |from: usize, to: usize| digits(&clock[from..to]);
@@ -57,7 +67,9 @@ fn unix_nanos(bytes: &[u8]) -> Option<Nanos> {
 
 /// Days from 1970-01-01 in the Gregorian calendar, for a date that exists.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let february = if is_leap(year) { 29 } else { 28 };
     let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     if !(1970..2500).contains(&year) || !(1..=12).contains(&month) {
@@ -79,12 +91,27 @@ mod tests {
     #[test]
     fn times_are_exact() {
         // `date -u -d '2023-11-16 18:15:46' +%s` and the like.
-        assert_eq!(unix_nanos(b"2023-11-16 18:15:46.6805900"), Some(1_700_158_546_680_590_000));
-        assert_eq!(unix_nanos(b"2024-05-10 00:00:00.009930+00:00"), Some(1_715_299_200_009_930_000));
-        assert_eq!(unix_nanos(b"2024-02-29 00:00:10+00:00"), Some(1_709_164_810_000_000_000));
+        assert_eq!(
+            unix_nanos(b"2023-11-16 18:15:46.6805900"),
+            Some(1_700_158_546_680_590_000)
+        );
+        assert_eq!(
+            unix_nanos(b"2024-05-10 00:00:00.009930+00:00"),
+            Some(1_715_299_200_009_930_000)
+        );
+        assert_eq!(
+            unix_nanos(b"2024-02-29 00:00:10+00:00"),
+            Some(1_709_164_810_000_000_000)
+        );
         assert_eq!(unix_nanos(b"1970-01-01 00:00:00.000000001"), Some(1));
-        assert_eq!(unix_nanos(b"2000-03-01 00:00:00"), Some(951_868_800_000_000_000));
-        assert_eq!(unix_nanos(b"2100-03-01 00:00:00"), Some(4_107_542_400_000_000_000));
+        assert_eq!(
+            unix_nanos(b"2000-03-01 00:00:00"),
+            Some(951_868_800_000_000_000)
+        );
+        assert_eq!(
+            unix_nanos(b"2100-03-01 00:00:00"),
+            Some(4_107_542_400_000_000_000)
+        );
     }
 
     #[test]
@@ -118,7 +145,10 @@ mod tests {
         let Row::Request(request) = row(b"1970-01-01 00:00:01.5000000,374,44").unwrap() else {
             panic!("not a request");
         };
-        assert_eq!((request.due, request.prompt_tokens, request.output_tokens), (1_500_000_000, 374, 44));
+        assert_eq!(
+            (request.due, request.prompt_tokens, request.output_tokens),
+            (1_500_000_000, 374, 44)
+        );
         assert_eq!(request.content, Content::Unique);
     }
 }

@@ -17,9 +17,9 @@
 
 use foresail_core::time::MICROSECOND;
 
-use super::super::error::excerpt;
+use super::super::error::{Fault, excerpt};
 use super::super::{Content, Request};
-use super::fields::{Fault, Field, name_hash};
+use super::fields::{Field, name_hash};
 use super::reader::Row;
 
 /// Why a row is no request.
@@ -71,26 +71,38 @@ impl Columns {
         split(line, &mut self.spans)?;
         if self.spans.len() != self.count {
             let (count, found) = (self.count, self.spans.len());
-            return Err(Fault::row(line, format!("{count} fields, as the header has, not {found}")));
+            return Err(Fault::row(
+                line,
+                format!("{count} fields, as the header has, not {found}"),
+            ));
         }
         let arrival = self.field(line, "arrival_time_us", self.arrival_time_us);
         let due = arrival.integer()?.checked_mul(MICROSECOND);
         let due = due.ok_or_else(|| arrival.fault("microseconds below 584 years"))?;
-        let output_tokens =
-            self.field(line, "output_tokens", self.output_tokens).tokens_or_zero()?;
+        let output_tokens = self
+            .field(line, "output_tokens", self.output_tokens)
+            .tokens_or_zero()?;
         let (prompt_tokens, content) = self.prompt(line)?;
         if output_tokens == 0 {
             return Ok(Row::Skipped(FAILED));
         }
         let session = self.name(line, "session_id", self.session_id);
-        Ok(Row::Request(Request { due, prompt_tokens, output_tokens, session, content }))
+        Ok(Row::Request(Request {
+            due,
+            prompt_tokens,
+            output_tokens,
+            session,
+            content,
+        }))
     }
 
     fn prompt(&self, line: &[u8]) -> Result<(u32, Content), Fault> {
         let input = self.field(line, "input_tokens", self.input_tokens);
         let group = self.name(line, "prefix_group", self.prefix_group);
         let count = |name, index: Option<usize>| {
-            index.map_or(Ok(0), |index| self.field(line, name, index).tokens_or_zero())
+            index.map_or(Ok(0), |index| {
+                self.field(line, name, index).tokens_or_zero()
+            })
         };
         let Some(group) = group else {
             let server = count("server_input_tokens", self.server_input_tokens)?;
@@ -98,11 +110,21 @@ impl Columns {
             return Ok((tokens, Content::Unique));
         };
         let shared_tokens = count("prefix_length", self.prefix_length)?;
-        let tokens = input.tokens_or_zero()?.checked_add(shared_tokens).filter(|&sum| sum > 0);
+        let tokens = input
+            .tokens_or_zero()?
+            .checked_add(shared_tokens)
+            .filter(|&sum| sum > 0);
         let tokens = tokens.ok_or_else(|| input.fault("1 to 4294967295 tokens with the prefix"))?;
         // A number of its own for each row: behind the prefix nothing is shared.
         let session = name_hash(self.field(line, "request_id", self.request_id).bytes);
-        Ok((tokens, Content::Session { group, shared_tokens, session }))
+        Ok((
+            tokens,
+            Content::Session {
+                group,
+                shared_tokens,
+                session,
+            },
+        ))
     }
 
     /// A name as a number; an empty field or an absent column is `None`.
@@ -113,7 +135,11 @@ impl Columns {
 
     fn field<'a>(&self, line: &'a [u8], name: &'static str, index: usize) -> Field<'a> {
         let (start, end) = self.spans[index];
-        Field { name, column: start + 1, bytes: &line[start..end] }
+        Field {
+            name,
+            column: start + 1,
+            bytes: &line[start..end],
+        }
     }
 }
 
@@ -132,7 +158,11 @@ fn split(line: &[u8], spans: &mut Vec<(usize, usize)>) -> Result<(), Fault> {
     let mut start = 0;
     loop {
         let quoted = line.get(start) == Some(&b'"');
-        let (span, end) = if quoted { quoted_span(line, start)? } else { plain_span(line, start) };
+        let (span, end) = if quoted {
+            quoted_span(line, start)?
+        } else {
+            plain_span(line, start)
+        };
         spans.push(span);
         match line.get(end) {
             None => return Ok(()),
@@ -192,15 +222,29 @@ mod tests {
     #[test]
     fn the_prompt_is_counted_as_blis_replays_it() {
         let plain = "0,c,t,batch,,0,,0,true,100,50,100,0,0,0,0,,0,0,1500,1500,0,0,0,ok,,";
-        assert_eq!((request(plain).due, request(plain).prompt_tokens), (1_500_000, 100));
+        assert_eq!(
+            (request(plain).due, request(plain).prompt_tokens),
+            (1_500_000, 100)
+        );
         assert_eq!(request(plain).content, Content::Unique);
         let server = "0,c,t,batch,,0,,0,true,100,50,100,0,0,0,0,,0,117,1500,1500,0,0,0,ok,,stop";
         assert_eq!(request(server).prompt_tokens, 117);
-        let prefix = "7,c,t,batch,s,0,sys,64,true,100,50,100,0,0,0,0,,0,117,1500,1500,0,0,0,ok,,stop";
+        let prefix =
+            "7,c,t,batch,s,0,sys,64,true,100,50,100,0,0,0,0,,0,117,1500,1500,0,0,0,ok,,stop";
         let found = request(prefix);
-        assert_eq!((found.prompt_tokens, found.session), (164, Some(name_hash(b"s"))));
+        assert_eq!(
+            (found.prompt_tokens, found.session),
+            (164, Some(name_hash(b"s")))
+        );
         let (group, session) = (name_hash(b"sys"), name_hash(b"7"));
-        assert_eq!(found.content, Content::Session { group, shared_tokens: 64, session });
+        assert_eq!(
+            found.content,
+            Content::Session {
+                group,
+                shared_tokens: 64,
+                session
+            }
+        );
     }
 
     #[test]

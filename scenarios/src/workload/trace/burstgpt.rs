@@ -11,8 +11,9 @@
 //!
 //! Source: HPMLL/BurstGPT; Wang et al., "BurstGPT", arXiv:2401.17644.
 
+use super::super::error::Fault;
 use super::super::{Content, Request};
-use super::fields::{Fault, Fields, name_hash};
+use super::fields::{Fields, name_hash};
 use super::reader::Row;
 
 pub(super) const HEADERS: [&str; 2] = [
@@ -48,7 +49,13 @@ pub(super) fn row(line: &[u8], with_sessions: bool) -> Result<Row, Fault> {
     }
     let prompt_tokens = prompt_tokens.tokens()?;
     let content = Content::Unique;
-    Ok(Row::Request(Request { due, prompt_tokens, output_tokens, session, content }))
+    Ok(Row::Request(Request {
+        due,
+        prompt_tokens,
+        output_tokens,
+        session,
+        content,
+    }))
 }
 
 #[cfg(test)]
@@ -57,14 +64,23 @@ mod tests {
 
     #[test]
     fn rows_of_both_releases() {
-        let Row::Request(request) = row(b"5,ChatGPT,472,18,490,Conversation log", false).unwrap() else {
+        let Row::Request(request) = row(b"5,ChatGPT,472,18,490,Conversation log", false).unwrap()
+        else {
             panic!("not a request");
         };
-        assert_eq!((request.due, request.prompt_tokens, request.output_tokens), (5_000_000_000, 472, 18));
+        assert_eq!(
+            (request.due, request.prompt_tokens, request.output_tokens),
+            (5_000_000_000, 472, 18)
+        );
         assert_eq!(request.session, None);
         let line = b"19440110.0,1722ac82-0a46-4bf0-aa08-89794e7a2b3f,43,GPT-4,906,446,1352,Conversation log";
-        let Row::Request(request) = row(line, true).unwrap() else { panic!("not a request") };
-        assert_eq!(request.session, Some(name_hash(b"1722ac82-0a46-4bf0-aa08-89794e7a2b3f")));
+        let Row::Request(request) = row(line, true).unwrap() else {
+            panic!("not a request")
+        };
+        assert_eq!(
+            request.session,
+            Some(name_hash(b"1722ac82-0a46-4bf0-aa08-89794e7a2b3f"))
+        );
         let Row::Request(request) = row(b"1.5,,2,GPT-4,9,4,13,API log", true).unwrap() else {
             panic!("not a request");
         };
@@ -73,14 +89,23 @@ mod tests {
 
     #[test]
     fn failed_requests_are_skipped_for_a_reason() {
-        assert_eq!(row(b"5,GPT-4,300,0,300,API log", false), Ok(Row::Skipped(FAILED)));
+        assert_eq!(
+            row(b"5,GPT-4,300,0,300,API log", false),
+            Ok(Row::Skipped(FAILED))
+        );
         let fault = row(b"5,GPT-4,0,3,3,API log", false).unwrap_err();
         assert_eq!(fault.field, "Request tokens");
     }
 
     #[test]
     fn the_two_layouts_do_not_mix() {
-        assert_eq!(row(b"5,s,1,GPT-4,3,2,5,API log", false).unwrap_err().field, "Request tokens");
-        assert_eq!(row(b"5,GPT-4,3,2,5,API log", true).unwrap_err().field, "Response tokens");
+        assert_eq!(
+            row(b"5,s,1,GPT-4,3,2,5,API log", false).unwrap_err().field,
+            "Response tokens"
+        );
+        assert_eq!(
+            row(b"5,GPT-4,3,2,5,API log", true).unwrap_err().field,
+            "Response tokens"
+        );
     }
 }

@@ -3,29 +3,7 @@
 
 use foresail_core::time::{Nanos, SECOND};
 
-use super::super::error::excerpt;
-
-/// What is wrong with a row; the reader adds file and line.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    /// First byte of the field in the line, from 1.
-    pub(crate) column: usize,
-    pub(crate) field: String,
-    pub(crate) expected: String,
-    pub(crate) text: String,
-}
-
-impl Fault {
-    /// The row as a whole is wrong.
-    pub(crate) fn row(line: &[u8], expected: impl Into<String>) -> Self {
-        Self {
-            column: 1,
-            field: "row".to_owned(),
-            expected: expected.into(),
-            text: excerpt(line),
-        }
-    }
-}
+use super::super::error::{Fault, excerpt};
 
 /// One field of a row.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +49,11 @@ impl<'a> Field<'a> {
 
     /// Like [`Self::integer`], but an empty field is `None`.
     pub(crate) fn optional_integer(&self) -> Result<Option<u64>, Fault> {
-        if self.is_empty() { Ok(None) } else { self.integer().map(Some) }
+        if self.is_empty() {
+            Ok(None)
+        } else {
+            self.integer().map(Some)
+        }
     }
 
     /// Seconds as a decimal number, in nanoseconds, rounded half up.
@@ -105,11 +87,23 @@ impl<'a> Fields<'a> {
             let column = self.line.len() + 1;
             let expected = "a field; the row ends before it".to_owned();
             let text = excerpt(self.line);
-            return Err(Fault { column, field: name.to_owned(), expected, text });
+            return Err(Fault {
+                column,
+                field: name.to_owned(),
+                expected,
+                text,
+            });
         };
-        let length = rest.iter().position(|&byte| byte == b',').unwrap_or(rest.len());
+        let length = rest
+            .iter()
+            .position(|&byte| byte == b',')
+            .unwrap_or(rest.len());
         self.next = start + length + 1;
-        Ok(Field { name, column: start + 1, bytes: &rest[..length] })
+        Ok(Field {
+            name,
+            column: start + 1,
+            bytes: &rest[..length],
+        })
     }
 
     /// A fault if the row has more fields.
@@ -133,7 +127,11 @@ pub(crate) fn digits(bytes: &[u8]) -> Option<u64> {
     }
     bytes.iter().try_fold(0_u64, |value, &byte| {
         let digit = byte.wrapping_sub(b'0');
-        if digit > 9 { None } else { value.checked_mul(10)?.checked_add(u64::from(digit)) }
+        if digit > 9 {
+            None
+        } else {
+            value.checked_mul(10)?.checked_add(u64::from(digit))
+        }
     })
 }
 
@@ -148,7 +146,9 @@ pub(crate) fn decimal_seconds(bytes: &[u8]) -> Option<Nanos> {
         Some(point) => (&bytes[..point], &bytes[point + 1..]),
         None => (bytes, &b"0"[..]),
     };
-    digits(whole)?.checked_mul(SECOND)?.checked_add(fraction_nanos(fraction)?)
+    digits(whole)?
+        .checked_mul(SECOND)?
+        .checked_add(fraction_nanos(fraction)?)
 }
 
 /// The digits after the point, in nanoseconds, rounded half up.
@@ -170,10 +170,12 @@ fn exponent_seconds(bytes: &[u8]) -> Option<Nanos> {
 }
 
 /// Seconds in nanoseconds, rounded half up; `None` if negative, not a number or too large.
+#[inline]
 pub(crate) fn seconds_nanos(seconds: f64) -> Option<Nanos> {
-    let nanos = libm::floor(seconds * SECOND as f64 + 0.5);
-    // 2^64 as a float: every float below it fits.
-    (nanos >= 0.0 && nanos < 18_446_744_073_709_551_616.0).then_some(nanos as Nanos)
+    let nanos = seconds * SECOND as f64 + 0.5;
+    // 2^64 as a float: every float below it fits, and the conversion cuts off
+    // the fraction, which is the floor of a number of at least 0.
+    (seconds >= 0.0 && nanos < 18_446_744_073_709_551_616.0).then_some(nanos as Nanos)
 }
 
 /// A name (a UUID, say) as a number: FNV-1a, 64 bits (Fowler, Noll, Vo).
@@ -192,7 +194,17 @@ mod tests {
         assert_eq!(digits(b"0"), Some(0));
         assert_eq!(digits(b"007"), Some(7));
         assert_eq!(digits(b"18446744073709551615"), Some(u64::MAX));
-        for wrong in ["", "18446744073709551616", "-1", "+1", " 1", "1 ", "1.0", "0x1", "1_0"] {
+        for wrong in [
+            "",
+            "18446744073709551616",
+            "-1",
+            "+1",
+            " 1",
+            "1 ",
+            "1.0",
+            "0x1",
+            "1_0",
+        ] {
             assert_eq!(digits(wrong.as_bytes()), None, "{wrong}");
         }
     }
@@ -206,9 +218,21 @@ mod tests {
         assert_eq!(decimal_seconds(b"0.9999999999"), Some(1_000_000_000));
         assert_eq!(decimal_seconds(b"1e-05"), Some(10_000));
         assert_eq!(decimal_seconds(b"1.5E3"), Some(1_500_000_000_000));
-        for wrong in
-            ["", ".", "1.", ".5", "-1", "1e", "e5", "nan", "inf", "1e400", "1e30", "99999999999", "1.-2"]
-        {
+        for wrong in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "-1",
+            "1e",
+            "e5",
+            "nan",
+            "inf",
+            "1e400",
+            "1e30",
+            "99999999999",
+            "1.-2",
+        ] {
             assert_eq!(decimal_seconds(wrong.as_bytes()), None, "{wrong}");
         }
     }
@@ -216,7 +240,11 @@ mod tests {
     #[test]
     fn fields_end_where_they_should() {
         let mut fields = Fields::new(b"1,,3");
-        let mut read = |name| fields.field(name).map(|field| (field.column, field.bytes.to_vec()));
+        let mut read = |name| {
+            fields
+                .field(name)
+                .map(|field| (field.column, field.bytes.to_vec()))
+        };
         assert_eq!(read("a").unwrap(), (1, b"1".to_vec()));
         assert_eq!(read("b").unwrap(), (3, b"".to_vec()));
         assert_eq!(read("c").unwrap(), (4, b"3".to_vec()));
@@ -232,10 +260,20 @@ mod tests {
 
     #[test]
     fn token_counts_have_limits() {
-        let field = |bytes| Field { name: "n", column: 1, bytes };
+        let field = |bytes| Field {
+            name: "n",
+            column: 1,
+            bytes,
+        };
         assert_eq!(field(b"4294967295").tokens(), Ok(u32::MAX));
         for wrong in [&b"4294967296"[..], b"0", b"-1", b"", b"1.5", b"\"1\""] {
-            assert!(field(wrong).tokens().unwrap_err().expected.contains("1 to 4294967295"));
+            assert!(
+                field(wrong)
+                    .tokens()
+                    .unwrap_err()
+                    .expected
+                    .contains("1 to 4294967295")
+            );
         }
         assert_eq!(field(b"0").tokens_or_zero(), Ok(0));
     }

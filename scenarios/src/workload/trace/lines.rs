@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::super::error::{WorkloadError, excerpt};
+use super::super::error::{Fault, WorkloadError, excerpt};
 
 /// The longest line that is read: a Mooncake row of a million tokens has 20 kB.
 pub(crate) const LINE_BYTES_MAX: usize = 1 << 20;
@@ -22,7 +22,10 @@ pub(crate) struct Lines<R = BufReader<File>> {
 
 impl Lines {
     pub(crate) fn open(path: &Path) -> Result<Self, WorkloadError> {
-        let io = |source| WorkloadError::Io { path: path.to_owned(), source };
+        let io = |source| WorkloadError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let file = File::open(path).map_err(io)?;
         if file.metadata().map_err(io)?.is_dir() {
             return Err(io(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
@@ -33,7 +36,12 @@ impl Lines {
 
 impl<R: BufRead> Lines<R> {
     pub(crate) fn new(path: &Path, reader: R) -> Self {
-        Self { path: path.to_owned(), reader, line: Vec::new(), number: 0 }
+        Self {
+            path: path.to_owned(),
+            reader,
+            line: Vec::new(),
+            number: 0,
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -68,7 +76,10 @@ impl<R: BufRead> Lines<R> {
         let room = (LINE_BYTES_MAX + 2).saturating_sub(start) as u64;
         let count = Read::take(&mut self.reader, room)
             .read_until(b'\n', &mut self.line)
-            .map_err(|source| WorkloadError::Io { path: self.path.clone(), source })?;
+            .map_err(|source| WorkloadError::Io {
+                path: self.path.clone(),
+                source,
+            })?;
         if count == 0 && room > 0 {
             return Ok(false);
         }
@@ -76,7 +87,11 @@ impl<R: BufRead> Lines<R> {
         self.strip(start);
         if self.line.len() > LINE_BYTES_MAX {
             let (path, line) = (self.path.clone(), self.number);
-            return Err(WorkloadError::LineTooLong { path, line, limit_bytes: LINE_BYTES_MAX });
+            return Err(WorkloadError::LineTooLong {
+                path,
+                line,
+                limit_bytes: LINE_BYTES_MAX,
+            });
         }
         self.check_text(start)?;
         Ok(true)
@@ -98,12 +113,12 @@ impl<R: BufRead> Lines<R> {
     fn check_text(&self, start: usize) -> Result<(), WorkloadError> {
         let line = &self.line[start..];
         if let Err(error) = std::str::from_utf8(line) {
-            let expected = if self.number == 1 && matches!(line, [0xff, 0xfe, ..] | [0xfe, 0xff, ..])
-            {
-                "UTF-8 text; this is UTF-16: save it as UTF-8"
-            } else {
-                "UTF-8 text"
-            };
+            let expected =
+                if self.number == 1 && matches!(line, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
+                    "UTF-8 text; this is UTF-16: save it as UTF-8"
+                } else {
+                    "UTF-8 text"
+                };
             return Err(self.malformed(error.valid_up_to(), expected));
         }
         match line.iter().position(|&byte| byte == 0) {
@@ -113,13 +128,21 @@ impl<R: BufRead> Lines<R> {
     }
 
     fn malformed(&self, index: usize, expected: &str) -> WorkloadError {
-        WorkloadError::Malformed {
-            path: self.path.clone(),
-            line: self.number,
+        let fault = Fault {
             column: index + 1,
             field: "text".to_owned(),
             expected: expected.to_owned(),
             text: excerpt(&self.line[index.min(self.line.len())..]),
+        };
+        self.at(fault)
+    }
+
+    /// What is wrong with the line read last, with its place.
+    pub(crate) fn at(&self, fault: Fault) -> WorkloadError {
+        WorkloadError::Malformed {
+            path: self.path.clone(),
+            line: self.number,
+            fault: Box::new(fault),
         }
     }
 }
@@ -163,7 +186,12 @@ mod tests {
             lines(b"a\0b\n").unwrap_err().to_string(),
             "t:1:2: text: expected text without NUL bytes, found `\\u{0}b`"
         );
-        assert!(lines(b"\xff\xfea\0").unwrap_err().to_string().contains("save it as UTF-8"));
+        assert!(
+            lines(b"\xff\xfea\0")
+                .unwrap_err()
+                .to_string()
+                .contains("save it as UTF-8")
+        );
     }
 
     #[test]

@@ -16,9 +16,9 @@ mod vidur;
 use std::path::{Path, PathBuf};
 
 use super::error::{WorkloadError, excerpt};
+pub(super) use fields::seconds_nanos;
 use lines::Lines;
 pub use native::NativeWriter;
-pub(super) use fields::seconds_nanos;
 pub(super) use reader::TraceReader;
 
 /// A file of recorded requests. Except in the native format, whose times are
@@ -65,11 +65,17 @@ impl TraceSource {
     /// A file in whatever format its first line shows, as recorded.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), format: None, timestamps: Timestamps::AsRecorded }
+        Self {
+            path: path.into(),
+            format: None,
+            timestamps: Timestamps::AsRecorded,
+        }
     }
 
     pub(super) fn describe(&self) -> String {
-        let format = self.format.map_or(String::new(), |format| format!("{} ", format.name()));
+        let format = self
+            .format
+            .map_or(String::new(), |format| format!("{} ", format.name()));
         let spread = match self.timestamps {
             Timestamps::AsRecorded => "",
             Timestamps::Spread => ", spread over its ticks",
@@ -80,8 +86,14 @@ impl TraceSource {
 
 impl TraceFormat {
     /// Every format, in the order in which they are listed to people.
-    pub const ALL: [Self; 6] =
-        [Self::Native, Self::Azure, Self::BurstGpt, Self::Vidur, Self::Blis, Self::Mooncake];
+    pub const ALL: [Self; 6] = [
+        Self::Native,
+        Self::Azure,
+        Self::BurstGpt,
+        Self::Vidur,
+        Self::Blis,
+        Self::Mooncake,
+    ];
 
     /// The name by which a scenario or a command calls it.
     #[must_use]
@@ -109,27 +121,32 @@ impl TraceFormat {
     pub fn detect(path: &Path) -> Result<Self, WorkloadError> {
         let mut lines = Lines::open(path)?;
         if !lines.advance()? {
-            return Err(WorkloadError::Empty { path: path.to_owned() });
+            return Err(WorkloadError::Empty {
+                path: path.to_owned(),
+            });
         }
         Self::of_first_line(path, lines.current())
     }
 
     /// The first lines exclude each other, so there is never a choice to make.
     fn of_first_line(path: &Path, line: &[u8]) -> Result<Self, WorkloadError> {
-        Self::ALL.into_iter().find(|format| format.begins_with(line)).ok_or_else(|| {
-            WorkloadError::UnknownFormat {
+        Self::ALL
+            .into_iter()
+            .find(|format| format.begins_with(line))
+            .ok_or_else(|| WorkloadError::UnknownFormat {
                 path: path.to_owned(),
-                first_line: excerpt(line),
-                known: Self::known(line),
-            }
-        })
+                first_line: excerpt(line).into(),
+                known: Self::known(line).into(),
+            })
     }
 
     /// Whether a file of this format can begin with this line.
     fn begins_with(self, line: &[u8]) -> bool {
         match self {
             Self::Azure => line == azure::HEADER.as_bytes(),
-            Self::BurstGpt => burstgpt::HEADERS.iter().any(|header| line == header.as_bytes()),
+            Self::BurstGpt => burstgpt::HEADERS
+                .iter()
+                .any(|header| line == header.as_bytes()),
             Self::Vidur => line == vidur::HEADER.as_bytes(),
             Self::Blis => blis::Columns::find(line).is_ok(),
             Self::Mooncake => line.starts_with(b"{"),
@@ -143,7 +160,9 @@ impl TraceFormat {
             Self::Azure => azure::HEADER,
             Self::BurstGpt => "Timestamp,Model,Request tokens,…",
             Self::Vidur => vidur::HEADER,
-            Self::Blis => "request_id,client_id,… with input_tokens, output_tokens, arrival_time_us",
+            Self::Blis => {
+                "request_id,client_id,… with input_tokens, output_tokens, arrival_time_us"
+            }
             Self::Mooncake => "{\"timestamp\": …",
             Self::Native => "due_ns,prompt_tokens,output_tokens,…",
         }
@@ -153,7 +172,9 @@ impl TraceFormat {
         let known = Self::ALL.map(|format| format!("{} (`{}`)", format.name(), format.beginning()));
         let mut known = known.join(", ");
         if first_line.starts_with(b"trace_version") {
-            known.push_str("; this is the header of a BLIS trace: give the CSV file that belongs to it");
+            known.push_str(
+                "; this is the header of a BLIS trace: give the CSV file that belongs to it",
+            );
         }
         known
     }
@@ -180,15 +201,30 @@ mod tests {
     #[test]
     fn the_first_line_tells_the_format() {
         let cases = [
-            ("TIMESTAMP,ContextTokens,GeneratedTokens\r\n", TraceFormat::Azure),
-            ("Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n", TraceFormat::BurstGpt),
+            (
+                "TIMESTAMP,ContextTokens,GeneratedTokens\r\n",
+                TraceFormat::Azure,
+            ),
+            (
+                "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n",
+                TraceFormat::BurstGpt,
+            ),
             (
                 "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n",
                 TraceFormat::BurstGpt,
             ),
-            ("arrived_at,num_prefill_tokens,num_decode_tokens", TraceFormat::Vidur),
-            ("\u{feff}arrived_at,num_prefill_tokens,num_decode_tokens", TraceFormat::Vidur),
-            ("request_id,client_id,input_tokens,output_tokens,arrival_time_us\n", TraceFormat::Blis),
+            (
+                "arrived_at,num_prefill_tokens,num_decode_tokens",
+                TraceFormat::Vidur,
+            ),
+            (
+                "\u{feff}arrived_at,num_prefill_tokens,num_decode_tokens",
+                TraceFormat::Vidur,
+            ),
+            (
+                "request_id,client_id,input_tokens,output_tokens,arrival_time_us\n",
+                TraceFormat::Blis,
+            ),
             ("{\"timestamp\": 0}\n", TraceFormat::Mooncake),
         ];
         for (text, format) in cases {
@@ -204,8 +240,13 @@ mod tests {
         for format in TraceFormat::ALL {
             assert!(error.contains(format.name()), "{error}");
         }
-        let error = detect("trace_version: 2\ntime_unit: microseconds\n").unwrap_err().to_string();
+        let error = detect("trace_version: 2\ntime_unit: microseconds\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("give the CSV file"), "{error}");
-        assert!(matches!(detect("").unwrap_err(), WorkloadError::Empty { .. }));
+        assert!(matches!(
+            detect("").unwrap_err(),
+            WorkloadError::Empty { .. }
+        ));
     }
 }

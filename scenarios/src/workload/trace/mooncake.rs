@@ -11,9 +11,9 @@
 use foresail_core::time::{MILLISECOND, Nanos};
 use serde::Deserialize;
 
-use super::super::error::excerpt;
+use super::super::error::{Fault, excerpt};
 use super::super::{Content, Request};
-use super::fields::{Fault, seconds_nanos};
+use super::fields::seconds_nanos;
 use super::reader::Row;
 
 /// Tokens that an id stands for.
@@ -40,9 +40,10 @@ pub(super) fn row(line: &[u8]) -> Result<Row, Fault> {
         let expected = "milliseconds from 0 to 584 years".to_owned();
         fault("timestamp", expected, parsed.timestamp.to_string())
     })?;
-    for (name, length) in
-        [("input_length", parsed.input_length), ("output_length", parsed.output_length)]
-    {
+    for (name, length) in [
+        ("input_length", parsed.input_length),
+        ("output_length", parsed.output_length),
+    ] {
         if length == 0 {
             return Err(fault(name, "at least 1 token".to_owned(), "0".to_owned()));
         }
@@ -50,14 +51,21 @@ pub(super) fn row(line: &[u8]) -> Result<Row, Fault> {
     let blocks = parsed.input_length.div_ceil(BLOCK_TOKENS) as usize;
     if parsed.hash_ids.len() != blocks {
         let expected = format!("{blocks} ids, one for each {BLOCK_TOKENS} tokens of the prompt");
-        return Err(fault("hash_ids", expected, format!("{} ids", parsed.hash_ids.len())));
+        return Err(fault(
+            "hash_ids",
+            expected,
+            format!("{} ids", parsed.hash_ids.len()),
+        ));
     }
     Ok(Row::Request(Request {
         due,
         prompt_tokens: parsed.input_length,
         output_tokens: parsed.output_length,
         session: None,
-        content: Content::Blocks { block_tokens: BLOCK_TOKENS, ids: parsed.hash_ids.into() },
+        content: Content::Blocks {
+            block_tokens: BLOCK_TOKENS,
+            ids: parsed.hash_ids.into(),
+        },
     }))
 }
 
@@ -74,7 +82,9 @@ fn json_fault(line: &[u8], error: &serde_json::Error) -> Fault {
         return Fault::row(line, "a row; this line is blank");
     }
     let text = error.to_string();
-    let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
+    let cause = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(cause, _)| cause);
     Fault {
         column: error.column().max(1),
         field: "row".to_owned(),
@@ -92,16 +102,29 @@ mod tests {
     #[test]
     fn a_row_is_a_request() {
         let line = br#"{"timestamp": 3001, "input_length": 513, "output_length": 4, "hash_ids": [0, 18446744073709551615]}"#;
-        let Row::Request(request) = row(line).unwrap() else { panic!("not a request") };
-        assert_eq!((request.due, request.prompt_tokens, request.output_tokens), (3_001_000_000, 513, 4));
+        let Row::Request(request) = row(line).unwrap() else {
+            panic!("not a request")
+        };
+        assert_eq!(
+            (request.due, request.prompt_tokens, request.output_tokens),
+            (3_001_000_000, 513, 4)
+        );
         let ids = Box::new([0, u64::MAX]);
-        assert_eq!(request.content, Content::Blocks { block_tokens: 512, ids });
+        assert_eq!(
+            request.content,
+            Content::Blocks {
+                block_tokens: 512,
+                ids
+            }
+        );
     }
 
     #[test]
     fn times_may_have_a_fraction() {
         let line = br#"{"timestamp": 1.5, "input_length": 1, "output_length": 1, "hash_ids": [0]}"#;
-        let Row::Request(request) = row(line).unwrap() else { panic!("not a request") };
+        let Row::Request(request) = row(line).unwrap() else {
+            panic!("not a request")
+        };
         assert_eq!(request.due, 1_500_000);
     }
 
@@ -114,10 +137,15 @@ mod tests {
         assert!(expected("[]").contains("invalid"));
         assert!(expected(&body(r#""output_length": 1, "hash_ids": [0, 1]"#)).starts_with("1 ids"));
         assert!(expected(&body(r#""output_length": 0, "hash_ids": [0]"#)).contains("at least 1"));
-        assert!(expected(&body(r#""output_length": -1, "hash_ids": [0]"#)).contains("invalid value"));
+        assert!(
+            expected(&body(r#""output_length": -1, "hash_ids": [0]"#)).contains("invalid value")
+        );
         assert!(expected(&body(r#""output_length": 4294967296, "hash_ids": [0]"#)).contains("u32"));
         assert!(expected(&body(r#""output_length": 1"#)).contains("missing field `hash_ids`"));
-        assert!(expected(&body(r#""output_length": 1, "hash_ids": [0], "x": 1"#)).contains("unknown field `x`"));
+        assert!(
+            expected(&body(r#""output_length": 1, "hash_ids": [0], "x": 1"#))
+                .contains("unknown field `x`")
+        );
         assert!(expected(&body(r#""output_length": 1, "hash_ids": [-1]"#)).contains("u64"));
         let late = r#"{"timestamp": -1, "input_length": 1, "output_length": 1, "hash_ids": [0]}"#;
         assert!(expected(late).contains("584 years"));

@@ -10,8 +10,9 @@ use std::io::{self, Write};
 
 use foresail_core::time::Nanos;
 
+use super::super::error::Fault;
 use super::super::{Content, Request};
-use super::fields::{Fault, Field, Fields, digits};
+use super::fields::{Field, Fields, digits};
 use super::lines::LINE_BYTES_MAX;
 use super::reader::Row;
 
@@ -32,7 +33,13 @@ pub(super) fn row(line: &[u8]) -> Result<Row, Fault> {
     let blocks = [fields.field("block_tokens")?, fields.field("block_ids")?];
     fields.finish()?;
     let content = content(shared, blocks)?;
-    Ok(Row::Request(Request { due, prompt_tokens, output_tokens, session, content }))
+    Ok(Row::Request(Request {
+        due,
+        prompt_tokens,
+        output_tokens,
+        session,
+        content,
+    }))
 }
 
 fn content(shared: [Field<'_>; 3], blocks: [Field<'_>; 2]) -> Result<Content, Fault> {
@@ -45,9 +52,10 @@ fn content(shared: [Field<'_>; 3], blocks: [Field<'_>; 2]) -> Result<Content, Fa
             shared_tokens: shared[1].tokens_or_zero()?,
             session: shared[2].integer()?,
         }),
-        (false, true) => {
-            Ok(Content::Blocks { block_tokens: blocks[0].tokens()?, ids: ids(blocks[1])? })
-        }
+        (false, true) => Ok(Content::Blocks {
+            block_tokens: blocks[0].tokens()?,
+            ids: ids(blocks[1])?,
+        }),
         (true, true) => Err(blocks[0].fault("nothing, because `group` is given")),
     }
 }
@@ -57,8 +65,9 @@ fn ids(field: Field<'_>) -> Result<Box<[u64]>, Fault> {
         return Ok(Box::default());
     }
     let ids = field.bytes.split(|&byte| byte == b' ').map(digits);
-    ids.collect::<Option<Box<[u64]>>>()
-        .ok_or_else(|| field.fault("whole numbers from 0 to 18446744073709551615 separated by blanks"))
+    ids.collect::<Option<Box<[u64]>>>().ok_or_else(|| {
+        field.fault("whole numbers from 0 to 18446744073709551615 separated by blanks")
+    })
 }
 
 /// Writes requests in the native format.
@@ -76,7 +85,11 @@ impl<W: Write> NativeWriter<W> {
     /// What the output says.
     pub fn new(mut output: W) -> io::Result<Self> {
         writeln!(output, "{HEADER}")?;
-        Ok(Self { output, row: Vec::new(), previous: 0 })
+        Ok(Self {
+            output,
+            row: Vec::new(),
+            previous: 0,
+        })
     }
 
     /// Appends a request.
@@ -93,7 +106,13 @@ impl<W: Write> NativeWriter<W> {
         if request.prompt_tokens == 0 || request.output_tokens == 0 {
             return refuse("a request has at least 1 prompt token and 1 output token");
         }
-        if matches!(request.content, Content::Blocks { block_tokens: 0, .. }) {
+        if matches!(
+            request.content,
+            Content::Blocks {
+                block_tokens: 0,
+                ..
+            }
+        ) {
             return refuse("a block has at least 1 token");
         }
         self.format(request)?;
@@ -117,13 +136,21 @@ impl<W: Write> NativeWriter<W> {
     fn format(&mut self, request: &Request) -> io::Result<()> {
         let row = &mut self.row;
         row.clear();
-        write!(row, "{},{},{},", request.due, request.prompt_tokens, request.output_tokens)?;
+        write!(
+            row,
+            "{},{},{},",
+            request.due, request.prompt_tokens, request.output_tokens
+        )?;
         if let Some(session) = request.session {
             write!(row, "{session}")?;
         }
         match &request.content {
             Content::Unique => write!(row, ",,,,,"),
-            Content::Session { group, shared_tokens, session } => {
+            Content::Session {
+                group,
+                shared_tokens,
+                session,
+            } => {
                 write!(row, ",{group},{shared_tokens},{session},,")
             }
             Content::Blocks { block_tokens, ids } => {

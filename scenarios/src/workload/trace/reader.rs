@@ -4,9 +4,8 @@
 use foresail_core::time::Nanos;
 
 use super::super::Request;
-use super::super::error::{WorkloadError, excerpt};
+use super::super::error::{Fault, WorkloadError, excerpt};
 use super::super::requests::Skipped;
-use super::fields::Fault;
 use super::lines::Lines;
 use super::spread::Spread;
 use super::{Timestamps, TraceFormat, TraceSource, azure, blis, burstgpt, mooncake, native, vidur};
@@ -71,7 +70,7 @@ impl TraceReader {
             Some(format) => format,
             None => TraceFormat::of_first_line(path, first)?,
         };
-        let rows = row_reader(format, first).map_err(|fault| at(&lines, fault))?;
+        let rows = row_reader(format, first).map_err(|fault| lines.at(fault))?;
         let spread = match (source.timestamps, format) {
             (Timestamps::AsRecorded, _) => None,
             (Timestamps::Spread, TraceFormat::Mooncake) => Some(Spread::default()),
@@ -105,18 +104,24 @@ impl TraceReader {
                 return Ok(Some(request));
             }
             let next = self.recorded()?;
-            let Some(spread) = &mut self.spread else { return Ok(next) };
+            let Some(spread) = &mut self.spread else {
+                return Ok(next);
+            };
             if spread.is_finished() {
                 return Ok(None);
             }
-            spread.push(next).map_err(|fault| at(&self.lines, fault))?;
+            spread.push(next).map_err(|fault| self.lines.at(fault))?;
         }
     }
 
     /// The next request at its recorded time.
     fn recorded(&mut self) -> Result<Option<Request>, WorkloadError> {
         while self.advance()? {
-            match self.rows.row(self.lines.current()).map_err(|fault| at(&self.lines, fault))? {
+            match self
+                .rows
+                .row(self.lines.current())
+                .map_err(|fault| self.lines.at(fault))?
+            {
                 Row::Request(request) => return self.placed(request).map(Some),
                 Row::Skipped(reason) => {
                     self.skipped.rows += 1;
@@ -150,8 +155,8 @@ impl TraceReader {
             return Err(WorkloadError::OutOfOrder {
                 path: self.lines.path().to_owned(),
                 line: self.lines.number(),
-                time_ns: i128::from(time) - i128::from(origin),
-                previous_ns: i128::from(self.previous) - i128::from(origin),
+                previous_ns: self.previous - origin,
+                earlier_by_ns: self.previous - time,
             });
         }
         self.previous = time;
@@ -165,9 +170,9 @@ fn row_reader(format: TraceFormat, first_line: &[u8]) -> Result<RowReader, Fault
         TraceFormat::Blis => return blis::Columns::find(first_line).map(RowReader::Blis),
         TraceFormat::Mooncake => return Ok(RowReader::Mooncake),
         TraceFormat::Azure => RowReader::Azure,
-        TraceFormat::BurstGpt => {
-            RowReader::BurstGpt { with_sessions: burstgpt::has_sessions(first_line) }
-        }
+        TraceFormat::BurstGpt => RowReader::BurstGpt {
+            with_sessions: burstgpt::has_sessions(first_line),
+        },
         TraceFormat::Vidur => RowReader::Vidur,
         TraceFormat::Native => RowReader::Native,
     };
@@ -180,16 +185,4 @@ fn row_reader(format: TraceFormat, first_line: &[u8]) -> Result<RowReader, Fault
         expected: format!("`{}` ({})", format.beginning(), format.name()),
         text: excerpt(first_line),
     })
-}
-
-/// What is wrong with the current row, with its place.
-fn at(lines: &Lines, fault: Fault) -> WorkloadError {
-    WorkloadError::Malformed {
-        path: lines.path().to_owned(),
-        line: lines.number(),
-        column: fault.column,
-        field: fault.field,
-        expected: fault.expected,
-        text: fault.text,
-    }
 }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use foresail_core::time::Nanos;
 
 use super::super::Request;
-use super::fields::Fault;
+use super::super::error::Fault;
 
 /// The rows of a tick are held in memory, so there must be an end to them.
 const ROWS_PER_TICK_MAX: usize = 100_000;
@@ -46,7 +46,9 @@ impl Spread {
         match next {
             None => self.finished = true,
             Some(_) if self.tick.len() == ROWS_PER_TICK_MAX => {
-                return Err(fault(&format!("at most {ROWS_PER_TICK_MAX} rows of one tick")));
+                return Err(fault(&format!(
+                    "at most {ROWS_PER_TICK_MAX} rows of one tick"
+                )));
             }
             Some(next) => self.tick.push(next),
         }
@@ -93,15 +95,26 @@ mod tests {
         let mut spread = Spread::default();
         for &due in dues {
             let content = Content::Unique;
-            spread.push(Some(Request { due, prompt_tokens: 1, output_tokens: 1, session: None, content }))?;
+            spread.push(Some(Request {
+                due,
+                prompt_tokens: 1,
+                output_tokens: 1,
+                session: None,
+                content,
+            }))?;
         }
         spread.push(None)?;
-        Ok(std::iter::from_fn(|| spread.pop()).map(|request| request.due).collect())
+        Ok(std::iter::from_fn(|| spread.pop())
+            .map(|request| request.due)
+            .collect())
     }
 
     #[test]
     fn rows_of_a_tick_go_up_to_the_next() {
-        assert_eq!(spread(&[0, 0, 0, 300, 310, 310]).unwrap(), [0, 100, 200, 300, 310, 315]);
+        assert_eq!(
+            spread(&[0, 0, 0, 300, 310, 310]).unwrap(),
+            [0, 100, 200, 300, 310, 315]
+        );
         assert_eq!(spread(&[5, 5, 8]).unwrap(), [5, 6, 8]);
         assert_eq!(spread(&[7]).unwrap(), [7]);
     }

@@ -5,8 +5,9 @@
 //!
 //! Source: microsoft/vidur, `data/processed_traces`.
 
+use super::super::error::Fault;
 use super::super::{Content, Request};
-use super::fields::{Fault, Fields};
+use super::fields::Fields;
 use super::reader::Row;
 
 pub(super) const HEADER: &str = "arrived_at,num_prefill_tokens,num_decode_tokens";
@@ -18,7 +19,13 @@ pub(super) fn row(line: &[u8]) -> Result<Row, Fault> {
     let output_tokens = fields.field("num_decode_tokens")?.tokens()?;
     fields.finish()?;
     let content = Content::Unique;
-    Ok(Row::Request(Request { due, prompt_tokens, output_tokens, session: None, content }))
+    Ok(Row::Request(Request {
+        due,
+        prompt_tokens,
+        output_tokens,
+        session: None,
+        content,
+    }))
 }
 
 #[cfg(test)]
@@ -30,6 +37,9 @@ mod tests {
         let Row::Request(request) = row(b"2.828480710548229,2015,156").unwrap() else {
             panic!("not a request");
         };
-        assert_eq!((request.due, request.prompt_tokens, request.output_tokens), (2_828_480_711, 2015, 156));
+        assert_eq!(
+            (request.due, request.prompt_tokens, request.output_tokens),
+            (2_828_480_711, 2015, 156)
+        );
     }
 }

@@ -45,7 +45,7 @@ pub struct DecodeRow {
     pub batch: u32,
     /// Tokens in the KV cache before the step, summed over the sequences.
     pub past_tokens: u64,
-    /// Duration [s].
+    /// Duration `[s]`.
     pub seconds: f64,
 }
 
@@ -57,9 +57,13 @@ pub struct PrefillRow {
     pub tokens: u32,
     /// Tokens of the same prompt that were in the KV cache before.
     pub past_tokens: u64,
-    /// Duration [s].
+    /// Duration `[s]`.
     pub seconds: f64,
 }
+
+/// The longest step that is taken seriously `[s]`, and the largest context.
+const SECONDS_MAX: f64 = 3600.0;
+const PAST_TOKENS_MAX: u64 = 1_000_000_000_000;
 
 /// Why a table cannot be used. Rows are counted from 0, as in the file's lists.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -79,15 +83,28 @@ pub enum ProfileError {
         /// Which rows.
         kind: &'static str,
     },
-    /// A step takes no time that a number can say.
-    #[error("{kind}[{row}]: seconds must be a finite number that is not negative, got {seconds}")]
+    /// A step takes no time that a step can take.
+    #[error("{kind}[{row}]: seconds must be from 0 to 3600, got {seconds}")]
     Seconds {
         /// Which rows.
         kind: &'static str,
         /// The row.
         row: usize,
-        /// Its duration [s].
+        /// Its duration `[s]`.
         seconds: f64,
+    },
+    /// A context that no engine holds.
+    #[error(
+        "{kind}[{row}]: past_tokens must be at most {}, got {past}",
+        PAST_TOKENS_MAX
+    )]
+    Past {
+        /// Which rows.
+        kind: &'static str,
+        /// The row.
+        row: usize,
+        /// Its past.
+        past: u64,
     },
     /// A step computes nothing.
     #[error("{kind}[{row}]: {field} must be at least 1")]
@@ -124,11 +141,11 @@ pub enum ProfileError {
         kind: &'static str,
         /// The row with more work.
         more: usize,
-        /// Its duration [s].
+        /// Its duration `[s]`.
         more_seconds: f64,
         /// The row with less work.
         less: usize,
-        /// Its duration, or that of its batch at the other row's past [s].
+        /// Its duration, or that of its batch at the other row's past `[s]`.
         less_seconds: f64,
     },
     /// The prefill rows are not a full grid.
@@ -154,6 +171,16 @@ pub enum ProfileError {
         other: u64,
         /// Its rows.
         other_rows: usize,
+    },
+    /// Two rows are so close that the line through them is of no use.
+    #[error(
+        "decode rises too steeply around batch {batch}, past_tokens {past}: are these seconds?"
+    )]
+    TooSteep {
+        /// A batch near the rows.
+        batch: u32,
+        /// Where the line begins.
+        past: u64,
     },
     /// The line through the first rows falls below zero before it reaches zero work.
     #[error(
@@ -284,7 +311,7 @@ pub(super) struct Curve {
 }
 
 impl Curve {
-    /// The duration at a past [s].
+    /// The duration at a past `[s]`.
     pub(super) fn at(&self, past: u64) -> f64 {
         let knots = &self.knots;
         if knots.len() == 1 {
@@ -327,7 +354,7 @@ fn curves(
 ) -> Result<Vec<Curve>, ProfileError> {
     let mut knots: Vec<(u64, Knot)> = Vec::new();
     for (row, (key, past, seconds)) in rows.enumerate() {
-        check_row(kind, row, key, seconds)?;
+        check_row(kind, row, key, past, seconds)?;
         knots.push((key, Knot { past, seconds, row }));
     }
     knots.sort_by_key(|(key, knot)| (*key, knot.past, knot.row));
@@ -353,20 +380,22 @@ fn curves(
     Ok(curves)
 }
 
-fn check_row(kind: &Kind, row: usize, key: u64, seconds: f64) -> Result<(), ProfileError> {
+fn check_row(
+    kind: &Kind,
+    row: usize,
+    key: u64,
+    past: u64,
+    seconds: f64,
+) -> Result<(), ProfileError> {
+    let (kind, field) = (kind.name, kind.key);
     if key == 0 {
-        return Err(ProfileError::Zero {
-            kind: kind.name,
-            row,
-            field: kind.key,
-        });
+        return Err(ProfileError::Zero { kind, row, field });
     }
-    if !seconds.is_finite() || seconds < 0.0 {
-        return Err(ProfileError::Seconds {
-            kind: kind.name,
-            row,
-            seconds,
-        });
+    if past > PAST_TOKENS_MAX {
+        return Err(ProfileError::Past { kind, row, past });
+    }
+    if !(0.0..=SECONDS_MAX).contains(&seconds) {
+        return Err(ProfileError::Seconds { kind, row, seconds });
     }
     Ok(())
 }

@@ -232,11 +232,23 @@ fn errors_name_the_rows() {
         ),
         (
             error(|table| table.decode[3].seconds = f64::NAN),
-            "decode[3]: seconds must be a finite number that is not negative, got NaN",
+            "decode[3]: seconds must be from 0 to 3600, got NaN",
         ),
         (
             error(|table| table.prefill[1].seconds = -0.5),
-            "prefill[1]: seconds must be a finite number that is not negative, got -0.5",
+            "prefill[1]: seconds must be from 0 to 3600, got -0.5",
+        ),
+        (
+            error(|table| table.decode[2].past_tokens = u64::MAX),
+            "decode[2]: past_tokens must be at most 1000000000000, got 18446744073709551615",
+        ),
+        (
+            error(|table| {
+                (table.decode[4].past_tokens, table.decode[5].past_tokens) =
+                    (999_999_999, 1_000_000_000);
+                table.decode[5].seconds = 3000.0;
+            }),
+            "decode rises too steeply around batch 1, past_tokens 999999999: are these seconds?",
         ),
         (
             error(|table| table.prefill[2].tokens = 0),

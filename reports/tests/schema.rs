@@ -1,0 +1,195 @@
+//! `summary.json` is what its schema says it is, and says nothing else.
+
+mod fixture;
+
+use foresail_reports::seeds::Seeds;
+use foresail_reports::summary::{SCHEMA, Summary, SummaryError};
+use serde_json::{Map, Value, json};
+
+fn schema() -> Value {
+    serde_json::from_str(include_str!("../schema/summary.schema.json")).unwrap()
+}
+
+fn full_summary() -> Summary {
+    let mut summary = fixture::summary("burst", u64::MAX).with_wall_s(0.5);
+    summary.seeds = Some(Seeds::of(&[summary.clone(), fixture::summary("burst", 2)]));
+    summary
+}
+
+fn value_of(summary: &Summary) -> Value {
+    serde_json::from_str(&summary.to_json().unwrap()).unwrap()
+}
+
+#[test]
+fn summaries_are_of_the_schema() {
+    let empty = fixture::summary_of(&[], &Default::default());
+    for summary in [full_summary(), full_summary().without_wall(), empty] {
+        assert_eq!(errors(&value_of(&summary)), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn summaries_are_read_as_they_were_written() {
+    for summary in [full_summary(), full_summary().without_wall()] {
+        let json = summary.to_json().unwrap();
+        let read = Summary::from_json(&json).unwrap();
+        assert_eq!(read, summary);
+        assert_eq!(read.to_json().unwrap(), json);
+    }
+}
+
+#[test]
+fn wall_time_stays_out_of_what_is_kept() {
+    let kept = full_summary().without_wall();
+    assert_eq!(kept, full_summary().with_wall_s(77.0).without_wall());
+    assert!(!kept.to_json().unwrap().contains("wall"));
+}
+
+#[test]
+fn another_version_is_named() {
+    let error = Summary::from_json(r#"{"schema": "foresail.summary/9", "new": 1}"#).unwrap_err();
+    assert!(matches!(&error, SummaryError::Schema { found } if found == "foresail.summary/9"));
+    assert!(error.to_string().contains(SCHEMA), "{error}");
+    let error = Summary::from_json("id,due_s\n").unwrap_err();
+    assert!(matches!(error, SummaryError::Form(_)), "{error}");
+}
+
+/// A schema that would let anything pass proves nothing: each field that is
+/// taken away, added or of another type must be noticed.
+#[test]
+fn the_schema_notices_every_field() {
+    let summary = value_of(&full_summary());
+    let optional = ["/seeds", "/run/wall_s", "/run/requests_per_wall_s"];
+    let mut fields = Vec::new();
+    collect_fields(&summary, "", &mut fields);
+    assert!(fields.len() > 100, "{fields:?}");
+    for field in &fields {
+        let (parent, name) = field.rsplit_once('/').unwrap();
+        let object = |value: &mut Value| -> Map<String, Value> {
+            value
+                .pointer_mut(parent)
+                .unwrap()
+                .as_object_mut()
+                .unwrap()
+                .clone()
+        };
+        let mut changed = summary.clone();
+        let mut fewer = object(&mut changed);
+        fewer.remove(name);
+        *changed.pointer_mut(parent).unwrap() = fewer.into();
+        assert_eq!(
+            errors(&changed).is_empty(),
+            optional.contains(&field.as_str()),
+            "{field}"
+        );
+
+        let mut changed = summary.clone();
+        let mut more = object(&mut changed);
+        more.insert("surprise".to_owned(), json!(1));
+        *changed.pointer_mut(parent).unwrap() = more.into();
+        assert!(!errors(&changed).is_empty(), "{field}");
+
+        let mut changed = summary.clone();
+        *changed.pointer_mut(field).unwrap() = json!({ "of": "another type" });
+        assert!(!errors(&changed).is_empty(), "{field}");
+    }
+}
+
+fn collect_fields(value: &Value, at: &str, fields: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                let field = format!("{at}/{name}");
+                collect_fields(value, &field, fields);
+                fields.push(field);
+            }
+        }
+        Value::Array(items) => {
+            if let Some(first) = items.first() {
+                collect_fields(first, &format!("{at}/0"), fields);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn errors(value: &Value) -> Vec<String> {
+    let root = schema();
+    let mut errors = Vec::new();
+    validate(&root, &root, value, "", &mut errors);
+    errors
+}
+
+/// JSON Schema, as much of it as our schema uses; any other keyword panics, so
+/// that nothing in the schema goes unchecked.
+fn validate(root: &Value, schema: &Value, value: &Value, at: &str, errors: &mut Vec<String>) {
+    let mut fail = |what: String| errors.push(format!("{at}: {what}"));
+    for (keyword, rule) in schema.as_object().unwrap() {
+        match keyword.as_str() {
+            "$schema" | "$defs" | "title" | "description" => {}
+            "const" if value != rule => fail(format!("is not {rule}")),
+            "enum" if !rule.as_array().unwrap().contains(value) => fail(format!("not in {rule}")),
+            "type" if !is_of_type(value, rule) => fail(format!("is not of type {rule}")),
+            "minimum" if value.as_f64() < rule.as_f64() && value.is_number() => {
+                fail(format!("is below {rule}"));
+            }
+            "required" => {
+                for name in rule.as_array().unwrap() {
+                    if value.get(name.as_str().unwrap()).is_none() {
+                        fail(format!("lacks {name}"));
+                    }
+                }
+            }
+            "additionalProperties" => {
+                assert_eq!(rule, false);
+                let known = schema["properties"].as_object().unwrap();
+                for name in value.as_object().into_iter().flat_map(Map::keys) {
+                    if !known.contains_key(name) {
+                        fail(format!("has an unknown field {name}"));
+                    }
+                }
+            }
+            "const" | "enum" | "type" | "minimum" | "properties" | "items" | "$ref" | "anyOf" => {}
+            other => panic!("{at}: the keyword {other} is not checked"),
+        }
+    }
+    for (name, rule) in schema["properties"].as_object().into_iter().flatten() {
+        if let Some(field) = value.get(name) {
+            validate(root, rule, field, &format!("{at}/{name}"), errors);
+        }
+    }
+    if let (Some(rule), Some(items)) = (schema.get("items"), value.as_array()) {
+        for (index, item) in items.iter().enumerate() {
+            validate(root, rule, item, &format!("{at}/{index}"), errors);
+        }
+    }
+    if let Some(reference) = schema.get("$ref") {
+        let pointer = reference.as_str().unwrap().strip_prefix('#').unwrap();
+        validate(root, root.pointer(pointer).unwrap(), value, at, errors);
+    }
+    if let Some(choices) = schema.get("anyOf") {
+        let fits = |choice| {
+            let mut errors = Vec::new();
+            validate(root, choice, value, at, &mut errors);
+            errors.is_empty()
+        };
+        if !choices.as_array().unwrap().iter().any(fits) {
+            errors.push(format!("{at}: is none of the choices"));
+        }
+    }
+}
+
+fn is_of_type(value: &Value, rule: &Value) -> bool {
+    let is = |name: &Value| match name.as_str().unwrap() {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "number" => value.is_number(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "null" => value.is_null(),
+        other => panic!("the type {other} is not checked"),
+    };
+    rule.as_array()
+        .map_or_else(|| is(rule), |names| names.iter().any(is))
+}

@@ -1,0 +1,257 @@
+//! Leaping against stepping: the same records, gaps and changes, to the
+//! nanosecond, whatever the scenario does to the batch meanwhile.
+
+mod support;
+
+use proptest::prelude::*;
+use support::{run, run_closely, scenario};
+
+/// The knobs of a random scenario.
+#[derive(Clone, Debug)]
+struct Knobs {
+    router: &'static str,
+    max_outstanding: Option<u32>,
+    max_num_seqs: u32,
+    budget: u32,
+    chunk: u32,
+    block_size: u32,
+    num_blocks: u32,
+    watermark: f64,
+    prefix_caching: bool,
+    sessions: bool,
+    min: u32,
+    more: u32,
+    semantics: &'static str,
+    at_zero: &'static str,
+    drain_timeout_ms: u32,
+    cold_start_ms: u32,
+    /// Replica counts at 400 ms intervals, in place of the autoscaler.
+    script: Option<Vec<u32>>,
+    rate_per_s: f64,
+    world_size: u32,
+    seed: u64,
+}
+
+fn knobs() -> impl Strategy<Value = Knobs> {
+    let router = prop::sample::select(vec![
+        "round-robin",
+        "least-outstanding",
+        "least-kv-use",
+        "power-of-two-choices",
+        "prefix-affinity",
+    ]);
+    let semantics = prop::sample::select(vec![
+        "sustained",
+        "stabilized",
+        "average",
+        "cooldown",
+        "oneshot",
+    ]);
+    let at_zero = prop::sample::select(vec!["spec", "fireworks-2026"]);
+    let batch = (1..24_u32, 0..300_u32, 16..200_u32, 1..40_u32);
+    let blocks = (0..300_u32, 0.0..0.2_f64, any::<bool>(), any::<bool>());
+    let script = prop::option::of(prop::collection::vec(0..4_u32, 1..12));
+    let scale = (0..3_u32, 1..4_u32, 1..200_u32, 0..4000_u32, script);
+    let load = (5.0..120.0_f64, 0..2_u32, any::<u64>());
+    (
+        router,
+        prop::option::of(1..30_u32),
+        semantics,
+        at_zero,
+        batch,
+        blocks,
+        scale,
+        load,
+    )
+        .prop_map(
+            |(router, max_outstanding, semantics, at_zero, batch, blocks, scale, load)| {
+                let (max_num_seqs, spare, chunk, block_size) = batch;
+                let (spare_blocks, watermark, prefix_caching, sessions) = blocks;
+                let (min, more, drain_timeout_ms, cold_start_ms, script) = scale;
+                let (rate_per_s, world, seed) = load;
+                let budget = max_num_seqs + spare;
+                // Enough for the longest request, and often not for all that run.
+                let num_blocks = 500_u32.div_ceil(block_size) + spare_blocks;
+                Knobs {
+                    router,
+                    max_outstanding,
+                    max_num_seqs,
+                    budget,
+                    chunk: chunk.min(budget),
+                    block_size,
+                    num_blocks,
+                    watermark,
+                    prefix_caching,
+                    sessions,
+                    min,
+                    more,
+                    semantics,
+                    at_zero,
+                    drain_timeout_ms,
+                    cold_start_ms,
+                    script,
+                    rate_per_s,
+                    world_size: 1 << world,
+                    seed,
+                }
+            },
+        )
+}
+
+fn text(knobs: &Knobs) -> String {
+    let limit = knobs
+        .max_outstanding
+        .map_or(String::new(), |max| format!("max_outstanding = {max}"));
+    let sessions = if knobs.sessions {
+        "[workload.sessions]\nturns = { uniform = { min = 1, max = 4 } }\n\
+         think_time = { exponential = { mean = 0.5 } }\ngroups = 2\nshared_tokens = 40\nmax_context_tokens = 400"
+    } else {
+        ""
+    };
+    let Knobs { min, more, .. } = knobs;
+    let policy = match &knobs.script {
+        None => format!(
+            "window_semantics = \"{}\"\ntick = \"100ms\"",
+            knobs.semantics
+        ),
+        Some(counts) => {
+            let step = |(index, count)| {
+                format!("{{ at = \"{}ms\", replicas = {count} }}", 400 * (index + 1))
+            };
+            let steps: Vec<_> = counts.iter().enumerate().map(step).collect();
+            format!("policy = \"scripted\"\nsteps = [{}]", steps.join(", "))
+        }
+    };
+    format!(
+        r#"
+        [deployment]
+        model = "llama-3.2-1b"
+        gpu = "h100"
+        world_size = {world_size}
+        min_replica_count = {min}
+        max_replica_count = {max}
+        scale_up_window = "300ms"
+        scale_down_window = "500ms"
+        scale_to_zero_window = "{zero}"
+        [autoscaler]
+        {policy}
+        profile = "{at_zero}"
+        drain_timeout = "{drain_timeout_ms}ms"
+        [router]
+        policy = "{router}"
+        {limit}
+        [batching]
+        max_num_seqs = {max_num_seqs}
+        max_num_batched_tokens = {budget}
+        prefill_chunk = {chunk}
+        block_size = {block_size}
+        num_blocks = {num_blocks}
+        watermark = {watermark:.3}
+        prefix_caching = {prefix_caching}
+        [cold_start]
+        total = "{cold_start_ms}ms"
+        [workload]
+        requests = 150
+        [workload.arrivals]
+        process = "gamma"
+        rate_per_s = {rate_per_s}
+        cv = 2.0
+        [workload.shape]
+        kind = "on-off"
+        on = "2s"
+        off = "3s"
+        [workload.prompt_tokens]
+        log_normal = {{ mean = 60, cv = 1.5 }}
+        max = 300
+        [workload.output_tokens]
+        log_normal = {{ mean = 30, cv = 1.5 }}
+        max = 100
+        {sessions}
+        "#,
+        world_size = knobs.world_size,
+        max = min + more,
+        zero = if knobs.at_zero == "spec" {
+            "800ms"
+        } else {
+            "5m"
+        },
+        at_zero = knobs.at_zero,
+        drain_timeout_ms = knobs.drain_timeout_ms,
+        router = knobs.router,
+        max_num_seqs = knobs.max_num_seqs,
+        budget = knobs.budget,
+        chunk = knobs.chunk,
+        block_size = knobs.block_size,
+        num_blocks = knobs.num_blocks,
+        watermark = knobs.watermark,
+        prefix_caching = knobs.prefix_caching,
+        cold_start_ms = knobs.cold_start_ms,
+        rate_per_s = knobs.rate_per_s,
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Conservation and Little's law are checked by every run itself: a run
+    /// that does not add up ends in an error, and `run_closely` panics.
+    #[test]
+    fn leaping_is_stepping(knobs in knobs()) {
+        let scenario = scenario(&text(&knobs));
+        let mut leapt = run_closely(&scenario, knobs.seed, true);
+        let stepped = run_closely(&scenario, knobs.seed, false);
+        prop_assert!(leapt.totals.events <= stepped.totals.events);
+        leapt.totals.events = stepped.totals.events;
+        prop_assert_eq!(&leapt.totals, &stepped.totals);
+        prop_assert_eq!(&leapt.changes, &stepped.changes);
+        prop_assert_eq!(&leapt.requests, &stepped.requests);
+        prop_assert_eq!(&leapt.gaps, &stepped.gaps);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_run(knobs in knobs()) {
+        let scenario = scenario(&text(&knobs));
+        prop_assert_eq!(run(&scenario, knobs.seed), run(&scenario, knobs.seed));
+    }
+
+    /// Common random numbers: a knob of the deployment moves no arrival.
+    #[test]
+    fn a_knob_leaves_the_arrivals_alone(knobs in knobs()) {
+        let other = Knobs { router: "round-robin", max_num_seqs: 1, min: 1, more: 0, script: None, ..knobs.clone() };
+        let arrivals = |knobs: &Knobs| {
+            let mut records = run(&scenario(&text(knobs)), knobs.seed).requests;
+            records.sort_by_key(|record| record.id);
+            let due = records.iter().map(|record| (record.due_ns, record.prompt_tokens, record.session));
+            due.collect::<Vec<_>>()
+        };
+        prop_assert_eq!(arrivals(&knobs), arrivals(&other));
+    }
+}
+
+/// The random scenarios must really do what makes leaping hard.
+#[test]
+fn the_oracle_meets_the_hard_cases() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let (mut preemptions, mut cached, mut drained, mut cold, mut killed, mut rejected) =
+        (0, 0, 0, 0, 0, 0);
+    for _ in 0..120 {
+        let knobs = knobs().new_tree(&mut runner).unwrap().current();
+        let records = run(&scenario(&text(&knobs)), knobs.seed);
+        for record in &records.requests {
+            use foresail_reports::records::Outcome;
+            preemptions += record.preemptions;
+            cached += record.cached_tokens;
+            cold += u32::from(record.parts.cold_start_ns > 0);
+            killed += u32::from(record.outcome == Outcome::FailedDrain);
+            rejected += u32::from(record.outcome == Outcome::RejectedScalingUp);
+        }
+        drained += u32::from(records.totals.gpu_ns.draining > 0);
+    }
+    let met = [preemptions, cached, drained, cold, killed, rejected];
+    assert!(
+        met.iter().all(|count| *count > 0),
+        "preempted, cached, drained, cold, killed, rejected: {met:?}"
+    );
+}

@@ -1,0 +1,93 @@
+//! Why a command ended without its result: what the person is told, and the exit code.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use foresail_reports::FilesError;
+use foresail_scenarios::workload::WorkloadError;
+use foresail_simulator::SimulationError;
+
+use crate::exit_code::ExitCode;
+
+/// Why a command ended without its result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Bad usage or input; the text says what to change.
+    #[error("{0}")]
+    Input(String),
+    /// Everything that is wrong with scenarios, rendered for the terminal already.
+    #[error("{0}")]
+    Diagnosed(String),
+    /// A trace or generator cannot be used.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// The records of a run cannot be written.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// A run ended without a result.
+    #[error("{run}: {source}")]
+    Simulation {
+        /// The scenario, and the seed where there are several.
+        run: String,
+        /// Why.
+        source: SimulationError,
+    },
+    /// An output file cannot be written.
+    #[error("cannot write {}: {source}; free space, check permissions, or name another file", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Stdout(io::Error),
+    /// Whoever read standard output has gone away.
+    #[error("standard output was closed")]
+    BrokenPipe,
+    /// The person, or the system, asked to stop.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+    /// A defect of foresail.
+    #[error("{0}; this is a defect of foresail, please report it")]
+    Defect(String),
+}
+
+impl Failure {
+    pub(crate) fn output(path: &Path, source: io::Error) -> Self {
+        Self::Output { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn stdout(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe,
+            _ => Self::Stdout(source),
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::BrokenPipe => ExitCode::Success,
+            Self::Input(_)
+            | Self::Diagnosed(_)
+            | Self::Workload(_)
+            | Self::Files(_)
+            | Self::Output { .. }
+            | Self::Stdout(_) => ExitCode::Input,
+            Self::Simulation { source, .. } => of_simulation(source),
+            Self::Interrupted => ExitCode::Interrupted,
+            Self::Defect(_) => ExitCode::Unexpected,
+        }
+    }
+}
+
+fn of_simulation(error: &SimulationError) -> ExitCode {
+    match error {
+        SimulationError::Workload(_) | SimulationError::Batching(_) => ExitCode::Input,
+        SimulationError::Interrupted => ExitCode::Interrupted,
+        SimulationError::Replica(_)
+        | SimulationError::Biller(_)
+        | SimulationError::Conservation(_) => ExitCode::Unexpected,
+    }
+}

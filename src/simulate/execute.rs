@@ -1,0 +1,184 @@
+//! The runs themselves, shared by threads. What comes out does not depend on
+//! how many there are.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::panic;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use foresail_core::time::SECOND;
+use foresail_reports::records::{Change, Gaps, RecordSink, RequestRecord};
+use foresail_reports::{Measurements, RecordFiles, SealedFiles, Summary};
+use foresail_scenarios::duration;
+use foresail_scenarios::workload::Requests;
+use foresail_simulator::{Options, SimulationError, simulate};
+
+use super::plan::Job;
+use crate::description;
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+
+/// What all runs have in common.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    /// Whether runs of equal steps are done at once.
+    pub(super) leaps: bool,
+    pub(super) interrupt: &'a Interrupt,
+    pub(super) progress: &'a Progress,
+}
+
+/// A run that has ended well.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) summary: Summary,
+    /// Its records, not in place yet.
+    pub(super) files: Option<SealedFiles>,
+    /// What is good to know about its requests.
+    pub(super) notes: Vec<String>,
+}
+
+/// Does all jobs, in their order as far as threads allow. The runs come in the
+/// order of the jobs. If some fail, the failure is that of the first of them,
+/// as with one thread.
+pub(super) fn all(jobs: Vec<Job>, threads: usize, context: &Context<'_>) -> Result<Vec<Run>, Failure> {
+    let threads = threads.min(jobs.len());
+    let pool = Pool { queue: Mutex::new(jobs.into_iter().enumerate()), failed: AtomicUsize::new(usize::MAX), context };
+    let mut ended = BTreeMap::new();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| pool.work())).collect();
+        for worker in workers {
+            // A panic is a defect, and ends the command as one.
+            ended.extend(worker.join().unwrap_or_else(|defect| panic::resume_unwind(defect)));
+        }
+    });
+    context.interrupt.check()?;
+    ended.into_values().collect()
+}
+
+/// Jobs that threads take one by one.
+struct Pool<'a, J> {
+    queue: Mutex<J>,
+    /// The first job that is known to have failed; those after it are in vain.
+    failed: AtomicUsize,
+    context: &'a Context<'a>,
+}
+
+impl<J: Iterator<Item = (usize, Job)>> Pool<'_, J> {
+    /// Does jobs until there are none left.
+    fn work(&self) -> Vec<(usize, Result<Run, Failure>)> {
+        let mut ended = Vec::new();
+        while let Some((index, job)) = self.next() {
+            let result = run(job, self.context, || self.is_in_vain(index));
+            if result.is_err() {
+                self.failed.fetch_min(index, Ordering::Relaxed);
+            }
+            ended.push((index, result));
+        }
+        ended
+    }
+
+    fn next(&self) -> Option<(usize, Job)> {
+        // Taking the next job does not panic, so the queue is sound even if a run did.
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.next().filter(|(index, _)| !self.is_in_vain(*index))
+    }
+
+    fn is_in_vain(&self, index: usize) -> bool {
+        self.context.interrupt.is_requested() || self.failed.load(Ordering::Relaxed) < index
+    }
+}
+
+fn run(mut job: Job, context: &Context<'_>, is_in_vain: impl Fn() -> bool) -> Result<Run, Failure> {
+    let cannot_write = Cell::new(false);
+    let files = job.folder.as_ref().map(RecordFiles::create).transpose()?;
+    let files = files.map(|files| WatchedFiles { files, has_failed: &cannot_write });
+    let mut sink = (Measurements::new(&description::objectives(&job.scenario)), files);
+    let mut requests = match job.requests.take() {
+        Some(requests) => requests,
+        None => job.scenario.workload.open(job.seed)?,
+    };
+    let options = Options { seed: job.seed, leaps: context.leaps };
+    let watch = watch(&job.name, context.progress, || is_in_vain() || cannot_write.get());
+    let started = Instant::now();
+    let ended = simulate(&job.scenario, requests.by_ref(), options, &mut sink, watch);
+    let wall_s = started.elapsed().as_secs_f64();
+    let (measurements, files) = sink;
+    let files = files.map(|watched| watched.files);
+    let totals = match ended {
+        Ok(totals) => totals,
+        Err(source) => return Err(failure(job.name, source, files)),
+    };
+    let summary = measurements.summary(&description::of_run(&job.scenario, job.seed), &totals);
+    let files = files.map(|files| files.seal(&summary)).transpose()?;
+    Ok(Run { summary: summary.with_wall_s(wall_s), files, notes: notes(&job.name, &requests) })
+}
+
+/// Tells of progress now and then, and stops a run whose result nobody will see.
+fn watch(
+    name: &str,
+    progress: &Progress,
+    is_to_stop: impl Fn() -> bool,
+) -> impl FnMut(foresail_simulator::Progress) -> ControlFlow<()> {
+    let mut received = 0;
+    move |now| {
+        let message = format!("{name} at {}", duration::format_nanos(now.now / SECOND * SECOND));
+        progress.advance(now.received - received, message);
+        received = now.received;
+        if is_to_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// Why a run ended: the simulator's word, or that of the files that made it stop.
+fn failure(run: String, source: SimulationError, files: Option<RecordFiles>) -> Failure {
+    match files.and_then(RecordFiles::into_error) {
+        Some(error) => error.into(),
+        None => Failure::Simulation { run, source },
+    }
+}
+
+/// What was done to the requests on the way, which the person may not expect.
+fn notes(name: &str, requests: &Requests) -> Vec<String> {
+    let mut notes = Vec::new();
+    let skipped = requests.skipped();
+    if skipped.rows > 0 {
+        notes.push(format!("{name}: {} rows of the trace were skipped: {}", skipped.rows, skipped.reason));
+    }
+    let redrawn = requests.redrawn_lengths();
+    if redrawn > 0 {
+        notes.push(format!("{name}: {redrawn} lengths above their `max` were drawn again"));
+    }
+    let ended_early = requests.sessions_ended_early();
+    if ended_early > 0 {
+        notes.push(format!("{name}: {ended_early} conversations ended early, at the largest context"));
+    }
+    notes
+}
+
+/// Files that say at once that they cannot be written, so that a long run need
+/// not go on to its end.
+struct WatchedFiles<'a> {
+    files: RecordFiles,
+    has_failed: &'a Cell<bool>,
+}
+
+impl RecordSink for WatchedFiles<'_> {
+    #[inline]
+    fn request(&mut self, record: &RequestRecord) {
+        self.files.request(record);
+        self.has_failed.set(self.files.error().is_some());
+    }
+
+    fn gaps(&mut self, gaps: Gaps) {
+        self.files.gaps(gaps);
+    }
+
+    fn change(&mut self, change: &Change) {
+        self.files.change(change);
+        self.has_failed.set(self.files.error().is_some());
+    }
+}

@@ -1,0 +1,51 @@
+//! The result of runs, for people or for machines.
+
+use foresail_reports::seeds::Seeds;
+use foresail_reports::{Style, Summary, text};
+
+use crate::failure::Failure;
+use crate::terminal::OutputFormat;
+
+/// The runs of one scenario as one summary: that of its first seed, with what
+/// all seeds say together if there are several.
+pub(super) fn together(runs: &[Summary]) -> Summary {
+    let mut summary = runs[0].clone();
+    if runs.len() > 1 {
+        summary.seeds = Some(Seeds::of(runs));
+    }
+    summary
+}
+
+/// Whether the objectives were met under every seed.
+pub(super) fn is_met(summary: &Summary) -> bool {
+    match &summary.seeds {
+        Some(seeds) => seeds.met == seeds.seeds.len() as u64,
+        None => summary.objectives_met(),
+    }
+}
+
+/// One summary a scenario: with JSON an object if there is one, else an array;
+/// as text each of them, and then all side by side.
+pub(super) fn text(
+    summaries: &[Summary],
+    format: OutputFormat,
+    style: Style,
+) -> Result<String, Failure> {
+    match (format, summaries) {
+        (OutputFormat::Text, [one]) => Ok(text::summary(one, style)),
+        (OutputFormat::Text, _) => {
+            let mut parts: Vec<_> =
+                summaries.iter().map(|summary| text::summary(summary, style)).collect();
+            parts.push(text::comparison(summaries, style));
+            Ok(parts.join("\n"))
+        }
+        (OutputFormat::Json, [one]) => one.to_json().map_err(not_json),
+        (OutputFormat::Json, _) => {
+            serde_json::to_string_pretty(summaries).map(|json| json + "\n").map_err(not_json)
+        }
+    }
+}
+
+fn not_json(error: serde_json::Error) -> Failure {
+    Failure::Defect(format!("the summary has no JSON form: {error}"))
+}
