@@ -19,7 +19,12 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "foresail", &mut script);
+    clap_complete::generate(
+        arguments.shell,
+        &mut Cli::command(),
+        "foresail",
+        &mut script,
+    );
     terminal.print(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::Success)
 }

@@ -36,9 +36,10 @@ fn replica_count_max(autoscaler: &AutoscalerConfig) -> u32 {
     match autoscaler {
         AutoscalerConfig::Fireworks(config) => config.max_replica_count,
         AutoscalerConfig::Fixed { replicas } => *replicas,
-        AutoscalerConfig::Scripted { steps, initial } => {
-            steps.iter().map(|(_, count)| *count).fold(*initial, u32::max)
-        }
+        AutoscalerConfig::Scripted { steps, initial } => steps
+            .iter()
+            .map(|(_, count)| *count)
+            .fold(*initial, u32::max),
     }
 }
 
@@ -49,7 +50,11 @@ pub(crate) fn objectives(scenario: &Scenario) -> Vec<ObjectiveSpec> {
 
 fn objective(objective: &Objective) -> ObjectiveSpec {
     let (name, metric) = metric(objective.metric);
-    ObjectiveSpec { name, metric, limit: objective.limit }
+    ObjectiveSpec {
+        name,
+        metric,
+        limit: objective.limit,
+    }
 }
 
 /// A metric, under the name of its key in a scenario file.
@@ -57,14 +62,16 @@ fn metric(metric: Metric) -> (String, ObjectiveMetric) {
     let (name, metric) = match metric {
         Metric::Latency(latency, statistic) => return latency_metric(latency, statistic),
         Metric::RequestsPerSecond => ("requests_per_s", ObjectiveMetric::RequestsPerSecond),
-        Metric::OutputTokensPerSecond => {
-            ("output_tokens_per_s", ObjectiveMetric::OutputTokensPerSecond)
-        }
+        Metric::OutputTokensPerSecond => (
+            "output_tokens_per_s",
+            ObjectiveMetric::OutputTokensPerSecond,
+        ),
         Metric::SuccessRate => ("success_rate", ObjectiveMetric::SuccessRate),
         Metric::CostUsd => ("cost_usd", ObjectiveMetric::CostUsd),
-        Metric::CostUsdPerMillionOutputTokens => {
-            ("cost_usd_per_million_output_tokens", ObjectiveMetric::CostUsdPerMillionOutputTokens)
-        }
+        Metric::CostUsdPerMillionOutputTokens => (
+            "cost_usd_per_million_output_tokens",
+            ObjectiveMetric::CostUsdPerMillionOutputTokens,
+        ),
     };
     (name.to_owned(), metric)
 }
@@ -75,7 +82,10 @@ fn latency_metric(
 ) -> (String, ObjectiveMetric) {
     let (latency_name, latency) = self::latency(latency);
     let (statistic_name, statistic) = self::statistic(statistic);
-    (format!("{latency_name}_{statistic_name}"), ObjectiveMetric::Latency(latency, statistic))
+    (
+        format!("{latency_name}_{statistic_name}"),
+        ObjectiveMetric::Latency(latency, statistic),
+    )
 }
 
 fn latency(latency: LatencyMetric) -> (&'static str, Latency) {
@@ -106,18 +116,33 @@ mod tests {
 
     #[test]
     fn objectives_are_called_what_the_file_calls_them() {
-        let percentile = |p| Metric::Latency(LatencyMetric::Ttft, scenario::Statistic::Percentile(p));
+        let percentile =
+            |p| Metric::Latency(LatencyMetric::Ttft, scenario::Statistic::Percentile(p));
         let mean = Metric::Latency(LatencyMetric::Queue, scenario::Statistic::Mean);
-        let metrics = [percentile(95.0), percentile(99.9), mean, Metric::SuccessRate];
+        let metrics = [
+            percentile(95.0),
+            percentile(99.9),
+            mean,
+            Metric::SuccessRate,
+        ];
         let names = metrics.map(|metric| super::metric(metric).0);
-        assert_eq!(names, ["ttft_p95", "ttft_p99_9", "queue_mean", "success_rate"]);
+        assert_eq!(
+            names,
+            ["ttft_p95", "ttft_p99_9", "queue_mean", "success_rate"]
+        );
     }
 
     #[test]
     fn a_script_is_bounded_by_its_largest_count() {
-        let script = AutoscalerConfig::Scripted { steps: vec![(1, 5), (2, 3)], initial: 2 };
+        let script = AutoscalerConfig::Scripted {
+            steps: vec![(1, 5), (2, 3)],
+            initial: 2,
+        };
         assert_eq!(replica_count_max(&script), 5);
-        let falling = AutoscalerConfig::Scripted { steps: vec![(1, 1)], initial: 2 };
+        let falling = AutoscalerConfig::Scripted {
+            steps: vec![(1, 1)],
+            initial: 2,
+        };
         assert_eq!(replica_count_max(&falling), 2);
     }
 }

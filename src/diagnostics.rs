@@ -20,9 +20,13 @@ impl Diagnostics {
             true => GraphicalTheme::unicode(),
             false => GraphicalTheme::unicode_nocolor(),
         };
-        let handler =
-            GraphicalReportHandler::new_themed(theme).with_width(style.width).with_links(false);
-        Self { handler, rendered: Vec::new() }
+        let handler = GraphicalReportHandler::new_themed(theme)
+            .with_width(style.width)
+            .with_links(false);
+        Self {
+            handler,
+            rendered: Vec::new(),
+        }
     }
 
     /// All that is wrong with the only scenario of a command.
@@ -47,7 +51,11 @@ impl Diagnostics {
 
     /// Fails if there is any problem.
     pub(crate) fn into_result(self) -> Result<(), Failure> {
-        if self.rendered.is_empty() { Ok(()) } else { Err(self.into_failure()) }
+        if self.rendered.is_empty() {
+            Ok(())
+        } else {
+            Err(self.into_failure())
+        }
     }
 
     fn into_failure(self) -> Failure {

@@ -56,7 +56,10 @@ pub(crate) enum Failure {
 
 impl Failure {
     pub(crate) fn output(path: &Path, source: io::Error) -> Self {
-        Self::Output { path: path.to_owned(), source }
+        Self::Output {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     pub(crate) fn stdout(source: io::Error) -> Self {

@@ -39,9 +39,13 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     {
         refuse_to_replace(path)?;
     }
-    let text = arguments.from.map_or_else(|| library::SCENARIOS[0].text, |entry| entry.text);
+    let text = arguments
+        .from
+        .map_or_else(library::template, |entry| entry.text);
     let mut output = OutputFile::create(&place)?;
-    output.write_all(text.as_bytes()).map_err(|error| place.failure(error))?;
+    output
+        .write_all(text.as_bytes())
+        .map_err(|error| place.failure(error))?;
     output.finish()?;
     if let Place::Path(path) = place {
         let path = path.display();

@@ -33,6 +33,10 @@ impl Interrupt {
 
     /// Fails once the command was asked to stop.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.is_requested() { Err(Failure::Interrupted) } else { Ok(()) }
+        if self.is_requested() {
+            Err(Failure::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -55,7 +55,11 @@ impl OutputFile {
             Place::Stdout => Sink::Stdout(io::stdout()),
             Place::Path(path) => Sink::open(path)?,
         };
-        Ok(Self { place: place.clone(), sink, buffer: Vec::with_capacity(BUFFER_BYTES) })
+        Ok(Self {
+            place: place.clone(),
+            sink,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+        })
     }
 
     /// Writes the rest and puts the file in place.
@@ -132,7 +136,10 @@ struct Staged {
 
 impl Staged {
     fn create(target: PathBuf) -> io::Result<Self> {
-        let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+        let name = target
+            .file_name()
+            .ok_or(io::ErrorKind::InvalidInput)?
+            .to_string_lossy();
         let path = target.with_file_name(format!(".{name}.partial-{}", process::id()));
         let file = File::create_new(&path)?;
         Ok(Self { file, path, target })

@@ -23,14 +23,21 @@ impl Progress {
     pub(crate) fn new(expected: Option<u64>, is_wanted: bool) -> Self {
         let bar = ProgressBar::with_draw_target(expected, ProgressDrawTarget::hidden());
         let template = match expected {
-            Some(_) => "{bar:40} {percent:>3} % · {human_pos} requests · {per_sec} · {eta} left · {msg}",
+            Some(_) => {
+                "{bar:40} {percent:>3} % · {human_pos} requests · {per_sec} · {eta} left · {msg}"
+            }
             None => "{spinner} {human_pos} requests · {per_sec} · {msg}",
         };
         // A template that is wrong leaves the default style, which is no harm.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, started: Instant::now(), is_wanted, shown: Once::new() }
+        Self {
+            bar,
+            started: Instant::now(),
+            is_wanted,
+            shown: Once::new(),
+        }
     }
 
     /// So many more requests. `message` is what else there is to say.
@@ -40,7 +47,8 @@ impl Progress {
             return;
         }
         // Draws only on a terminal.
-        self.shown.call_once(|| self.bar.set_draw_target(ProgressDrawTarget::stderr()));
+        self.shown
+            .call_once(|| self.bar.set_draw_target(ProgressDrawTarget::stderr()));
         self.bar.set_message(message);
         self.bar.inc(requests);
     }

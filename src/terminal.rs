@@ -14,7 +14,13 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 pub(crate) struct TerminalArguments {
     /// When to colour; `auto` means on a terminal, unless NO_COLOR is set
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = false)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = false
+    )]
     color: ColorChoice,
     /// No progress bar and no notes on standard error; errors are still told
     #[arg(short, long, global = true)]
@@ -48,7 +54,10 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     pub(crate) fn new(arguments: &TerminalArguments) -> Self {
-        Self { color: arguments.color, quiet: arguments.quiet }
+        Self {
+            color: arguments.color,
+            quiet: arguments.quiet,
+        }
     }
 
     /// How results are set on standard output.
@@ -58,14 +67,21 @@ impl Terminal {
             Some((Width(columns), _)) => usize::from(columns),
             None => Style::default().width,
         };
-        Style { colour: self.is_coloured(&stdout), width }
+        Style {
+            colour: self.is_coloured(&stdout),
+            width,
+        }
     }
 
     /// How errors are set on standard error.
     pub(crate) fn error_style(&self) -> Style {
         let stderr = io::stderr();
-        let width = terminal_size_of(&stderr).map_or(ERROR_WIDTH, |(Width(columns), _)| columns.into());
-        Style { colour: self.is_coloured(&stderr), width }
+        let width =
+            terminal_size_of(&stderr).map_or(ERROR_WIDTH, |(Width(columns), _)| columns.into());
+        Style {
+            colour: self.is_coloured(&stderr),
+            width,
+        }
     }
 
     /// The convention of <https://no-color.org>: set, and not empty.
@@ -81,7 +97,10 @@ impl Terminal {
     /// Writes a result to standard output.
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::stdout)
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+            .map_err(Failure::stdout)
     }
 
     /// Says something that is good to know, beside the result.

@@ -46,13 +46,19 @@ impl Distribution {
     #[must_use]
     pub fn log_normal_mean(mean: f64, cv: f64) -> Self {
         let variance = libm::log(1.0 + cv * cv);
-        Self::LogNormal { mu: libm::log(mean) - variance / 2.0, sigma: libm::sqrt(variance) }
+        Self::LogNormal {
+            mu: libm::log(mean) - variance / 2.0,
+            sigma: libm::sqrt(variance),
+        }
     }
 
     /// Log-normal with this median and coefficient of variation.
     #[must_use]
     pub fn log_normal_median(median: f64, cv: f64) -> Self {
-        Self::LogNormal { mu: libm::log(median), sigma: libm::sqrt(libm::log(1.0 + cv * cv)) }
+        Self::LogNormal {
+            mu: libm::log(median),
+            sigma: libm::sqrt(libm::log(1.0 + cv * cv)),
+        }
     }
 
     /// One draw.

@@ -43,7 +43,9 @@ const LIMIT: u64 = 1 << 63;
 /// # Errors
 /// If Go's `time.ParseDuration` rejects the text.
 pub fn parse(text: &str) -> Result<i64, ParseDurationError> {
-    let invalid = || ParseDurationError::Invalid { text: text.to_owned() };
+    let invalid = || ParseDurationError::Invalid {
+        text: text.to_owned(),
+    };
     let (negative, unsigned) = split_sign(text);
     if unsigned == "0" {
         return Ok(0);
@@ -55,7 +57,10 @@ pub fn parse(text: &str) -> Result<i64, ParseDurationError> {
     let mut sum = 0_u64;
     while !rest.is_empty() {
         let (item, after) = parse_item(text, rest)?;
-        sum = sum.checked_add(item).filter(|&sum| sum <= LIMIT).ok_or_else(invalid)?;
+        sum = sum
+            .checked_add(item)
+            .filter(|&sum| sum <= LIMIT)
+            .ok_or_else(invalid)?;
         rest = after;
     }
     if negative {
@@ -76,7 +81,9 @@ fn split_sign(text: &str) -> (bool, &str) {
 
 /// One number with its unit [ns], and what follows it.
 fn parse_item<'a>(text: &str, rest: &'a str) -> Result<(u64, &'a str), ParseDurationError> {
-    let invalid = || ParseDurationError::Invalid { text: text.to_owned() };
+    let invalid = || ParseDurationError::Invalid {
+        text: text.to_owned(),
+    };
     let (whole, after_whole) = leading_integer(rest).ok_or_else(invalid)?;
     let mut has_digits = after_whole.len() < rest.len();
     let (fraction, scale, after_number) = match after_whole.strip_prefix('.') {
@@ -90,21 +97,33 @@ fn parse_item<'a>(text: &str, rest: &'a str) -> Result<(u64, &'a str), ParseDura
     if !has_digits {
         return Err(invalid());
     }
-    let unit_len = after_number.bytes().position(is_number_byte).unwrap_or(after_number.len());
+    let unit_len = after_number
+        .bytes()
+        .position(is_number_byte)
+        .unwrap_or(after_number.len());
     let (unit, after) = after_number.split_at(unit_len);
     if unit.is_empty() {
-        return Err(ParseDurationError::MissingUnit { text: text.to_owned() });
+        return Err(ParseDurationError::MissingUnit {
+            text: text.to_owned(),
+        });
     }
     let unit_nanos = unit_nanos(unit).ok_or_else(|| ParseDurationError::UnknownUnit {
         unit: unit.to_owned(),
         text: text.to_owned(),
     })?;
-    let mut nanos = whole.checked_mul(unit_nanos).filter(|&n| n <= LIMIT).ok_or_else(invalid)?;
+    let mut nanos = whole
+        .checked_mul(unit_nanos)
+        .filter(|&n| n <= LIMIT)
+        .ok_or_else(invalid)?;
     if fraction > 0 {
         // In this order, as in Go: the result is truncated to whole nanoseconds.
         nanos += (fraction as f64 * (unit_nanos as f64 / scale)) as u64;
     }
-    if nanos > LIMIT { Err(invalid()) } else { Ok((nanos, after)) }
+    if nanos > LIMIT {
+        Err(invalid())
+    } else {
+        Ok((nanos, after))
+    }
 }
 
 fn is_number_byte(byte: u8) -> bool {
@@ -113,7 +132,10 @@ fn is_number_byte(byte: u8) -> bool {
 
 /// Digits as a number of at most 2^63, and what follows; `None` if it is larger.
 fn leading_integer(text: &str) -> Option<(u64, &str)> {
-    let len = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
+    let len = text
+        .bytes()
+        .position(|b| !b.is_ascii_digit())
+        .unwrap_or(text.len());
     let mut value = 0_u64;
     for byte in text[..len].bytes() {
         value = value.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
@@ -127,7 +149,10 @@ fn leading_integer(text: &str) -> Option<(u64, &str)> {
 /// Digits after the point as (digits, power of ten, what follows). Digits that
 /// do not fit are ignored, as in Go.
 fn leading_fraction(text: &str) -> (u64, f64, &str) {
-    let len = text.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
+    let len = text
+        .bytes()
+        .position(|b| !b.is_ascii_digit())
+        .unwrap_or(text.len());
     let mut value = 0_u64;
     let mut scale = 1.0;
     for byte in text[..len].bytes() {
@@ -275,10 +300,25 @@ mod tests {
     #[test]
     fn what_go_calls_invalid() {
         let texts = [
-            "", "-", "s", ".", "-.", ".s", "+.s", "--5s", "+-5s", " 30s", "PT30S", "infinity",
-            "3000000h", "9223372036854775808ns", "9223372036854775.808us",
-            "9223372036854ms775us808ns", "-9223372036854775809ns",
-            "-9223372036854775808ns9223372036854775808ns", "99999999999999999999s",
+            "",
+            "-",
+            "s",
+            ".",
+            "-.",
+            ".s",
+            "+.s",
+            "--5s",
+            "+-5s",
+            " 30s",
+            "PT30S",
+            "infinity",
+            "3000000h",
+            "9223372036854775808ns",
+            "9223372036854775.808us",
+            "9223372036854ms775us808ns",
+            "-9223372036854775809ns",
+            "-9223372036854775808ns9223372036854775808ns",
+            "99999999999999999999s",
         ];
         for text in texts {
             let expected = format!("time: invalid duration \"{text}\"");

@@ -14,7 +14,10 @@ pub struct Entry {
 
 macro_rules! entry {
     ($name:literal) => {
-        Entry { name: $name, text: include_str!(concat!("../library/", $name, ".toml")) }
+        Entry {
+            name: $name,
+            text: include_str!(concat!("../library/", $name, ".toml")),
+        }
     };
 }
 
@@ -93,10 +96,15 @@ mod tests {
 
     #[test]
     fn world_sizes_differ_in_nothing_else() {
-        let twins = [find("world-size-1").unwrap().text, find("world-size-2").unwrap().text];
+        let twins = [
+            find("world-size-1").unwrap().text,
+            find("world-size-2").unwrap().text,
+        ];
         let settings = twins.map(|text| {
             let is_setting = |line: &&str| {
-                !["#", "name", "description", "world_size"].iter().any(|s| line.starts_with(s))
+                !["#", "name", "description", "world_size"]
+                    .iter()
+                    .any(|s| line.starts_with(s))
             };
             text.lines().filter(is_setting).collect::<Vec<_>>()
         });
@@ -113,9 +121,21 @@ mod tests {
     #[test]
     fn the_template_has_every_key() {
         let tables = [
-            "", "deployment", "deployment.shape", "deployment.load_targets", "autoscaler",
-            "router", "batching", "step_time", "cold_start", "price", "workload",
-            "workload.arrivals", "workload.shape", "workload.prompt_tokens", "workload.sessions",
+            "",
+            "deployment",
+            "deployment.shape",
+            "deployment.load_targets",
+            "autoscaler",
+            "router",
+            "batching",
+            "step_time",
+            "cold_start",
+            "price",
+            "workload",
+            "workload.arrivals",
+            "workload.shape",
+            "workload.prompt_tokens",
+            "workload.sessions",
         ];
         for table in tables {
             let keys = keys_of(table);
@@ -137,8 +157,15 @@ mod tests {
 
     /// The keys of a table: what the error about a key that cannot be one says.
     fn keys_of(table: &str) -> Vec<String> {
-        let path = if table.is_empty() { "no_such".to_owned() } else { format!("{table}.no_such") };
-        let overrides = Overrides { set: vec![format!("{path}=1")], ..Overrides::default() };
+        let path = if table.is_empty() {
+            "no_such".to_owned()
+        } else {
+            format!("{table}.no_such")
+        };
+        let overrides = Overrides {
+            set: vec![format!("{path}=1")],
+            ..Overrides::default()
+        };
         let error = parse("template.toml", template(), Path::new(""), &overrides).unwrap_err();
         let help = error
             .diagnostics()
@@ -146,6 +173,9 @@ mod tests {
             .find_map(|problem| problem.help().map(|help| help.to_string()))
             .unwrap_or_default();
         let (_, list) = help.split_once("the keys are: ").unwrap_or_default();
-        list.split(", ").filter(|key| !key.is_empty()).map(str::to_owned).collect()
+        list.split(", ")
+            .filter(|key| !key.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 }

@@ -69,10 +69,13 @@ impl Layout {
     #[must_use]
     pub fn new(demand: &Demand<'_>, gpu: &Gpu, world_size: u32) -> Self {
         let usable_bytes = (gpu.memory_bytes as f64 * demand.gpu_memory_utilization) as u64;
-        let weight_bytes = demand.shape.weight_bytes_per_rank(demand.precision, world_size);
+        let weight_bytes = demand
+            .shape
+            .weight_bytes_per_rank(demand.precision, world_size);
         let activation_bytes = activation_bytes(demand, world_size);
-        let token_bytes =
-            demand.shape.kv_bytes_per_token_per_rank(demand.kv_precision, world_size);
+        let token_bytes = demand
+            .shape
+            .kv_bytes_per_token_per_rank(demand.kv_precision, world_size);
         let block_bytes = u64::from(demand.block_size) * token_bytes;
         let taken = weight_bytes + activation_bytes + CUDA_RESERVE_BYTES;
         let blocks = usable_bytes.saturating_sub(taken) / block_bytes;
@@ -174,9 +177,15 @@ mod tests {
     #[test]
     fn kv_cache_of_llama_2_70b_on_four_h100_is_as_measured() {
         let shape = models::find("llama-2-70b").unwrap().shape;
-        let demand = Demand { max_num_batched_tokens: 2048, ..demand(&shape) };
+        let demand = Demand {
+            max_num_batched_tokens: 2048,
+            ..demand(&shape)
+        };
         let layout = Layout::new(&demand, &gpus::find("h100").unwrap().spec(), 4);
-        assert!(relative_error(f64::from(layout.num_blocks), 31_356.0) < 0.01, "{layout:?}");
+        assert!(
+            relative_error(f64::from(layout.num_blocks), 31_356.0) < 0.01,
+            "{layout:?}"
+        );
     }
 
     /// Measured: vLLM 0.19 on one H200 logged "GPU KV cache size: 4,513,888
@@ -224,7 +233,12 @@ mod tests {
                     let layout = Layout::new(&demand, &gpu.spec(), world_size);
                     let kv = u64::from(layout.num_blocks) * layout.block_bytes;
                     let rest = layout.weight_bytes + layout.activation_bytes + layout.reserve_bytes;
-                    assert!(kv + rest <= layout.usable_bytes, "{} {}", model.name, gpu.name);
+                    assert!(
+                        kv + rest <= layout.usable_bytes,
+                        "{} {}",
+                        model.name,
+                        gpu.name
+                    );
                 }
             }
         }
@@ -234,6 +248,9 @@ mod tests {
     fn heads_that_do_not_divide_exclude_a_world_size() {
         let shape = models::find("qwen2.5-0.5b").unwrap().shape;
         let gpu = gpus::find("h100").unwrap().spec();
-        assert_eq!(fitting_world_sizes(&demand(&shape), &gpu).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(
+            fitting_world_sizes(&demand(&shape), &gpu).collect::<Vec<_>>(),
+            [1, 2]
+        );
     }
 }

@@ -2,7 +2,6 @@
 
 use foresail_core::batching::{
     BlockHash, Config, ConfigError, Content, Reject, Request as Sequence, Scheduler, SequenceId,
-    Verdict,
 };
 use foresail_core::step_time::{Chunk, StepTime};
 use foresail_core::time::{Nanos, PICOS_PER_NANO, Picos};
@@ -237,7 +236,7 @@ impl Replica {
         self.tally.tokens += sampled;
         self.tally.steps += 1;
         self.tally.busy_ns += now - start;
-        self.scheduler.commit(|_| Verdict::Continue);
+        self.scheduler.commit_to_length();
         self.end_finished(sink);
     }
 

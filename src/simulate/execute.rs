@@ -45,15 +45,27 @@ pub(super) struct Run {
 /// Does all jobs, in their order as far as threads allow. The runs come in the
 /// order of the jobs. If some fail, the failure is that of the first of them,
 /// as with one thread.
-pub(super) fn all(jobs: Vec<Job>, threads: usize, context: &Context<'_>) -> Result<Vec<Run>, Failure> {
+pub(super) fn all(
+    jobs: Vec<Job>,
+    threads: usize,
+    context: &Context<'_>,
+) -> Result<Vec<Run>, Failure> {
     let threads = threads.min(jobs.len());
-    let pool = Pool { queue: Mutex::new(jobs.into_iter().enumerate()), failed: AtomicUsize::new(usize::MAX), context };
+    let pool = Pool {
+        queue: Mutex::new(jobs.into_iter().enumerate()),
+        failed: AtomicUsize::new(usize::MAX),
+        context,
+    };
     let mut ended = BTreeMap::new();
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| pool.work())).collect();
         for worker in workers {
             // A panic is a defect, and ends the command as one.
-            ended.extend(worker.join().unwrap_or_else(|defect| panic::resume_unwind(defect)));
+            ended.extend(
+                worker
+                    .join()
+                    .unwrap_or_else(|defect| panic::resume_unwind(defect)),
+            );
         }
     });
     context.interrupt.check()?;
@@ -96,14 +108,25 @@ impl<J: Iterator<Item = (usize, Job)>> Pool<'_, J> {
 fn run(mut job: Job, context: &Context<'_>, is_in_vain: impl Fn() -> bool) -> Result<Run, Failure> {
     let cannot_write = Cell::new(false);
     let files = job.folder.as_ref().map(RecordFiles::create).transpose()?;
-    let files = files.map(|files| WatchedFiles { files, has_failed: &cannot_write });
-    let mut sink = (Measurements::new(&description::objectives(&job.scenario)), files);
+    let files = files.map(|files| WatchedFiles {
+        files,
+        has_failed: &cannot_write,
+    });
+    let mut sink = (
+        Measurements::new(&description::objectives(&job.scenario)),
+        files,
+    );
     let mut requests = match job.requests.take() {
         Some(requests) => requests,
         None => job.scenario.workload.open(job.seed)?,
     };
-    let options = Options { seed: job.seed, leaps: context.leaps };
-    let watch = watch(&job.name, context.progress, || is_in_vain() || cannot_write.get());
+    let options = Options {
+        seed: job.seed,
+        leaps: context.leaps,
+    };
+    let watch = watch(&job.name, context.progress, || {
+        is_in_vain() || cannot_write.get()
+    });
     let started = Instant::now();
     let ended = simulate(&job.scenario, requests.by_ref(), options, &mut sink, watch);
     let wall_s = started.elapsed().as_secs_f64();
@@ -115,7 +138,11 @@ fn run(mut job: Job, context: &Context<'_>, is_in_vain: impl Fn() -> bool) -> Re
     };
     let summary = measurements.summary(&description::of_run(&job.scenario, job.seed), &totals);
     let files = files.map(|files| files.seal(&summary)).transpose()?;
-    Ok(Run { summary: summary.with_wall_s(wall_s), files, notes: notes(&job.name, &requests) })
+    Ok(Run {
+        summary: summary.with_wall_s(wall_s),
+        files,
+        notes: notes(&job.name, &requests),
+    })
 }
 
 /// Tells of progress now and then, and stops a run whose result nobody will see.
@@ -126,10 +153,17 @@ fn watch(
 ) -> impl FnMut(foresail_simulator::Progress) -> ControlFlow<()> {
     let mut received = 0;
     move |now| {
-        let message = format!("{name} at {}", duration::format_nanos(now.now / SECOND * SECOND));
+        let message = format!(
+            "{name} at {}",
+            duration::format_nanos(now.now / SECOND * SECOND)
+        );
         progress.advance(now.received - received, message);
         received = now.received;
-        if is_to_stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if is_to_stop() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 }
 
@@ -146,15 +180,22 @@ fn notes(name: &str, requests: &Requests) -> Vec<String> {
     let mut notes = Vec::new();
     let skipped = requests.skipped();
     if skipped.rows > 0 {
-        notes.push(format!("{name}: {} rows of the trace were skipped: {}", skipped.rows, skipped.reason));
+        notes.push(format!(
+            "{name}: {} rows of the trace were skipped: {}",
+            skipped.rows, skipped.reason
+        ));
     }
     let redrawn = requests.redrawn_lengths();
     if redrawn > 0 {
-        notes.push(format!("{name}: {redrawn} lengths above their `max` were drawn again"));
+        notes.push(format!(
+            "{name}: {redrawn} lengths above their `max` were drawn again"
+        ));
     }
     let ended_early = requests.sessions_ended_early();
     if ended_early > 0 {
-        notes.push(format!("{name}: {ended_early} conversations ended early, at the largest context"));
+        notes.push(format!(
+            "{name}: {ended_early} conversations ended early, at the largest context"
+        ));
     }
     notes
 }

@@ -11,7 +11,11 @@ use crate::failure::Failure;
 use crate::terminal::Terminal;
 
 pub(super) fn run(terminal: &Terminal) -> Result<ExitCode, Failure> {
-    let width = library::SCENARIOS.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    let width = library::SCENARIOS
+        .iter()
+        .map(|entry| entry.name.len())
+        .max()
+        .unwrap_or(0);
     let mut diagnostics = Diagnostics::new(terminal.error_style());
     let mut text = String::new();
     for entry in library::SCENARIOS {

@@ -40,7 +40,11 @@ use execute::Run;
 #[command(verbatim_doc_comment, after_help = exit_code::help())]
 pub(crate) struct Arguments {
     /// Scenario files, or names of ready scenarios (see --list)
-    #[arg(value_name = "SCENARIO", required_unless_present = "list", conflicts_with = "list")]
+    #[arg(
+        value_name = "SCENARIO",
+        required_unless_present = "list",
+        conflicts_with = "list"
+    )]
     scenarios: Vec<PathBuf>,
 
     /// Replay this recorded trace in place of the scenario's own traffic
@@ -83,7 +87,11 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     fn overrides(&self) -> Overrides {
-        Overrides { set: self.set.clone(), seed: self.seed, trace: self.trace.clone() }
+        Overrides {
+            set: self.set.clone(),
+            seed: self.seed,
+            trace: self.trace.clone(),
+        }
     }
 
     fn thread_count(&self) -> usize {
@@ -102,7 +110,11 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     let summaries = publish(runs, usize::from(arguments.seeds), terminal)?;
     terminal.print(&show::text(&summaries, arguments.format, terminal.style())?)?;
     let all_met = summaries.iter().all(show::is_met);
-    Ok(if all_met { ExitCode::Success } else { ExitCode::NotMet })
+    Ok(if all_met {
+        ExitCode::Success
+    } else {
+        ExitCode::NotMet
+    })
 }
 
 fn execute(

@@ -40,7 +40,13 @@ pub(super) fn jobs(
         for seed in seed_range(&scenario, seeds)? {
             let folder = out.map(|out| folder(out, &scenario, is_alone, seed, seeds));
             let name = run_name(&scenario, seed, seeds);
-            jobs.push(Job { scenario: Arc::clone(&scenario), seed, name, requests: requests.take(), folder });
+            jobs.push(Job {
+                scenario: Arc::clone(&scenario),
+                seed,
+                name,
+                requests: requests.take(),
+                folder,
+            });
         }
     }
     Ok(jobs)
@@ -88,7 +94,10 @@ fn folder(out: &Path, scenario: &Scenario, is_alone: bool, seed: u64, seeds: u16
 
 /// The names of scenarios become folders: none may be that of another, or lead elsewhere.
 fn check_folder_names(prepared: &[Prepared]) -> Result<(), Failure> {
-    let names: Vec<&str> = prepared.iter().map(|each| each.scenario.name.as_str()).collect();
+    let names: Vec<&str> = prepared
+        .iter()
+        .map(|each| each.scenario.name.as_str())
+        .collect();
     for (index, name) in names.iter().enumerate() {
         if names[..index].contains(name) {
             return Err(Failure::Input(format!(
@@ -97,7 +106,10 @@ fn check_folder_names(prepared: &[Prepared]) -> Result<(), Failure> {
             )));
         }
         let mut components = Path::new(name).components();
-        if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
+        if !matches!(
+            (components.next(), components.next()),
+            (Some(Component::Normal(_)), None)
+        ) {
             return Err(Failure::Input(format!(
                 "a scenario is called `{name}`, which cannot be the name of a folder in --out; \
                  give it another `name`"

@@ -34,15 +34,17 @@ pub(super) fn text(
     match (format, summaries) {
         (OutputFormat::Text, [one]) => Ok(text::summary(one, style)),
         (OutputFormat::Text, _) => {
-            let mut parts: Vec<_> =
-                summaries.iter().map(|summary| text::summary(summary, style)).collect();
+            let mut parts: Vec<_> = summaries
+                .iter()
+                .map(|summary| text::summary(summary, style))
+                .collect();
             parts.push(text::comparison(summaries, style));
             Ok(parts.join("\n"))
         }
         (OutputFormat::Json, [one]) => one.to_json().map_err(not_json),
-        (OutputFormat::Json, _) => {
-            serde_json::to_string_pretty(summaries).map(|json| json + "\n").map_err(not_json)
-        }
+        (OutputFormat::Json, _) => serde_json::to_string_pretty(summaries)
+            .map(|json| json + "\n")
+            .map_err(not_json),
     }
 }
 

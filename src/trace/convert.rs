@@ -47,7 +47,10 @@ pub(super) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         time_stretch: arguments.time_stretch,
         repeat: arguments.repeat,
     };
-    let workload = Workload { source: Source::Trace(arguments.source.source()), transforms };
+    let workload = Workload {
+        source: Source::Trace(arguments.source.source()),
+        transforms,
+    };
     // A recorded trace draws nothing, so any seed will do.
     write::requests(workload.open(0)?, &arguments.out, terminal)?;
     Ok(ExitCode::Success)
@@ -55,8 +58,13 @@ pub(super) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
 
 /// Reads `10m..1h`; either side may be left out.
 fn slice(text: &str) -> Result<Slice, String> {
-    let (from, to) = text.split_once("..").ok_or("expected FROM..TO, such as 10m..1h")?;
-    Ok(Slice { from: time(from)?.unwrap_or(0), to: time(to)? })
+    let (from, to) = text
+        .split_once("..")
+        .ok_or("expected FROM..TO, such as 10m..1h")?;
+    Ok(Slice {
+        from: time(from)?.unwrap_or(0),
+        to: time(to)?,
+    })
 }
 
 fn time(text: &str) -> Result<Option<u64>, String> {
@@ -76,14 +84,35 @@ mod tests {
 
     #[test]
     fn a_slice_may_be_open_on_either_side() {
-        assert_eq!(slice("10m..1h"), Ok(Slice { from: 10 * MINUTE, to: Some(HOUR) }));
-        assert_eq!(slice("10m.."), Ok(Slice { from: 10 * MINUTE, to: None }));
-        assert_eq!(slice("..1h"), Ok(Slice { from: 0, to: Some(HOUR) }));
+        assert_eq!(
+            slice("10m..1h"),
+            Ok(Slice {
+                from: 10 * MINUTE,
+                to: Some(HOUR)
+            })
+        );
+        assert_eq!(
+            slice("10m.."),
+            Ok(Slice {
+                from: 10 * MINUTE,
+                to: None
+            })
+        );
+        assert_eq!(
+            slice("..1h"),
+            Ok(Slice {
+                from: 0,
+                to: Some(HOUR)
+            })
+        );
     }
 
     #[test]
     fn a_slice_that_is_none_says_why() {
-        assert_eq!(slice("1h").unwrap_err(), "expected FROM..TO, such as 10m..1h");
+        assert_eq!(
+            slice("1h").unwrap_err(),
+            "expected FROM..TO, such as 10m..1h"
+        );
         assert_eq!(slice("-1m..1h").unwrap_err(), "-1m is before the start");
         let days = slice("0..7d").unwrap_err();
         assert_eq!(days, r#"time: unknown unit "d" in duration "7d""#);

@@ -30,8 +30,11 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
-    let overrides =
-        Overrides { set: arguments.set.clone(), seed: arguments.seed, trace: None };
+    let overrides = Overrides {
+        set: arguments.set.clone(),
+        seed: arguments.seed,
+        trace: None,
+    };
     let scenario = format::load(&arguments.scenario, &overrides)
         .map_err(|error| Diagnostics::failure(&error, terminal.error_style()))?;
     let requests = scenario.workload.open(scenario.seed)?;

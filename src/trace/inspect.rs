@@ -48,12 +48,21 @@ impl Inspection {
     fn of(arguments: &Arguments) -> Result<Self, Failure> {
         let trace = arguments.source.source();
         let (path, format) = (trace.path.clone(), trace.format);
-        let workload = Workload { source: Source::Trace(trace), transforms: Transforms::default() };
+        let workload = Workload {
+            source: Source::Trace(trace),
+            transforms: Transforms::default(),
+        };
         // A recorded trace draws nothing, so any seed will do.
         let mut requests = workload.open(0)?;
-        let stats = statistics(&mut requests)?.ok_or(WorkloadError::Empty { path: path.clone() })?;
+        let stats =
+            statistics(&mut requests)?.ok_or(WorkloadError::Empty { path: path.clone() })?;
         let format = format.map_or_else(|| TraceFormat::detect(&path), Ok)?;
-        Ok(Self { file: path.display().to_string(), format, stats, skipped: requests.skipped() })
+        Ok(Self {
+            file: path.display().to_string(),
+            format,
+            stats,
+            skipped: requests.skipped(),
+        })
     }
 
     fn text(&self) -> String {
@@ -119,11 +128,22 @@ fn decimals(value: Option<f64>) -> String {
 
 fn lengths_heading() -> String {
     let names = ["mean", "p50", "p90", "p99", "min", "max"];
-    format!("  {:13}{}", "", names.map(|name| format!("{name:>9}")).concat())
+    format!(
+        "  {:13}{}",
+        "",
+        names.map(|name| format!("{name:>9}")).concat()
+    )
 }
 
 fn lengths(name: &str, stats: LengthStats) -> String {
-    let LengthStats { mean, p50, p90, p99, min, max } = stats;
+    let LengthStats {
+        mean,
+        p50,
+        p90,
+        p99,
+        min,
+        max,
+    } = stats;
     format!("  {name:13}{mean:>9.1}{p50:>9}{p90:>9}{p99:>9}{min:>9}{max:>9}")
 }
 
@@ -185,7 +205,21 @@ impl<'a> Form<'a> {
 
 impl LengthsForm {
     fn of(stats: LengthStats) -> Self {
-        let LengthStats { mean, p50, p90, p99, min, max } = stats;
-        Self { mean, p50, p90, p99, min, max }
+        let LengthStats {
+            mean,
+            p50,
+            p90,
+            p99,
+            min,
+            max,
+        } = stats;
+        Self {
+            mean,
+            p50,
+            p90,
+            p99,
+            min,
+            max,
+        }
     }
 }

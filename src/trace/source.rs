@@ -34,7 +34,11 @@ impl SourceArguments {
             TimestampsArgument::AsRecorded => Timestamps::AsRecorded,
             TimestampsArgument::Spread => Timestamps::Spread,
         };
-        TraceSource { path: self.file.clone(), format: self.from, timestamps }
+        TraceSource {
+            path: self.file.clone(),
+            format: self.from,
+            timestamps,
+        }
     }
 }
 

@@ -22,7 +22,10 @@ pub(super) fn requests(
     output.finish()?;
     let skipped = requests.skipped();
     if skipped.rows > 0 {
-        terminal.note(&format!("{} rows were skipped: {}", skipped.rows, skipped.reason));
+        terminal.note(&format!(
+            "{} rows were skipped: {}",
+            skipped.rows, skipped.reason
+        ));
     }
     if let Place::Path(path) = place {
         terminal.note(&format!("{count} requests are in {}", path.display()));
@@ -40,7 +43,9 @@ fn copy(
     let mut writer = NativeWriter::new(output).map_err(|error| place.failure(error))?;
     for request in requests {
         interrupt.check()?;
-        writer.write(&request?).map_err(|error| place.failure(error))?;
+        writer
+            .write(&request?)
+            .map_err(|error| place.failure(error))?;
         count += 1;
     }
     Ok(count)

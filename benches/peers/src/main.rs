@@ -39,6 +39,9 @@ struct Options {
     /// Which simulator to run; one alone also tells its peak memory.
     #[arg(long, value_enum, default_value_t = Side::Both)]
     side: Side,
+    /// Let foresail visit every step, as the peer does, instead of leaping.
+    #[arg(long)]
+    no_leaps: bool,
     /// Turn the peer's prefix cache on; all prompts are different.
     #[arg(long)]
     peer_prefix_caching: bool,
@@ -62,6 +65,8 @@ struct Deployment {
     block_size: u32,
     /// KV blocks of a replica.
     blocks: u32,
+    /// Whether foresail does runs of equal decode steps at once.
+    leaps: bool,
     peer_prefix_caching: bool,
 }
 
@@ -82,6 +87,7 @@ impl Options {
             block_size: 64,
             // A million tokens: 128 sequences never fill it, so neither side preempts.
             blocks: 16_384,
+            leaps: !self.no_leaps,
             peer_prefix_caching: self.peer_prefix_caching,
         }
     }

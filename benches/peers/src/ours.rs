@@ -32,7 +32,7 @@ pub(crate) fn run(rows: &[Row], deployment: &Deployment) -> Result<Run> {
     let scenario = scenario(deployment)?;
     let options = foresail_simulator::Options {
         seed: scenario.seed,
-        leaps: true,
+        leaps: deployment.leaps,
     };
 
     let watch = Stopwatch::start();
@@ -210,6 +210,7 @@ mod tests {
         max_batched_tokens: 2_048,
         block_size: 64,
         blocks: 16_384,
+        leaps: true,
         peer_prefix_caching: false,
     };
 

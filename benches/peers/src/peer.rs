@@ -179,6 +179,7 @@ mod tests {
         max_batched_tokens: 2_048,
         block_size: 64,
         blocks: 16_384,
+        leaps: true,
         peer_prefix_caching: false,
     };
 

@@ -86,7 +86,7 @@ pub enum FilesError {
         source: io::Error,
     },
     /// Anything else the system refuses.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}; name another folder", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,

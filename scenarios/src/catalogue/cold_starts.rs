@@ -33,23 +33,43 @@ pub fn default_stages(weight_bytes: u64, world_size: u32) -> Vec<ColdStartStage>
         // node to be provisioned (Karpenter: 1 to 5 minutes) is not in it.
         stage("schedule", Pending, [certain(3.0, 0.6)]),
         // 12 GB of image: cached on the node, or fetched at 0.15 GB/s.
-        stage("image", Downloading, [outcome(0.95, 2.0, 0.5), outcome(0.05, 80.0, 0.4)]),
-        stage("weights", Downloading, weights(weight_bytes as f64, f64::from(world_size))),
+        stage(
+            "image",
+            Downloading,
+            [outcome(0.95, 2.0, 0.5), outcome(0.05, 80.0, 0.4)],
+        ),
+        stage(
+            "weights",
+            Downloading,
+            weights(weight_bytes as f64, f64::from(world_size)),
+        ),
         // Starting Python and importing torch and the engine.
         stage("process", Initialising, [certain(12.0, 0.25)]),
-        stage("context", Initialising, [certain(context_seconds(world_size), 0.2)]),
+        stage(
+            "context",
+            Initialising,
+            [certain(context_seconds(world_size), 0.2)],
+        ),
         // torch.compile: 7.5 s from its cache, 40 s and more without
         // (vllm-project/vllm#20264, #19824).
-        stage("compile", Initialising, [outcome(0.8, 8.0, 0.3), outcome(0.2, 40.0, 0.4)]),
+        stage(
+            "compile",
+            Initialising,
+            [outcome(0.8, 8.0, 0.3), outcome(0.2, 40.0, 0.4)],
+        ),
         // CUDA graphs: 17 s for a small model, 54 to 60 s for a large one (the same).
         stage("graphs", Initialising, [certain(12.0, 0.35)]),
         // First inference: 3.7 s cold against 0.9 s (vLLM blog, 2025-10-26).
         stage("warm-up", Initialising, [certain(4.0, 0.5)]),
         // Until a health check has seen it and the router knows.
-        stage("route", Initialising, [ColdStartOutcome {
-            probability: 1.0,
-            seconds: Distribution::Uniform { min: 1.0, max: 5.0 },
-        }]),
+        stage(
+            "route",
+            Initialising,
+            [ColdStartOutcome {
+                probability: 1.0,
+                seconds: Distribution::Uniform { min: 1.0, max: 5.0 },
+            }],
+        ),
     ]
 }
 
@@ -58,7 +78,11 @@ fn stage(
     phase: ColdStartPhase,
     outcomes: impl Into<Vec<ColdStartOutcome>>,
 ) -> ColdStartStage {
-    ColdStartStage { name: name.to_owned(), phase, outcomes: outcomes.into() }
+    ColdStartStage {
+        name: name.to_owned(),
+        phase,
+        outcomes: outcomes.into(),
+    }
 }
 
 fn certain(median: f64, cv: f64) -> ColdStartOutcome {
@@ -66,7 +90,10 @@ fn certain(median: f64, cv: f64) -> ColdStartOutcome {
 }
 
 fn outcome(probability: f64, median: f64, cv: f64) -> ColdStartOutcome {
-    ColdStartOutcome { probability, seconds: Distribution::log_normal_median(median, cv) }
+    ColdStartOutcome {
+        probability,
+        seconds: Distribution::log_normal_median(median, cv),
+    }
 }
 
 /// To the node at the speed of its tier, then to each GPU its share.
@@ -74,7 +101,9 @@ fn weights(bytes: f64, world_size: f64) -> Vec<ColdStartOutcome> {
     let to_device = bytes / world_size / HOST_TO_DEVICE_BYTES_PER_S;
     WEIGHT_TIERS
         .into_iter()
-        .map(|(probability, bytes_per_s)| outcome(probability, bytes / bytes_per_s + to_device, 0.25))
+        .map(|(probability, bytes_per_s)| {
+            outcome(probability, bytes / bytes_per_s + to_device, 0.25)
+        })
         .collect()
 }
 
@@ -99,17 +128,24 @@ mod tests {
                 rest -= outcome.probability;
                 rest < 0.0
             });
-            outcome.unwrap_or(&stage.outcomes[0]).seconds.sample(&mut rng)
+            outcome
+                .unwrap_or(&stage.outcomes[0])
+                .seconds
+                .sample(&mut rng)
         };
-        let mut sums: Vec<f64> =
-            (0..20_000).map(|_| stages.iter().map(&mut draw).sum()).collect();
+        let mut sums: Vec<f64> = (0..20_000)
+            .map(|_| stages.iter().map(&mut draw).sum())
+            .collect();
         sums.sort_by(f64::total_cmp);
         [10_000, 19_000, 19_800].map(|index| sums[index])
     }
 
     fn assert_close(actual: [f64; 3], expected: [f64; 3]) {
         for (actual, expected) in actual.into_iter().zip(expected) {
-            assert!((actual / expected - 1.0).abs() < 0.06, "{actual} against {expected}");
+            assert!(
+                (actual / expected - 1.0).abs() < 0.06,
+                "{actual} against {expected}"
+            );
         }
     }
 
@@ -124,7 +160,11 @@ mod tests {
     #[test]
     fn the_outcomes_of_every_stage_are_complete() {
         for stage in default_stages(16_000_000_000, 8) {
-            let sum: f64 = stage.outcomes.iter().map(|outcome| outcome.probability).sum();
+            let sum: f64 = stage
+                .outcomes
+                .iter()
+                .map(|outcome| outcome.probability)
+                .sum();
             assert!((sum - 1.0).abs() < 1e-12, "{}", stage.name);
         }
     }

@@ -23,7 +23,10 @@ impl GpuEntry {
     /// The figures that step times and memory depend on.
     #[must_use]
     pub fn spec(&self) -> Gpu {
-        Gpu { memory_bytes: self.memory_bytes, ..(self.figures)() }
+        Gpu {
+            memory_bytes: self.memory_bytes,
+            ..(self.figures)()
+        }
     }
 }
 
@@ -31,7 +34,8 @@ impl GpuEntry {
 #[must_use]
 pub fn find(name: &str) -> Option<&'static GpuEntry> {
     let wanted = normalise(name);
-    GPUS.iter().find(|gpu| gpu.name == wanted || gpu.aliases.contains(&wanted.as_str()))
+    GPUS.iter()
+        .find(|gpu| gpu.name == wanted || gpu.aliases.contains(&wanted.as_str()))
 }
 
 /// A binary gibibyte hundredth, so that the figures below read as CUDA prints them.
@@ -99,6 +103,10 @@ mod tests {
 
     #[test]
     fn larger_names_have_more_memory() {
-        assert!(GPUS[1..].windows(2).all(|pair| pair[0].memory_bytes < pair[1].memory_bytes));
+        assert!(
+            GPUS[1..]
+                .windows(2)
+                .all(|pair| pair[0].memory_bytes < pair[1].memory_bytes)
+        );
     }
 }

@@ -26,7 +26,10 @@ impl PriceEntry {
     /// One line for a report: provider, product, date and source.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("{} {}, {}, {}", self.provider, self.product, self.as_of, self.source)
+        format!(
+            "{} {}, {}, {}",
+            self.provider, self.product, self.as_of, self.source
+        )
     }
 }
 
@@ -43,8 +46,17 @@ const fn price(
     as_of: &'static str,
     source: &'static str,
 ) -> PriceEntry {
-    let price = Price { nanodollars_per_gpu_hour: cents_per_gpu_hour * 10_000_000 };
-    PriceEntry { gpu, provider, product, price, as_of, source }
+    let price = Price {
+        nanodollars_per_gpu_hour: cents_per_gpu_hour * 10_000_000,
+    };
+    PriceEntry {
+        gpu,
+        provider,
+        product,
+        price,
+        as_of,
+        source,
+    }
 }
 
 const FIREWORKS: (&str, &str) = ("Fireworks", "on-demand deployment");

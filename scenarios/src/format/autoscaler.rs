@@ -28,8 +28,11 @@ enum Policy {
     Scripted,
 }
 
-const POLICIES: [(&str, Policy); 3] =
-    [("fireworks", Policy::Fireworks), ("fixed", Policy::Fixed), ("scripted", Policy::Scripted)];
+const POLICIES: [(&str, Policy); 3] = [
+    ("fireworks", Policy::Fireworks),
+    ("fixed", Policy::Fixed),
+    ("scripted", Policy::Scripted),
+];
 
 const SEMANTICS: [(&str, WindowSemantics); 5] = [
     ("sustained", WindowSemantics::Sustained),
@@ -39,8 +42,10 @@ const SEMANTICS: [(&str, WindowSemantics); 5] = [
     ("oneshot", WindowSemantics::Oneshot),
 ];
 
-const IDLE_FROM: [(&str, IdleFrom); 2] =
-    [("last-received", IdleFrom::LastReceived), ("last-active", IdleFrom::LastActive)];
+const IDLE_FROM: [(&str, IdleFrom); 2] = [
+    ("last-received", IdleFrom::LastReceived),
+    ("last-active", IdleFrom::LastActive),
+];
 
 /// Which documentation of the provider is followed where two differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,8 +56,10 @@ enum Profile {
     Fireworks2026,
 }
 
-const PROFILES: [(&str, Profile); 2] =
-    [("spec", Profile::Spec), ("fireworks-2026", Profile::Fireworks2026)];
+const PROFILES: [(&str, Profile); 2] = [
+    ("spec", Profile::Spec),
+    ("fireworks-2026", Profile::Fireworks2026),
+];
 
 /// The replica counts as they are written.
 struct Counts {
@@ -72,10 +79,13 @@ pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autosca
     let mut windows = Windows::decode(deployment);
     let load_targets = load_targets(deployment.table("load_targets"));
     // S13: a deployment is deleted when unused for one week.
-    let unused_auto_delete_duration =
-        deployment.setting("unused_auto_delete_duration", 168 * HOUR, decode::duration).value;
+    let unused_auto_delete_duration = deployment
+        .setting("unused_auto_delete_duration", 168 * HOUR, decode::duration)
+        .value;
 
-    let profile = autoscaler.setting("profile", Profile::Spec, decode::choice(&PROFILES)).value;
+    let profile = autoscaler
+        .setting("profile", Profile::Spec, decode::choice(&PROFILES))
+        .value;
     if profile == Profile::Fireworks2026 {
         windows.check_limits_of_2026(deployment);
     }
@@ -88,19 +98,35 @@ pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autosca
         scale_to_zero_window: windows.zero.value,
         load_targets,
         window_semantics: autoscaler
-            .setting("window_semantics", WindowSemantics::Sustained, decode::choice(&SEMANTICS))
+            .setting(
+                "window_semantics",
+                WindowSemantics::Sustained,
+                decode::choice(&SEMANTICS),
+            )
             .value,
-        tick: autoscaler.setting("tick", SECOND, decode::positive_duration).value,
-        signal_smoothing: autoscaler.setting("signal_smoothing", 0, decode::duration).value,
-        occupancy_capped: autoscaler.setting("occupancy_capped", false, decode::boolean).value,
+        tick: autoscaler
+            .setting("tick", SECOND, decode::positive_duration)
+            .value,
+        signal_smoothing: autoscaler
+            .setting("signal_smoothing", 0, decode::duration)
+            .value,
+        occupancy_capped: autoscaler
+            .setting("occupancy_capped", false, decode::boolean)
+            .value,
         idle_from: autoscaler
-            .setting("idle_from", IdleFrom::LastActive, decode::choice(&IDLE_FROM))
+            .setting(
+                "idle_from",
+                IdleFrom::LastActive,
+                decode::choice(&IDLE_FROM),
+            )
             .value,
     };
     let steps = autoscaler.optional("steps", steps);
     // Twice the longest answer of a large model (2,000 tokens at 10 a second)
     // fits in ten minutes; what is still running then has hung.
-    let drain_timeout = autoscaler.setting("drain_timeout", 10 * MINUTE, decode::duration).value;
+    let drain_timeout = autoscaler
+        .setting("drain_timeout", 10 * MINUTE, decode::duration)
+        .value;
     let config = match policy.value {
         Policy::Fireworks => AutoscalerConfig::Fireworks(fireworks),
         Policy::Fixed => fixed(&autoscaler, &counts, &policy),
@@ -111,7 +137,11 @@ pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autosca
     Autoscaling {
         autoscaler: config,
         initial_replica_count: counts.initial.value,
-        at_zero: if profile == Profile::Spec { AtZero::Hold } else { AtZero::Reject },
+        at_zero: if profile == Profile::Spec {
+            AtZero::Hold
+        } else {
+            AtZero::Reject
+        },
         unused_auto_delete_duration,
         drain_timeout,
     }
@@ -177,9 +207,10 @@ impl Windows {
 
     /// B02 and B03: up and down at most 1h, to zero at least 5m, and 0 means unset.
     fn check_limits_of_2026(&mut self, deployment: &Reader<'_>) {
-        for (name, window) in
-            [("scale_up_window", self.up), ("scale_down_window", self.down)]
-        {
+        for (name, window) in [
+            ("scale_up_window", self.up),
+            ("scale_down_window", self.down),
+        ] {
             if window.value > HOUR {
                 let message = format!("`deployment.{name}` must be at most 1 hour");
                 let problem = Problem::new("scenario::window", message)
@@ -202,14 +233,18 @@ impl Windows {
 
 /// `[deployment.load_targets]`: 80 % batch occupancy unless something else is said (B01).
 fn load_targets(reader: Reader<'_>) -> LoadTargets {
-    let tokens_generated_per_second =
-        reader.optional("tokens_generated_per_second", decode::positive_number).value;
-    let prompt_tokens_per_second =
-        reader.optional("prompt_tokens_per_second", decode::positive_number).value;
-    let requests_per_second =
-        reader.optional("requests_per_second", decode::positive_number).value;
-    let concurrent_requests =
-        reader.optional("concurrent_requests", decode::positive_number).value;
+    let tokens_generated_per_second = reader
+        .optional("tokens_generated_per_second", decode::positive_number)
+        .value;
+    let prompt_tokens_per_second = reader
+        .optional("prompt_tokens_per_second", decode::positive_number)
+        .value;
+    let requests_per_second = reader
+        .optional("requests_per_second", decode::positive_number)
+        .value;
+    let concurrent_requests = reader
+        .optional("concurrent_requests", decode::positive_number)
+        .value;
     // Another target stands in place of the default one, as on the provider's
     // command line, where `--load-targets` replaces `default=0.8`.
     let others = [
@@ -219,7 +254,9 @@ fn load_targets(reader: Reader<'_>) -> LoadTargets {
         concurrent_requests,
     ];
     let fallback = others.iter().all(Option::is_none).then_some(0.8);
-    let default = reader.setting("default", fallback, |field| decode::share(field).map(Some)).value;
+    let default = reader
+        .setting("default", fallback, |field| decode::share(field).map(Some))
+        .value;
     reader.finish();
     LoadTargets {
         default,
@@ -233,14 +270,19 @@ fn load_targets(reader: Reader<'_>) -> LoadTargets {
 /// As many replicas as the minimum, which must then be the maximum too.
 fn fixed(autoscaler: &Reader<'_>, counts: &Counts, policy: &Setting<Policy>) -> AutoscalerConfig {
     if counts.min.value != counts.max.value && counts.min.is_sound && counts.max.is_sound {
-        let problem = Problem::new("scenario::replicas", "a fixed deployment has one replica count")
-            .at_if_written(policy.place, "always the same number of replicas")
-            .at_if_written(counts.min.place, format!("at least {}", counts.min.value))
-            .at_if_written(counts.max.place, format!("at most {}", counts.max.value))
-            .help("give `min_replica_count` and `max_replica_count` the same number, above 0");
+        let problem = Problem::new(
+            "scenario::replicas",
+            "a fixed deployment has one replica count",
+        )
+        .at_if_written(policy.place, "always the same number of replicas")
+        .at_if_written(counts.min.place, format!("at least {}", counts.min.value))
+        .at_if_written(counts.max.place, format!("at most {}", counts.max.value))
+        .help("give `min_replica_count` and `max_replica_count` the same number, above 0");
         autoscaler.context.report(problem);
     }
-    AutoscalerConfig::Fixed { replicas: counts.min.value }
+    AutoscalerConfig::Fixed {
+        replicas: counts.min.value,
+    }
 }
 
 fn scripted(
@@ -252,7 +294,10 @@ fn scripted(
         autoscaler.missing("steps", "[{ at = \"10m\", replicas = 3 }]");
     }
     let steps = steps.value.clone().unwrap_or_default();
-    AutoscalerConfig::Scripted { steps, initial: counts.initial.value }
+    AutoscalerConfig::Scripted {
+        steps,
+        initial: counts.initial.value,
+    }
 }
 
 /// `[{ at = "10m", replicas = 3 }, …]`, in order of time.
@@ -263,12 +308,17 @@ fn steps(field: Field<'_>) -> Result<Vec<(Nanos, u32)>, Problem> {
     };
     let mut steps: Vec<(Nanos, u32)> = Vec::with_capacity(items.len());
     for item in items {
-        let item_field = Field { node: item, ..field };
+        let item_field = Field {
+            node: item,
+            ..field
+        };
         let reader = item_field.reader()?;
         let at = reader.required("at", "\"10m\"", decode::duration);
         let replicas = reader.required("replicas", "3", replica_count);
         reader.finish();
-        let (Some(time), Some(replicas)) = (at.value, replicas.value) else { continue };
+        let (Some(time), Some(replicas)) = (at.value, replicas.value) else {
+            continue;
+        };
         if steps.last().is_some_and(|(before, _)| *before >= time) {
             let message = "the steps of a script must be in order of time";
             return Err(Problem::new("scenario::script", message)
@@ -286,8 +336,13 @@ fn report_unused(autoscaler: &Reader<'_>, policy: Policy) {
         autoscaler.unused(&["steps"], "unless `policy = \"scripted\"`");
     }
     if policy != Policy::Fireworks {
-        let keys =
-            ["window_semantics", "tick", "signal_smoothing", "occupancy_capped", "idle_from"];
+        let keys = [
+            "window_semantics",
+            "tick",
+            "signal_smoothing",
+            "occupancy_capped",
+            "idle_from",
+        ];
         autoscaler.unused(&keys, "unless `policy = \"fireworks\"`");
     }
 }

@@ -22,13 +22,18 @@ pub(super) fn decode(reader: Reader<'_>, weight_bytes: u64, world_size: u32) -> 
     let preset = reader.optional("preset", decode::choice(&[("default", ())]));
     let total = reader.optional("total", decode::duration);
     let stages = reader.optional("stages", stages);
-    let written: Vec<_> =
-        [preset.place, total.place, stages.place].into_iter().flatten().collect();
+    let written: Vec<_> = [preset.place, total.place, stages.place]
+        .into_iter()
+        .flatten()
+        .collect();
     if let [first, second, ..] = written[..] {
-        let problem = Problem::new("scenario::cold_start", "a cold start is described in one way")
-            .at(first, "one")
-            .at(second, "and another")
-            .help("keep one of `preset`, `total` and `stages`");
+        let problem = Problem::new(
+            "scenario::cold_start",
+            "a cold start is described in one way",
+        )
+        .at(first, "one")
+        .at(second, "and another")
+        .help("keep one of `preset`, `total` and `stages`");
         reader.context.report(problem);
     }
     reader.finish();
@@ -58,21 +63,34 @@ fn stages(field: Field<'_>) -> Result<Vec<ColdStartStage>, Problem> {
     let Value::Array(items) = &field.node.value else {
         return Err(field.wrong_type("a list of stages").help(EXAMPLE));
     };
-    items.iter().map(|node| stage(Field { node, ..field })).collect()
+    items
+        .iter()
+        .map(|node| stage(Field { node, ..field }))
+        .collect()
 }
 
 fn stage(field: Field<'_>) -> Result<ColdStartStage, Problem> {
     let reader = field.reader()?;
-    let name = reader.required("name", "\"weights\"", decode::text).value.unwrap_or_default();
+    let name = reader
+        .required("name", "\"weights\"", decode::text)
+        .value
+        .unwrap_or_default();
     let phase = reader
-        .setting("phase", ColdStartPhase::Initialising, decode::choice(&PHASES))
+        .setting(
+            "phase",
+            ColdStartPhase::Initialising,
+            decode::choice(&PHASES),
+        )
         .value;
     let seconds = reader.optional("seconds", distribution);
     let outcomes = reader.optional("outcomes", outcomes);
     let place = reader.place_or_start();
     reader.finish();
     let outcomes = match (seconds.value, outcomes.value) {
-        (Some(seconds), None) => vec![ColdStartOutcome { probability: 1.0, seconds }],
+        (Some(seconds), None) => vec![ColdStartOutcome {
+            probability: 1.0,
+            seconds,
+        }],
         (None, Some(outcomes)) => outcomes,
         // What was written and is wrong has been reported.
         (None, None) if !(seconds.is_sound && outcomes.is_sound) => Vec::new(),
@@ -83,7 +101,11 @@ fn stage(field: Field<'_>) -> Result<ColdStartStage, Problem> {
                 .help("for example `seconds = { log_normal = { median = 12, cv = 0.3 } }`"));
         }
     };
-    Ok(ColdStartStage { name, phase, outcomes })
+    Ok(ColdStartStage {
+        name,
+        phase,
+        outcomes,
+    })
 }
 
 /// `[{ probability = 0.8, seconds = 8 }, …]`; the probabilities add up to 1.
@@ -100,7 +122,10 @@ fn outcomes(field: Field<'_>) -> Result<Vec<ColdStartOutcome>, Problem> {
         let seconds = reader.required("seconds", "8", distribution);
         reader.finish();
         if let (Some(probability), Some(seconds)) = (probability.value, seconds.value) {
-            outcomes.push(ColdStartOutcome { probability, seconds });
+            outcomes.push(ColdStartOutcome {
+                probability,
+                seconds,
+            });
         }
     }
     let sum: f64 = outcomes.iter().map(|outcome| outcome.probability).sum();

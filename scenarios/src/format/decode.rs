@@ -32,7 +32,9 @@ pub(super) fn integer<T: std::str::FromStr>(field: Field<'_>) -> Result<T, Probl
         } else {
             ("is too large", "does not fit")
         };
-        field.problem("scenario::range", what, label).help("write a whole number of 0 or more")
+        field
+            .problem("scenario::range", what, label)
+            .help("write a whole number of 0 or more")
     })
 }
 
@@ -56,7 +58,11 @@ pub(super) fn integer_between(field: Field<'_>, least: u32, most: u32) -> Result
         return Ok(value);
     }
     Err(field
-        .problem("scenario::range", &format!("must be {least} to {most}"), &format!("this is {value}"))
+        .problem(
+            "scenario::range",
+            &format!("must be {least} to {most}"),
+            &format!("this is {value}"),
+        )
         .help(format!("write a whole number from {least} to {most}")))
 }
 
@@ -67,10 +73,18 @@ pub(super) fn number(field: Field<'_>) -> Result<f64, Problem> {
     };
     let not_finite = || {
         field
-            .problem("scenario::range", "must be a finite number", "this is not finite")
+            .problem(
+                "scenario::range",
+                "must be a finite number",
+                "this is not finite",
+            )
             .help("write a decimal number such as 1.5")
     };
-    digits.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(not_finite)
+    digits
+        .parse()
+        .ok()
+        .filter(|value: &f64| value.is_finite())
+        .ok_or_else(not_finite)
 }
 
 /// A finite number above 0.
@@ -80,7 +94,11 @@ pub(super) fn positive_number(field: Field<'_>) -> Result<f64, Problem> {
         return Ok(value);
     }
     Err(field
-        .problem("scenario::range", "must be above 0", &format!("this is {value}"))
+        .problem(
+            "scenario::range",
+            "must be above 0",
+            &format!("this is {value}"),
+        )
         .help("write a number above 0"))
 }
 
@@ -91,7 +109,11 @@ pub(super) fn non_negative_number(field: Field<'_>) -> Result<f64, Problem> {
         return Ok(value);
     }
     Err(field
-        .problem("scenario::range", "cannot be negative", &format!("this is {value}"))
+        .problem(
+            "scenario::range",
+            "cannot be negative",
+            &format!("this is {value}"),
+        )
         .help("write a number of 0 or more"))
 }
 
@@ -102,7 +124,11 @@ pub(super) fn share(field: Field<'_>) -> Result<f64, Problem> {
         return Ok(value);
     }
     Err(field
-        .problem("scenario::range", "must be above 0 and at most 1", &format!("this is {value}"))
+        .problem(
+            "scenario::range",
+            "must be above 0 and at most 1",
+            &format!("this is {value}"),
+        )
         .help("write a share such as 0.8"))
 }
 
@@ -113,7 +139,11 @@ pub(super) fn share_below_one(field: Field<'_>) -> Result<f64, Problem> {
         return Ok(value);
     }
     Err(field
-        .problem("scenario::range", "must be at least 0 and below 1", &format!("this is {value}"))
+        .problem(
+            "scenario::range",
+            "must be at least 0 and below 1",
+            &format!("this is {value}"),
+        )
         .help("write a share such as 0.01"))
 }
 
@@ -128,7 +158,10 @@ pub(super) fn duration(field: Field<'_>) -> Result<Nanos, Problem> {
     u64::try_from(nanos).map_err(|_| {
         field
             .problem("scenario::duration", "cannot be negative", "below 0")
-            .help(format!("write `{}`, or `0` if there is none", duration::format(nanos).replace('-', "")))
+            .help(format!(
+                "write `{}`, or `0` if there is none",
+                duration::format(nanos).replace('-', "")
+            ))
     })
 }
 
@@ -150,12 +183,14 @@ fn not_a_duration(field: Field<'_>, text: &str, error: &ParseDurationError) -> P
             "Go has no such unit".to_owned(),
             in_hours(text, unit).unwrap_or_else(|| UNITS.to_owned()),
         ),
-        ParseDurationError::MissingUnit { .. } => {
-            ("a number needs a unit".to_owned(), format!("for example `{text}s`; {UNITS}"))
-        }
-        ParseDurationError::Invalid { .. } => {
-            ("not a duration".to_owned(), format!("for example `1h30m`; {UNITS}"))
-        }
+        ParseDurationError::MissingUnit { .. } => (
+            "a number needs a unit".to_owned(),
+            format!("for example `{text}s`; {UNITS}"),
+        ),
+        ParseDurationError::Invalid { .. } => (
+            "not a duration".to_owned(),
+            format!("for example `1h30m`; {UNITS}"),
+        ),
     };
     problem.at(field.place(), label).help(help)
 }
@@ -201,8 +236,14 @@ pub(super) fn nanodollars(field: Field<'_>) -> Result<u64, Problem> {
     };
     exact_nanodollars(text).ok_or_else(|| {
         field
-            .problem("scenario::price", "is not an amount of US dollars", "not exact, or out of range")
-            .help("write a decimal of 0 or more with at most 9 digits after the point, such as 8.00")
+            .problem(
+                "scenario::price",
+                "is not an amount of US dollars",
+                "not exact, or out of range",
+            )
+            .help(
+                "write a decimal of 0 or more with at most 9 digits after the point, such as 8.00",
+            )
     })
 }
 
@@ -214,7 +255,11 @@ fn exact_nanodollars(text: &str) -> Option<u64> {
         return None;
     }
     let nanos: u64 = format!("{fraction:0<9}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)
+    whole
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1_000_000_000)?
+        .checked_add(nanos)
 }
 
 #[cfg(test)]
@@ -231,7 +276,16 @@ mod tests {
 
     #[test]
     fn money_is_never_rounded() {
-        for text in ["0.0000000001", "1e3", "-1", "+1", "nan", "", ".5", "18446744074"] {
+        for text in [
+            "0.0000000001",
+            "1e3",
+            "-1",
+            "+1",
+            "nan",
+            "",
+            ".5",
+            "18446744074",
+        ] {
             assert_eq!(exact_nanodollars(text), None, "{text:?}");
         }
     }

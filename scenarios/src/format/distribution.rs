@@ -9,7 +9,8 @@ use crate::distribution::Distribution;
 /// The names of the kinds, as they are written.
 const KINDS: [&str; 5] = ["fixed", "uniform", "exponential", "log_normal", "empirical"];
 
-const EXAMPLE: &str = "for example `{ log_normal = { mean = 512, cv = 1.0 } }` or `{ fixed = 512 }`";
+const EXAMPLE: &str =
+    "for example `{ log_normal = { mean = 512, cv = 1.0 } }` or `{ fixed = 512 }`";
 
 /// A distribution over numbers of at least 0. A bare number is a fixed value.
 pub(super) fn distribution(field: Field<'_>) -> Result<Distribution, Problem> {
@@ -45,7 +46,10 @@ pub(super) fn from_table(reader: &Reader<'_>, field: Field<'_>) -> Result<Distri
 }
 
 fn no_kind(reader: &Reader<'_>, field: Field<'_>) -> Problem {
-    let place = reader.entries().first().map_or(field.place(), |entry| entry.key_place);
+    let place = reader
+        .entries()
+        .first()
+        .map_or(field.place(), |entry| entry.key_place);
     let message = format!("`{}` has no distribution", field.path);
     let kinds = KINDS.join(", ");
     Problem::new("scenario::distribution", message)
@@ -81,17 +85,22 @@ fn uniform(field: Field<'_>) -> Result<Distribution, Problem> {
     if min <= max {
         return Ok(Distribution::Uniform { min, max });
     }
-    Err(Problem::new("scenario::distribution", format!("`{}` has min above max", field.path))
-        .at_if_written(places.0, "the smallest value")
-        .at_if_written(places.1, "the largest value is below it")
-        .help("exchange the two"))
+    Err(Problem::new(
+        "scenario::distribution",
+        format!("`{}` has min above max", field.path),
+    )
+    .at_if_written(places.0, "the smallest value")
+    .at_if_written(places.1, "the largest value is below it")
+    .help("exchange the two"))
 }
 
 fn exponential(field: Field<'_>) -> Result<Distribution, Problem> {
     let reader = field.reader()?;
     let mean = reader.required("mean", "100", decode::positive_number);
     reader.finish();
-    Ok(Distribution::Exponential { mean: mean.value.unwrap_or(1.0) })
+    Ok(Distribution::Exponential {
+        mean: mean.value.unwrap_or(1.0),
+    })
 }
 
 fn log_normal(field: Field<'_>) -> Result<Distribution, Problem> {
@@ -127,23 +136,42 @@ fn empirical(field: Field<'_>) -> Result<Distribution, Problem> {
     for row in rows {
         let row_field = Field { node: row, ..field };
         let Value::Array(pair) = &row.value else {
-            return Err(row_field.wrong_type("a list of [value, weight]").help(EXAMPLE));
+            return Err(row_field
+                .wrong_type("a list of [value, weight]")
+                .help(EXAMPLE));
         };
         let [value, weight]: &[Node; 2] = pair.as_slice().try_into().map_err(|_| {
             row_field
-                .problem("scenario::distribution", "has rows of two numbers", "not two numbers")
+                .problem(
+                    "scenario::distribution",
+                    "has rows of two numbers",
+                    "not two numbers",
+                )
                 .help(EXAMPLE)
         })?;
-        values.push(decode::non_negative_number(Field { node: value, ..field })?);
-        weights.push(decode::non_negative_number(Field { node: weight, ..field })?);
+        values.push(decode::non_negative_number(Field {
+            node: value,
+            ..field
+        })?);
+        weights.push(decode::non_negative_number(Field {
+            node: weight,
+            ..field
+        })?);
     }
     let total: f64 = weights.iter().sum();
     if !(total > 0.0 && total.is_finite()) {
         return Err(field
-            .problem("scenario::distribution", "needs a weight above 0", "the weights add up to 0")
+            .problem(
+                "scenario::distribution",
+                "needs a weight above 0",
+                "the weights add up to 0",
+            )
             .help(EXAMPLE));
     }
-    Ok(Distribution::Empirical { values, cumulative: cumulative(&weights, total) })
+    Ok(Distribution::Empirical {
+        values,
+        cumulative: cumulative(&weights, total),
+    })
 }
 
 /// Running sums of the weights over their total; the last is exactly 1.

@@ -29,8 +29,12 @@ const ROUTER_POLICIES: [(&str, RouterPolicy); 5] = [
 pub(super) fn router(reader: Reader<'_>) -> RouterConfig {
     let policy = RouterPolicy::LeastOutstanding;
     let config = RouterConfig {
-        policy: reader.setting("policy", policy, decode::choice(&ROUTER_POLICIES)).value,
-        max_outstanding: reader.optional("max_outstanding", decode::positive_integer).value,
+        policy: reader
+            .setting("policy", policy, decode::choice(&ROUTER_POLICIES))
+            .value,
+        max_outstanding: reader
+            .optional("max_outstanding", decode::positive_integer)
+            .value,
     };
     reader.finish();
     config
@@ -70,25 +74,41 @@ pub(super) fn limits(reader: Reader<'_>) -> Limits {
     let sequences = |field: Field<'_>| decode::integer_between(field, 1, MAX_NUM_SEQS_MAX);
     let tokens = |field: Field<'_>| decode::integer_between(field, 1, MAX_BATCHED_TOKENS_MAX);
     let max_num_seqs = reader.setting("max_num_seqs", 256, sequences);
-    let max_num_batched_tokens =
-        reader.setting("max_num_batched_tokens", max_num_seqs.value.max(8192), tokens);
+    let max_num_batched_tokens = reader.setting(
+        "max_num_batched_tokens",
+        max_num_seqs.value.max(8192),
+        tokens,
+    );
     let prefill_chunk = reader.setting("prefill_chunk", max_num_batched_tokens.value, tokens);
-    check_step(&reader, &max_num_seqs, &max_num_batched_tokens, &prefill_chunk);
+    check_step(
+        &reader,
+        &max_num_seqs,
+        &max_num_batched_tokens,
+        &prefill_chunk,
+    );
     let limits = Limits {
         max_num_seqs: max_num_seqs.value,
         max_num_batched_tokens: max_num_batched_tokens.value,
         prefill_chunk: prefill_chunk.value,
         // The tile of the attention kernels that the engine is built for; vLLM's is 16.
         block_size: reader
-            .setting("block_size", 64, |field| decode::integer_between(field, 1, 1 << 16))
+            .setting("block_size", 64, |field| {
+                decode::integer_between(field, 1, 1 << 16)
+            })
             .value,
         // vLLM V1's default (`CacheConfig.enable_prefix_caching`).
-        prefix_caching: reader.setting("prefix_caching", true, decode::boolean).value,
+        prefix_caching: reader
+            .setting("prefix_caching", true, decode::boolean)
+            .value,
         // vLLM V0's `watermark` of its block manager; V1 has none, which is `0`.
-        watermark: reader.setting("watermark", 0.01, decode::share_below_one).value,
+        watermark: reader
+            .setting("watermark", 0.01, decode::share_below_one)
+            .value,
         max_loras: reader.setting("max_loras", 8, sequences).value,
         num_blocks: reader
-            .optional("num_blocks", |field| decode::integer_between(field, 1, NUM_BLOCKS_MAX))
+            .optional("num_blocks", |field| {
+                decode::integer_between(field, 1, NUM_BLOCKS_MAX)
+            })
             .value,
     };
     reader.finish();
@@ -125,7 +145,10 @@ fn check_step(
         let problem = Problem::new("scenario::batching", message)
             .at_if_written(chunk.place, "no step can hold such a chunk")
             .at_if_written(tokens.place, "tokens that a step holds")
-            .help(format!("lower prefill_chunk to at most {}, or leave it out", tokens.value));
+            .help(format!(
+                "lower prefill_chunk to at most {}, or leave it out",
+                tokens.value
+            ));
         reader.context.report(problem);
     }
 }
@@ -174,7 +197,10 @@ pub(super) fn step_time(
         Kind::Roofline => {
             reader.unused(&["file"], "unless `model = \"profile\"`");
             let efficiency = efficiency(&reader, &gpu.spec.efficiency);
-            let gpu_spec = Gpu { efficiency, ..gpu.spec.clone() };
+            let gpu_spec = Gpu {
+                efficiency,
+                ..gpu.spec.clone()
+            };
             let roofline = Roofline::new(
                 &model.shape,
                 hardware.precision.value,
@@ -184,7 +210,9 @@ pub(super) fn step_time(
                 limits.max_num_seqs,
             );
             let problem = |error| no_roofline(&reader, hardware, &error);
-            roofline.map(|roofline| StepTimeModel::Roofline(Box::new(roofline))).map_err(problem)
+            roofline
+                .map(|roofline| StepTimeModel::Roofline(Box::new(roofline)))
+                .map_err(problem)
         }
         Kind::Profile => {
             reader.unused(&EFFICIENCY_KEYS, "unless `model = \"roofline\"`");
@@ -210,7 +238,9 @@ pub(super) fn step_time(
 fn efficiency(reader: &Reader<'_>, default: &Efficiency) -> Efficiency {
     let share = |key, default| reader.setting(key, default, decode::share).value;
     let time = |key, default| {
-        reader.setting(key, default, |field| decode::duration(field).map(seconds)).value
+        reader
+            .setting(key, default, |field| decode::duration(field).map(seconds))
+            .value
     };
     Efficiency {
         weight_read: share("weight_read", default.weight_read),
@@ -248,7 +278,10 @@ fn no_file(reader: &Reader<'_>, kind: Option<Place>, file_is_sound: bool) -> Pro
             .help("for example `file = \"profile.json\"`");
     }
     Problem::new("scenario::missing", "`[step_time]` has no `file`")
-        .at(kind.unwrap_or(reader.place_or_start()), "a profile is read from a file")
+        .at(
+            kind.unwrap_or(reader.place_or_start()),
+            "a profile is read from a file",
+        )
         .help("for example `file = \"profile.json\"`")
 }
 
@@ -261,20 +294,29 @@ fn profile(
 ) -> Result<Profile, Problem> {
     let path = reader.context.resolve(place, written);
     let text = read_profile(&path).map_err(|what| {
-        Problem::new("scenario::file", format!("cannot read the profile `{}`", path.display()))
-            .at(place, what)
-            .help("the path is relative to the scenario; `foresail calibrate` writes profiles")
+        Problem::new(
+            "scenario::file",
+            format!("cannot read the profile `{}`", path.display()),
+        )
+        .at(place, what)
+        .help("the path is relative to the scenario; `foresail calibrate` writes profiles")
     })?;
     let table: ProfileTable = serde_json::from_str(&text).map_err(|error| {
         let what = format!("`{}` is not a profile: {error}", path.display());
         Problem::new("scenario::profile", what)
-            .at(place, format!("line {}, column {} of it", error.line(), error.column()))
+            .at(
+                place,
+                format!("line {}, column {} of it", error.line(), error.column()),
+            )
             .help("`foresail calibrate` writes profiles")
     })?;
     Profile::new(&table, max_num_seqs).map_err(|error: ProfileError| {
-        Problem::new("scenario::profile", format!("`{}`: {error}", path.display()))
-            .at(place, "this profile cannot be used")
-            .help("measure again with `foresail calibrate`, or lower max_num_seqs to what was measured")
+        Problem::new(
+            "scenario::profile",
+            format!("`{}`: {error}", path.display()),
+        )
+        .at(place, "this profile cannot be used")
+        .help("measure again with `foresail calibrate`, or lower max_num_seqs to what was measured")
     })
 }
 

@@ -20,12 +20,14 @@ mod decode;
 mod deployment;
 mod distribution;
 mod engine;
+mod fit;
 mod node;
 mod objectives;
 mod overrides;
 mod problem;
 mod reader;
 mod scenario;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod workload;
@@ -63,7 +65,9 @@ impl LoadError {
             Self::Unreadable(diagnosis) => std::slice::from_ref(&**diagnosis),
             Self::Invalid(diagnoses) => diagnoses,
         };
-        diagnoses.iter().map(|diagnosis| diagnosis as &dyn miette::Diagnostic)
+        diagnoses
+            .iter()
+            .map(|diagnosis| diagnosis as &dyn miette::Diagnostic)
     }
 }
 
@@ -82,11 +86,19 @@ fn summary(diagnoses: &[Diagnosis]) -> String {
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Scenario, LoadError> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let entry = path.to_str().and_then(library::find).ok_or_else(|| missing(path))?;
-            parse(&format!("{}.toml", entry.name), entry.text, Path::new(""), overrides)
+            let entry = path
+                .to_str()
+                .and_then(library::find)
+                .ok_or_else(|| missing(path))?;
+            parse(
+                &format!("{}.toml", entry.name),
+                entry.text,
+                Path::new(""),
+                overrides,
+            )
         }
         _ => {
-            let text = read(path).map_err(|diagnosis| LoadError::Unreadable(Box::new(diagnosis)))?;
+            let text = read(path).map_err(LoadError::Unreadable)?;
             let base_dir = path.parent().unwrap_or(Path::new(""));
             parse(&path.display().to_string(), &text, base_dir, overrides)
         }
@@ -110,8 +122,14 @@ pub fn parse(
         return Err(LoadError::Invalid(context.diagnoses()));
     };
     overrides.apply(&mut context, &mut root);
-    let place = Place { source, start: 0, end: 0 };
-    let stem = Path::new(name).file_stem().map_or(name.into(), |stem| stem.to_string_lossy());
+    let place = Place {
+        source,
+        start: 0,
+        end: 0,
+    };
+    let stem = Path::new(name)
+        .file_stem()
+        .map_or(name.into(), |stem| stem.to_string_lossy());
     let scenario = scenario::decode(&context, &root, place, &stem);
     scenario.ok_or_else(|| LoadError::Invalid(context.diagnoses()))
 }
@@ -121,11 +139,11 @@ fn missing(path: &Path) -> LoadError {
     let written = path.to_string_lossy();
     let help = reader::suggestion(&written, names, "ready scenarios, by name, are");
     let message = format!("there is no file or ready scenario `{written}`");
-    LoadError::Unreadable(Box::new(Diagnosis::of_file(message, help)))
+    LoadError::Unreadable(Diagnosis::of_file(message, help))
 }
 
 /// The text of a file, or what is wrong with it and what to try.
-fn read(path: &Path) -> Result<String, Diagnosis> {
+fn read(path: &Path) -> Result<String, Box<Diagnosis>> {
     let name = path.display();
     let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if metadata.is_dir() {
@@ -136,7 +154,10 @@ fn read(path: &Path) -> Result<String, Diagnosis> {
     }
     if metadata.len() > FILE_BYTES_MAX {
         return Err(Diagnosis::of_file(
-            format!("`{name}` has {} bytes: too large for a scenario", metadata.len()),
+            format!(
+                "`{name}` has {} bytes: too large for a scenario",
+                metadata.len()
+            ),
             "a scenario has at most 1 MiB; give a trace with `--trace`".to_owned(),
         ));
     }
@@ -151,7 +172,7 @@ fn read(path: &Path) -> Result<String, Diagnosis> {
     })
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Diagnosis {
+fn unreadable(path: &Path, error: &io::Error) -> Box<Diagnosis> {
     let message = format!("cannot read `{}`: {error}", path.display());
     Diagnosis::of_file(message, "check the path and its permissions".to_owned())
 }

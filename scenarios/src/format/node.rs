@@ -73,8 +73,15 @@ impl Table {
     pub(super) fn entry_or_table(&mut self, key: &str, key_place: Place) -> &mut Entry {
         let found = self.entries.iter().position(|entry| entry.key == key);
         let index = found.unwrap_or_else(|| {
-            let node = Node { value: Value::Table(Self::default()), place: key_place };
-            self.entries.push(Entry { key: key.to_owned(), key_place, node });
+            let node = Node {
+                value: Value::Table(Self::default()),
+                place: key_place,
+            };
+            self.entries.push(Entry {
+                key: key.to_owned(),
+                key_place,
+                node,
+            });
             self.entries.len() - 1
         });
         &mut self.entries[index]
@@ -94,20 +101,31 @@ pub(super) fn parse_document(context: &Context, source: usize, text: &str) -> Op
     for error in &errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         // One slip often breaks the rest of its line: the first message says what is wrong.
-        let line = text.as_bytes()[..span.start].iter().filter(|&&byte| byte == b'\n').count();
+        let line = text.as_bytes()[..span.start]
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count();
         if line_before.replace(line) == Some(line) {
             continue;
         }
-        let place = Place { source, start: span.start, end: span.end };
+        let place = Place {
+            source,
+            start: span.start,
+            end: span.end,
+        };
         let problem = Problem::new("scenario::syntax", format!("not TOML: {}", error.message()));
         context.report(problem.at(place, "here"));
     }
-    errors.is_empty().then(|| table(source, 0, document.into_inner()))
+    errors
+        .is_empty()
+        .then(|| table(source, 0, document.into_inner()))
 }
 
 /// The tree of a single value that begins `offset` bytes into its source; `None` if it is not TOML.
 pub(super) fn parse_value(source: usize, offset: usize, text: &str) -> Option<Node> {
-    DeValue::parse(text).ok().map(|value| node(source, offset, value))
+    DeValue::parse(text)
+        .ok()
+        .map(|value| node(source, offset, value))
 }
 
 fn node(source: usize, offset: usize, value: Spanned<DeValue<'_>>) -> Node {
@@ -118,9 +136,12 @@ fn node(source: usize, offset: usize, value: Spanned<DeValue<'_>>) -> Node {
         DeValue::Float(float) => Value::Float(float.as_str().to_owned()),
         DeValue::Boolean(value) => Value::Boolean(value),
         DeValue::Datetime(datetime) => Value::Datetime(datetime.to_string()),
-        DeValue::Array(array) => {
-            Value::Array(array.into_iter().map(|value| node(source, offset, value)).collect())
-        }
+        DeValue::Array(array) => Value::Array(
+            array
+                .into_iter()
+                .map(|value| node(source, offset, value))
+                .collect(),
+        ),
         DeValue::Table(inner) => Value::Table(table(source, offset, inner)),
     };
     Node { value, place }
@@ -138,7 +159,11 @@ fn table(source: usize, offset: usize, table: DeTable<'_>) -> Table {
 }
 
 fn place(source: usize, offset: usize, span: std::ops::Range<usize>) -> Place {
-    Place { source, start: offset + span.start, end: offset + span.end }
+    Place {
+        source,
+        start: offset + span.start,
+        end: offset + span.end,
+    }
 }
 
 /// Digits of any base in decimal; digits beyond 128 bits stay as they are, and

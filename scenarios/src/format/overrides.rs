@@ -35,8 +35,20 @@ impl Overrides {
         if let Some(seed) = self.seed {
             let text = seed.to_string();
             let source = context.add_source("--seed", &text, Path::new(""));
-            let place = Place { source, start: 0, end: text.len() };
-            put(root, "seed", place, Node { value: Value::Integer(text), place });
+            let place = Place {
+                source,
+                start: 0,
+                end: text.len(),
+            };
+            put(
+                root,
+                "seed",
+                place,
+                Node {
+                    value: Value::Integer(text),
+                    place,
+                },
+            );
         }
         for argument in &self.set {
             let source = context.add_source("--set", argument, Path::new(""));
@@ -48,40 +60,76 @@ impl Overrides {
 }
 
 fn put(table: &mut Table, key: &str, key_place: Place, node: Node) {
-    table.put(Entry { key: key.to_owned(), key_place, node });
+    table.put(Entry {
+        key: key.to_owned(),
+        key_place,
+        node,
+    });
 }
 
 fn replace_source(context: &mut Context, root: &mut Table, trace: &Path) {
     let text = trace.to_string_lossy().into_owned();
     let source = context.add_source("--trace", &text, Path::new(""));
-    let place = Place { source, start: 0, end: text.len() };
+    let place = Place {
+        source,
+        start: 0,
+        end: text.len(),
+    };
     let mut workload = match root.entry("workload").map(|entry| &entry.node.value) {
         Some(Value::Table(workload)) => workload.clone(),
         _ => Table::default(),
     };
-    workload.entries.retain(|entry| TRANSFORM_KEYS.contains(&entry.key.as_str()));
-    put(&mut workload, "trace", place, Node { value: Value::Text(text), place });
-    put(root, "workload", place, Node { value: Value::Table(workload), place });
+    workload
+        .entries
+        .retain(|entry| TRANSFORM_KEYS.contains(&entry.key.as_str()));
+    put(
+        &mut workload,
+        "trace",
+        place,
+        Node {
+            value: Value::Text(text),
+            place,
+        },
+    );
+    put(
+        root,
+        "workload",
+        place,
+        Node {
+            value: Value::Table(workload),
+            place,
+        },
+    );
 }
 
 /// Applies one `path=value`.
 fn set(source: usize, argument: &str, root: &mut Table) -> Result<(), Problem> {
-    let whole = Place { source, start: 0, end: argument.len() };
+    let whole = Place {
+        source,
+        start: 0,
+        end: argument.len(),
+    };
     let Some((path, value)) = argument.split_once('=') else {
-        return Err(Problem::new("scenario::set", "`--set` needs a path and a value")
-            .at(whole, "there is no `=` here")
-            .help("for example `--set deployment.scale_up_window=15s`"));
+        return Err(
+            Problem::new("scenario::set", "`--set` needs a path and a value")
+                .at(whole, "there is no `=` here")
+                .help("for example `--set deployment.scale_up_window=15s`"),
+        );
     };
     if path.split('.').any(|segment| segment.trim().is_empty()) {
-        return Err(Problem::new("scenario::set", "`--set` needs a key before the `=`")
-            .at(whole.part(0, path.len()), "a part of the path is empty")
-            .help("for example `--set deployment.scale_up_window=15s`"));
+        return Err(
+            Problem::new("scenario::set", "`--set` needs a key before the `=`")
+                .at(whole.part(0, path.len()), "a part of the path is empty")
+                .help("for example `--set deployment.scale_up_window=15s`"),
+        );
     }
     let value_start = path.len() + 1 + (value.len() - value.trim_start().len());
     let value = value.trim();
     let value_place = whole.part(value_start, value_start + value.len());
-    let node = parse_value(source, value_start, value)
-        .unwrap_or_else(|| Node { value: Value::Text(value.to_owned()), place: value_place });
+    let node = parse_value(source, value_start, value).unwrap_or_else(|| Node {
+        value: Value::Text(value.to_owned()),
+        place: value_place,
+    });
     insert(root, path, whole.part(0, path.len()), node)
 }
 
@@ -103,8 +151,10 @@ fn insert(table: &mut Table, path: &str, path_place: Place, node: Node) -> Resul
     if let Value::Table(inner) = value {
         return insert(inner, rest, rest_place, node);
     }
-    Err(Problem::new("scenario::set", format!("`{key}` has no keys in it"))
-        .at(key_place, format!("there is no `{key}.{rest}`"))
-        .at(*place, format!("`{key}` is {}", value.kind()))
-        .help(format!("set `{key}` itself")))
+    Err(
+        Problem::new("scenario::set", format!("`{key}` has no keys in it"))
+            .at(key_place, format!("there is no `{key}.{rest}`"))
+            .at(*place, format!("`{key}` is {}", value.kind()))
+            .help(format!("set `{key}` itself")),
+    )
 }

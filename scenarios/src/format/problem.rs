@@ -27,7 +27,11 @@ pub(super) struct Place {
 impl Place {
     /// A part of this place, by offsets into it.
     pub(super) fn part(self, start: usize, end: usize) -> Self {
-        Self { source: self.source, start: self.start + start, end: self.start + end }
+        Self {
+            source: self.source,
+            start: self.start + start,
+            end: self.start + end,
+        }
     }
 }
 
@@ -42,7 +46,12 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), labels: Vec::new(), help: None }
+        Self {
+            code,
+            message: message.into(),
+            labels: Vec::new(),
+            help: None,
+        }
     }
 
     pub(super) fn at(mut self, place: Place, label: impl Into<String>) -> Self {
@@ -71,8 +80,11 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn add_source(&mut self, name: &str, text: &str, base_dir: &Path) -> usize {
-        let source =
-            Source { name: name.to_owned(), text: text.into(), base_dir: base_dir.to_owned() };
+        let source = Source {
+            name: name.to_owned(),
+            text: text.into(),
+            base_dir: base_dir.to_owned(),
+        };
         self.sources.push(source);
         self.sources.len() - 1
     }
@@ -93,8 +105,15 @@ impl Context {
     /// The problems for people to read: those of the file first, in order of place.
     pub(super) fn diagnoses(&self) -> Vec<Diagnosis> {
         let mut problems = self.problems.borrow().clone();
-        problems.sort_by_key(|p| p.labels.first().map(|(place, _)| (place.source, place.start)));
-        problems.into_iter().map(|problem| self.diagnosis(problem)).collect()
+        problems.sort_by_key(|p| {
+            p.labels
+                .first()
+                .map(|(place, _)| (place.source, place.start))
+        });
+        problems
+            .into_iter()
+            .map(|problem| self.diagnosis(problem))
+            .collect()
     }
 
     fn diagnosis(&self, problem: Problem) -> Diagnosis {
@@ -106,7 +125,11 @@ impl Context {
                 None => {
                     let source = &self.sources[place.source];
                     let text = NamedSource::new(&source.name, Arc::clone(&source.text));
-                    pages.push(Page { source: place.source, text, labels: vec![span] });
+                    pages.push(Page {
+                        source: place.source,
+                        text,
+                        labels: vec![span],
+                    });
                 }
             }
         }
@@ -142,9 +165,14 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// A diagnosis of a file as a whole, which has no place to point at.
-    pub(super) fn of_file(message: String, help: String) -> Self {
-        let code = "scenario::file";
-        Self { code, message, help: Some(help), page: None, related: Vec::new() }
+    pub(super) fn of_file(message: String, help: String) -> Box<Self> {
+        Box::new(Self {
+            code: "scenario::file",
+            message,
+            help: Some(help),
+            page: None,
+            related: Vec::new(),
+        })
     }
 }
 
@@ -162,7 +190,9 @@ impl Diagnostic for Diagnosis {
     }
 
     fn help(&self) -> Option<Box<dyn Display + '_>> {
-        self.help.as_ref().map(|help| Box::new(help) as Box<dyn Display>)
+        self.help
+            .as_ref()
+            .map(|help| Box::new(help) as Box<dyn Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -170,14 +200,20 @@ impl Diagnostic for Diagnosis {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        self.page.as_ref().map(|page| Box::new(page.labels.iter().cloned()) as Box<_>)
+        self.page
+            .as_ref()
+            .map(|page| Box::new(page.labels.iter().cloned()) as Box<_>)
     }
 
     fn related(&self) -> Option<Box<dyn Iterator<Item = &dyn Diagnostic> + '_>> {
         if self.related.is_empty() {
             return None;
         }
-        Some(Box::new(self.related.iter().map(|elsewhere| elsewhere as &dyn Diagnostic)))
+        Some(Box::new(
+            self.related
+                .iter()
+                .map(|elsewhere| elsewhere as &dyn Diagnostic),
+        ))
     }
 }
 

@@ -23,7 +23,11 @@ pub(super) struct Setting<T> {
 
 impl<T> Setting<T> {
     fn default(value: T) -> Self {
-        Self { value, place: None, is_sound: true }
+        Self {
+            value,
+            place: None,
+            is_sound: true,
+        }
     }
 
     pub(super) fn is_written(&self) -> bool {
@@ -31,7 +35,11 @@ impl<T> Setting<T> {
     }
 
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
-        Setting { value: change(self.value), place: self.place, is_sound: self.is_sound }
+        Setting {
+            value: change(self.value),
+            place: self.place,
+            is_sound: self.is_sound,
+        }
     }
 }
 
@@ -64,9 +72,11 @@ impl<'a> Field<'a> {
     /// The field as a table of its own.
     pub(super) fn reader(self) -> Result<Reader<'a>, Problem> {
         match &self.node.value {
-            Value::Table(table) => {
-                Ok(Reader::new(self.context, self.path, Some((table, self.place()))))
-            }
+            Value::Table(table) => Ok(Reader::new(
+                self.context,
+                self.path,
+                Some((table, self.place())),
+            )),
             _ => Err(self.wrong_type("a table")),
         }
     }
@@ -86,7 +96,12 @@ impl<'a> Reader<'a> {
     }
 
     fn new(context: &'a Context, path: &str, table: Option<(&'a Table, Place)>) -> Self {
-        Self { context, path: path.to_owned(), table, known: RefCell::default() }
+        Self {
+            context,
+            path: path.to_owned(),
+            table,
+            known: RefCell::default(),
+        }
     }
 
     /// Where the table begins; `None` if it is not in any text.
@@ -96,12 +111,20 @@ impl<'a> Reader<'a> {
 
     /// Where the table begins, or else where the document does.
     pub(super) fn place_or_start(&self) -> Place {
-        self.place().unwrap_or(Place { source: 0, start: 0, end: 0 })
+        self.place().unwrap_or(Place {
+            source: 0,
+            start: 0,
+            end: 0,
+        })
     }
 
     /// The dotted path of a key of this table.
     pub(super) fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     fn entry(&self, key: &'static str) -> Option<&'a Entry> {
@@ -139,11 +162,23 @@ impl<'a> Reader<'a> {
         };
         let path = self.path_of(key);
         let place = Some(entry.node.place);
-        match decode(Field { context: self.context, node: &entry.node, path: &path }) {
-            Ok(value) => Setting { value, place, is_sound: true },
+        match decode(Field {
+            context: self.context,
+            node: &entry.node,
+            path: &path,
+        }) {
+            Ok(value) => Setting {
+                value,
+                place,
+                is_sound: true,
+            },
             Err(problem) => {
                 self.context.report(problem);
-                Setting { value: default, place, is_sound: false }
+                Setting {
+                    value: default,
+                    place,
+                    is_sound: false,
+                }
             }
         }
     }
@@ -166,7 +201,11 @@ impl<'a> Reader<'a> {
     ) -> Setting<Option<T>> {
         if !self.has(key) {
             self.missing(key, example);
-            return Setting { value: None, place: None, is_sound: false };
+            return Setting {
+                value: None,
+                place: None,
+                is_sound: false,
+            };
         }
         self.optional(key, decode)
     }
@@ -202,11 +241,16 @@ impl<'a> Reader<'a> {
         let Some(entry) = self.entry(key) else {
             return Self::new(self.context, &path, None);
         };
-        let field = Field { context: self.context, node: &entry.node, path: &path };
+        let field = Field {
+            context: self.context,
+            node: &entry.node,
+            path: &path,
+        };
         match &entry.node.value {
             Value::Table(table) => Self::new(self.context, &path, Some((table, entry.key_place))),
             _ => {
-                self.context.report(field.wrong_type(&format!("a table, `[{path}]`")));
+                self.context
+                    .report(field.wrong_type(&format!("a table, `[{path}]`")));
                 Self::new(self.context, &path, None)
             }
         }
@@ -244,7 +288,11 @@ impl<'a> Reader<'a> {
         let message = format!("unknown key `{}` in {table}", entry.key);
         let problem =
             Problem::new("scenario::unknown_key", message).at(entry.key_place, "not a key here");
-        problem.help(suggestion(&entry.key, known.iter().copied(), "the keys are"))
+        problem.help(suggestion(
+            &entry.key,
+            known.iter().copied(),
+            "the keys are",
+        ))
     }
 }
 
@@ -269,7 +317,9 @@ pub(super) fn nearest<'n>(
 ) -> Option<&'n str> {
     let written = written.to_lowercase();
     let score = |name: &str| strsim::jaro_winkler(&written, &name.to_lowercase());
-    let best = names.into_iter().max_by(|a, b| score(a).total_cmp(&score(b)));
+    let best = names
+        .into_iter()
+        .max_by(|a, b| score(a).total_cmp(&score(b)));
     // A similarity of 0.8 accepts a slip or two and refuses unrelated words.
     best.filter(|name| score(name) > 0.8)
 }

@@ -18,7 +18,9 @@ pub(super) fn decode(
 ) -> Option<Scenario> {
     let reader = Reader::root(context, root, place);
     let name = reader.setting("name", stem.to_owned(), name).value;
-    let description = reader.setting("description", String::new(), decode::text).value;
+    let description = reader
+        .setting("description", String::new(), decode::text)
+        .value;
     let seed = reader.setting("seed", 1, decode::integer).value;
     let deployment = deployment::decode(&reader);
     let workload = workload::decode(&reader);
@@ -45,6 +47,10 @@ fn name(field: Field<'_>) -> Result<String, Problem> {
         return Ok(name);
     }
     Err(field
-        .problem("scenario::name", "must be a short name", "empty, or with a slash or a line end")
+        .problem(
+            "scenario::name",
+            "must be a short name",
+            "empty, or with a slash or a line end",
+        )
         .help("for example `name = \"chat\"`"))
 }

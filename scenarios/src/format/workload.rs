@@ -14,13 +14,21 @@ use crate::workload::{
 };
 use foresail_core::time::{HOUR, seconds};
 
-const TIMESTAMPS: [(&str, Timestamps); 2] =
-    [("as-recorded", Timestamps::AsRecorded), ("spread", Timestamps::Spread)];
+const TIMESTAMPS: [(&str, Timestamps); 2] = [
+    ("as-recorded", Timestamps::AsRecorded),
+    ("spread", Timestamps::Spread),
+];
 
 const TRACE_KEYS: [&str; 2] = ["format", "timestamps"];
 
-const GENERATOR_KEYS: [&str; 6] =
-    ["requests", "arrivals", "shape", "prompt_tokens", "output_tokens", "sessions"];
+const GENERATOR_KEYS: [&str; 6] = [
+    "requests",
+    "arrivals",
+    "shape",
+    "prompt_tokens",
+    "output_tokens",
+    "sessions",
+];
 
 /// The workload; `None` if its source is missing, which has then been reported.
 pub(super) fn decode(root: &Reader<'_>) -> Option<Workload> {
@@ -62,7 +70,10 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Workload> {
         }
     };
     reader.finish();
-    Some(Workload { source: source?, transforms })
+    Some(Workload {
+        source: source?,
+        transforms,
+    })
 }
 
 /// The path of a file or folder that must be there.
@@ -78,13 +89,24 @@ fn file(
         return PathBuf::new();
     };
     let path = reader.context.resolve(place, &written);
-    let is_there = if is_folder { path.is_dir() } else { path.is_file() };
+    let is_there = if is_folder {
+        path.is_dir()
+    } else {
+        path.is_file()
+    };
     if !is_there {
         let message = format!("there is no {what} `{}`", path.display());
         let relative = "a path is relative to the scenario's folder; on the command line, to the \
                         working directory";
         let problem = Problem::new("scenario::file", message)
-            .at(place, if path.exists() { "something else is there" } else { "not found" })
+            .at(
+                place,
+                if path.exists() {
+                    "something else is there"
+                } else {
+                    "not found"
+                },
+            )
             .help(relative);
         reader.context.report(problem);
     }
@@ -96,7 +118,11 @@ fn trace_source(reader: &Reader<'_>, path: PathBuf) -> TraceSource {
         path,
         format: reader.optional("format", trace_format).value,
         timestamps: reader
-            .setting("timestamps", Timestamps::AsRecorded, decode::choice(&TIMESTAMPS))
+            .setting(
+                "timestamps",
+                Timestamps::AsRecorded,
+                decode::choice(&TIMESTAMPS),
+            )
             .value,
     }
 }
@@ -107,7 +133,11 @@ fn trace_format(field: Field<'_>) -> Result<TraceFormat, Problem> {
         let names = TraceFormat::ALL.map(TraceFormat::name);
         let help = suggestion(&written, names, "the formats are");
         field
-            .problem("scenario::unknown_name", "is not a known format", "not a format")
+            .problem(
+                "scenario::unknown_name",
+                "is not a known format",
+                "not a format",
+            )
             .help(format!("{help}; leave it out to detect the format"))
     })
 }
@@ -115,8 +145,12 @@ fn trace_format(field: Field<'_>) -> Result<TraceFormat, Problem> {
 fn transforms(reader: &Reader<'_>) -> Transforms {
     Transforms {
         slice: reader.optional("slice", slice).value,
-        rate_scale: reader.setting("rate_scale", 1.0, decode::positive_number).value,
-        time_stretch: reader.setting("time_stretch", 1.0, decode::positive_number).value,
+        rate_scale: reader
+            .setting("rate_scale", 1.0, decode::positive_number)
+            .value,
+        time_stretch: reader
+            .setting("time_stretch", 1.0, decode::positive_number)
+            .value,
         repeat: reader.setting("repeat", 1, decode::positive_integer).value,
     }
 }
@@ -127,13 +161,17 @@ fn slice(field: Field<'_>) -> Result<Slice, Problem> {
     let to = reader.optional("to", decode::duration);
     reader.finish();
     match to.value {
-        Some(end) if end <= from.value && from.is_sound => {
-            Err(Problem::new("scenario::slice", format!("`{}` is empty", field.path))
-                .at_if_written(from.place, "it begins here")
-                .at_if_written(to.place, "and ends no later")
-                .help("`to` must be after `from`, which is 0 if left out"))
-        }
-        to => Ok(Slice { from: from.value, to }),
+        Some(end) if end <= from.value && from.is_sound => Err(Problem::new(
+            "scenario::slice",
+            format!("`{}` is empty", field.path),
+        )
+        .at_if_written(from.place, "it begins here")
+        .at_if_written(to.place, "and ends no later")
+        .help("`to` must be after `from`, which is 0 if left out")),
+        to => Ok(Slice {
+            from: from.value,
+            to,
+        }),
     }
 }
 
@@ -143,7 +181,10 @@ fn generator(reader: &Reader<'_>) -> Option<Generator> {
     let requests = reader.optional("requests", decode::positive_integer);
     if !(duration.is_written() || requests.is_written()) {
         let problem = Problem::new("scenario::missing", "the workload has no source, or no end")
-            .at(reader.place_or_start(), "`duration`, `requests`, `trace` or `servegen` belongs here")
+            .at(
+                reader.place_or_start(),
+                "`duration`, `requests`, `trace` or `servegen` belongs here",
+            )
             .help("for example `duration = \"1h\"`, `requests = 10000`, or `trace = \"file.csv\"`");
         reader.context.report(problem);
     }
@@ -186,7 +227,11 @@ fn lengths(field: Field<'_>) -> Result<Lengths, Problem> {
         return Ok(Lengths { distribution, max });
     }
     Err(field
-        .problem("scenario::range", "must be above 0", "there is always at least one token")
+        .problem(
+            "scenario::range",
+            "must be above 0",
+            "there is always at least one token",
+        )
         .help("write 1 or more"))
 }
 
@@ -195,7 +240,12 @@ fn arrivals(reader: Reader<'_>, is_written: bool, workload: &Reader<'_>) -> Opti
         workload.missing("arrivals", "{ process = \"poisson\", rate_per_s = 2.0 }");
         return None;
     }
-    let kinds = [("constant", 0), ("poisson", 1), ("gamma", 2), ("weibull", 3)];
+    let kinds = [
+        ("constant", 0),
+        ("poisson", 1),
+        ("gamma", 2),
+        ("weibull", 3),
+    ];
     let process = reader.setting("process", 1, decode::choice(&kinds));
     let rate = reader.required("rate_per_s", "2.0", decode::positive_number);
     let cv = if process.value >= 2 {
@@ -212,7 +262,10 @@ fn arrivals(reader: Reader<'_>, is_written: bool, workload: &Reader<'_>) -> Opti
         2 => Process::Gamma { cv },
         _ => Process::Weibull { cv },
     };
-    Some(Arrivals { process, rate_per_s })
+    Some(Arrivals {
+        process,
+        rate_per_s,
+    })
 }
 
 #[derive(Clone, Copy)]
@@ -260,35 +313,64 @@ impl ShapeKind {
 
 /// `[workload.shape]`: its `kind`, and the parameters of that kind.
 fn shape(reader: Reader<'_>) -> Option<Shape> {
-    let kind = reader.setting("kind", ShapeKind::Steady, decode::choice(&SHAPES)).value;
-    for key in SHAPE_KEYS.into_iter().filter(|key| !kind.keys().contains(key)) {
+    let kind = reader
+        .setting("kind", ShapeKind::Steady, decode::choice(&SHAPES))
+        .value;
+    for key in SHAPE_KEYS
+        .into_iter()
+        .filter(|key| !kind.keys().contains(key))
+    {
         reader.unused(&[key], "with this kind of shape");
     }
-    let time = |key, example| reader.required(key, example, decode::positive_duration).value;
+    let time = |key, example| {
+        reader
+            .required(key, example, decode::positive_duration)
+            .value
+    };
     let from = |key, example| reader.required(key, example, decode::duration).value;
-    let factor = |key, example| reader.required(key, example, decode::non_negative_number).value;
+    let factor = |key, example| {
+        reader
+            .required(key, example, decode::non_negative_number)
+            .value
+    };
     let shape = match kind {
         ShapeKind::Steady => Some(Shape::Steady),
         ShapeKind::OnOff => {
             let (on, off) = (time("on", "\"5m\""), time("off", "\"10m\""));
-            let low = reader.setting("low_factor", 0.0, decode::non_negative_number).value;
-            on.zip(off).map(|(on, off)| Shape::OnOff { on, off, low_factor: low })
+            let low = reader
+                .setting("low_factor", 0.0, decode::non_negative_number)
+                .value;
+            on.zip(off).map(|(on, off)| Shape::OnOff {
+                on,
+                off,
+                low_factor: low,
+            })
         }
         ShapeKind::Ramp => {
             let (to, over) = (factor("to_factor", "4.0"), time("over", "\"1h\""));
-            to.zip(over).map(|(to_factor, over)| Shape::Ramp { to_factor, over })
+            to.zip(over)
+                .map(|(to_factor, over)| Shape::Ramp { to_factor, over })
         }
         ShapeKind::Spike => {
             let (at, duration) = (from("at", "\"10m\""), time("duration", "\"5m\""));
             let factor = factor("factor", "5.0");
             at.zip(duration)
                 .zip(factor)
-                .map(|((at, duration), factor)| Shape::Spike { at, duration, factor })
+                .map(|((at, duration), factor)| Shape::Spike {
+                    at,
+                    duration,
+                    factor,
+                })
         }
         ShapeKind::Diurnal => {
-            let period = reader.setting("period", 24 * HOUR, decode::positive_duration).value;
+            let period = reader
+                .setting("period", 24 * HOUR, decode::positive_duration)
+                .value;
             let ratio = reader.required("peak_to_trough", "4.0", at_least_one).value;
-            ratio.map(|peak_to_trough| Shape::Diurnal { period, peak_to_trough })
+            ratio.map(|peak_to_trough| Shape::Diurnal {
+                period,
+                peak_to_trough,
+            })
         }
     };
     reader.finish();
@@ -301,22 +383,32 @@ fn at_least_one(field: Field<'_>) -> Result<f64, Problem> {
         return Ok(value);
     }
     Err(field
-        .problem("scenario::range", "must be at least 1", &format!("this is {value}"))
+        .problem(
+            "scenario::range",
+            "must be at least 1",
+            &format!("this is {value}"),
+        )
         .help("write how many times the peak is above the trough"))
 }
 
 /// `[workload.sessions]`.
 fn sessions(field: Field<'_>) -> Result<Sessions, Problem> {
     let reader = field.reader()?;
-    let turns = reader.required("turns", "{ uniform = { min = 2, max = 8 } }", distribution).value;
-    let think = reader.required("think_time", "{ exponential = { mean = 20 } }", think_time).value;
+    let turns = reader
+        .required("turns", "{ uniform = { min = 2, max = 8 } }", distribution)
+        .value;
+    let think = reader
+        .required("think_time", "{ exponential = { mean = 20 } }", think_time)
+        .value;
     let one = Distribution::Fixed { value: 1.0 };
     let sessions = Sessions {
         turns: turns.unwrap_or_else(|| one.clone()),
         think_time_s: think.unwrap_or(one),
         groups: reader.setting("groups", 1, decode::positive_integer).value,
         shared_tokens: reader.setting("shared_tokens", 0, decode::integer).value,
-        max_context_tokens: reader.optional("max_context_tokens", decode::positive_integer).value,
+        max_context_tokens: reader
+            .optional("max_context_tokens", decode::positive_integer)
+            .value,
     };
     reader.finish();
     Ok(sessions)
@@ -325,9 +417,9 @@ fn sessions(field: Field<'_>) -> Result<Sessions, Problem> {
 /// A duration, or a distribution of seconds.
 fn think_time(field: Field<'_>) -> Result<Distribution, Problem> {
     match &field.node.value {
-        Value::Text(_) => {
-            decode::duration(field).map(|nanos| Distribution::Fixed { value: seconds(nanos) })
-        }
+        Value::Text(_) => decode::duration(field).map(|nanos| Distribution::Fixed {
+            value: seconds(nanos),
+        }),
         _ => distribution(field),
     }
 }

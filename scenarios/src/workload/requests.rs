@@ -253,8 +253,8 @@ impl Requests {
     }
 
     fn next_request(&mut self) -> Result<Option<Request>, WorkloadError> {
-        let mut next = match self.first.take() {
-            Some(first) => Some(first),
+        let mut next = match &self.first {
+            Some(_) => self.first.take(),
             None => self.next_of_copy()?,
         };
         if next.is_none() && self.copies.complete + 1 < self.workload.transforms.repeat {

@@ -551,13 +551,7 @@ impl Scheduler {
     /// # Panics
     /// If no step is in flight.
     pub fn commit(&mut self, mut verdict: impl FnMut(SequenceId) -> Verdict) -> &[SequenceId] {
-        assert!(self.in_flight, "schedule a step first");
-        self.in_flight = false;
-        self.steps += 1;
-        self.decode_past += u64::from(self.decodes);
-        for index in 0..self.step.chunks.len() {
-            self.commit_chunk(self.step.chunk_sequences[index], self.step.chunks[index]);
-        }
+        self.count_step();
         for (id, finish_at) in self.running.iter().zip(&mut self.finish_at) {
             let sampled = *finish_at != NEVER && !self.sequences[*id as usize].aborted;
             if sampled && verdict(*id) == Verdict::Stop {
@@ -567,6 +561,27 @@ impl Scheduler {
         }
         self.sweep_finished();
         &self.finished
+    }
+
+    /// As [`Scheduler::commit`] when no token ends its sequence early, without
+    /// looking at each: for whoever knows the lengths beforehand.
+    ///
+    /// # Panics
+    /// If no step is in flight.
+    pub fn commit_to_length(&mut self) -> &[SequenceId] {
+        self.count_step();
+        self.sweep_finished();
+        &self.finished
+    }
+
+    fn count_step(&mut self) {
+        assert!(self.in_flight, "schedule a step first");
+        self.in_flight = false;
+        self.steps += 1;
+        self.decode_past += u64::from(self.decodes);
+        for index in 0..self.step.chunks.len() {
+            self.commit_chunk(self.step.chunk_sequences[index], self.step.chunks[index]);
+        }
     }
 
     fn commit_chunk(&mut self, id: SequenceId, chunk: Chunk) {
@@ -602,25 +617,26 @@ impl Scheduler {
         if self.next_finish > self.steps {
             return;
         }
-        let mut kept = 0;
-        let mut next_finish = NEVER;
-        for index in 0..self.running.len() {
-            let (id, finish_at) = (self.running[index], self.finish_at[index]);
-            if finish_at > self.steps {
-                (self.running[kept], self.finish_at[kept]) = (id, finish_at);
-                next_finish = next_finish.min(finish_at);
-                kept += 1;
-                continue;
-            }
+        let steps = self.steps;
+        let going_on = self
+            .finish_at
+            .iter()
+            .filter(|finish_at| **finish_at > steps);
+        self.next_finish = going_on.copied().min().unwrap_or(NEVER);
+        let mut from = 0;
+        while let Some(ahead) = self.finish_at[from..]
+            .iter()
+            .position(|finish_at| *finish_at <= steps)
+        {
+            from += ahead;
+            self.finish_at.remove(from);
+            let id = self.running.remove(from);
             self.let_go(id);
             if !self.sequences[id as usize].aborted {
                 self.finished.push(id);
             }
             self.forget(id);
         }
-        self.running.truncate(kept);
-        self.finish_at.truncate(kept);
-        self.next_finish = next_finish;
     }
 
     /// Takes the sequence at this place out of the batch.

@@ -475,7 +475,7 @@ impl Run {
                 "the batch changed within the horizon"
             );
             past.push(plan.decode_past);
-            finished = stepped.commit(|_| Verdict::Continue).to_vec();
+            finished = stepped.commit_to_length().to_vec();
         }
         if steps == 0 {
             return;

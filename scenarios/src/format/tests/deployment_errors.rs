@@ -122,7 +122,7 @@ fn a_world_size_that_does_not_divide_the_heads() {
        ·              ╰── each GPU needs as many heads as the others
      5 │
        ╰────
-      help: world sizes that divide 32: 1 or 2 or 4 or 8
+      help: world sizes that divide 32: 1, 2, 4 or 8
     "#);
 }
 
@@ -142,7 +142,7 @@ fn weights_that_do_not_fit() {
        ·          ╰── 79.1 GiB of memory
      4 │
        ╰────
-      help: what would fit: `world_size` = 2 or 4 or 8; `gpu` = b200 or b300
+      help: what would fit: `world_size` = 2, 4 or 8; `gpu` = b200 or b300
 
     Advice:
       ☞ the other value involved is here
@@ -170,8 +170,8 @@ fn no_room_for_one_sequence() {
        ·          ╰── 79.1 GiB of memory
      4 │
        ╰────
-      help: what would fit: `world_size` = 4 or 8; `max_model_len` = 75776 or less; `gpu` = h200 or
-            b200 or b300
+      help: what would fit: `world_size` = 4 or 8; `max_model_len` = 75776 or less; `gpu` = h200, b200
+            or b300
 
     Advice:
       ☞ the other value involved is here

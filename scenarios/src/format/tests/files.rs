@@ -35,7 +35,10 @@ fn not_utf_8_names_the_line() {
     let path = folder.path().join("latin1.toml");
     std::fs::write(&path, b"name = \"x\"\n# caf\xe9\n").unwrap();
     let text = failure(&path);
-    assert!(text.contains("is not UTF-8 text: line 2 has other bytes"), "{text}");
+    assert!(
+        text.contains("is not UTF-8 text: line 2 has other bytes"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -44,7 +47,10 @@ fn too_large_for_a_scenario() {
     let path = folder.path().join("trace.csv");
     std::fs::write(&path, vec![b'#'; 1_048_577]).unwrap();
     let text = failure(&path);
-    assert!(text.contains("has 1048577 bytes: too large for a scenario"), "{text}");
+    assert!(
+        text.contains("has 1048577 bytes: too large for a scenario"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -57,7 +63,9 @@ fn paths_in_a_file_are_relative_to_its_folder() {
     std::fs::write(&path, text).unwrap();
     let scenario = load(&path, &Overrides::default()).unwrap();
     assert_eq!(scenario.name, "s");
-    let Source::Trace(trace) = scenario.workload.source else { panic!("not a trace") };
+    let Source::Trace(trace) = scenario.workload.source else {
+        panic!("not a trace")
+    };
     assert_eq!(trace.path, folder.path().join("t.csv"));
 }
 
@@ -67,15 +75,23 @@ fn a_trace_on_the_command_line_replaces_the_source_and_keeps_the_transforms() {
     let trace = folder.path().join("t.csv");
     std::fs::write(&trace, "").unwrap();
     let text = BASE.replace("duration", "rate_scale = 2.0\nduration");
-    let overrides = Overrides { trace: Some(trace.clone()), ..Overrides::default() };
+    let overrides = Overrides {
+        trace: Some(trace.clone()),
+        ..Overrides::default()
+    };
     let scenario = parse("s.toml", &text, Path::new("elsewhere"), &overrides).unwrap();
     assert_eq!(scenario.workload.transforms.rate_scale, 2.0);
-    let Source::Trace(source) = scenario.workload.source else { panic!("not a trace") };
+    let Source::Trace(source) = scenario.workload.source else {
+        panic!("not a trace")
+    };
     assert_eq!(source.path, trace);
 }
 
 #[test]
 fn a_profile_that_is_not_there() {
     let text = broken_by(&["step_time={ model = \"profile\", file = \"none.json\" }"]);
-    assert!(text.contains("cannot read the profile `none.json`"), "{text}");
+    assert!(
+        text.contains("cannot read the profile `none.json`"),
+        "{text}"
+    );
 }

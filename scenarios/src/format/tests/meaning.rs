@@ -73,15 +73,33 @@ fn the_last_set_wins_and_seed_has_its_own_argument() {
         set: vec!["seed=2".to_owned(), "seed=3".to_owned()],
         ..Overrides::default()
     };
-    assert_eq!(parse("s.toml", BASE, Path::new(""), &overrides).unwrap().seed, 3);
-    let overrides = Overrides { seed: Some(u64::MAX), ..Overrides::default() };
-    assert_eq!(parse("s.toml", BASE, Path::new(""), &overrides).unwrap().seed, u64::MAX);
+    assert_eq!(
+        parse("s.toml", BASE, Path::new(""), &overrides)
+            .unwrap()
+            .seed,
+        3
+    );
+    let overrides = Overrides {
+        seed: Some(u64::MAX),
+        ..Overrides::default()
+    };
+    assert_eq!(
+        parse("s.toml", BASE, Path::new(""), &overrides)
+            .unwrap()
+            .seed,
+        u64::MAX
+    );
 }
 
 #[test]
 fn the_profile_of_2026_rejects_at_zero_and_reads_zero_as_unset() {
-    let scenario =
-        set(BASE, &["autoscaler.profile=fireworks-2026", "deployment.scale_to_zero_window=0"]);
+    let scenario = set(
+        BASE,
+        &[
+            "autoscaler.profile=fireworks-2026",
+            "deployment.scale_to_zero_window=0",
+        ],
+    );
     assert_eq!(scenario.deployment.at_zero, AtZero::Reject);
     assert_eq!(fireworks(&scenario).scale_to_zero_window, HOUR);
 }
@@ -105,7 +123,10 @@ fn blocks_fill_the_memory_unless_the_scenario_says_how_many() {
     let tokens = u64::from(batching.num_blocks) * u64::from(batching.block_size);
     // 71 GiB usable less 15 GiB of weights and 2 GiB of others, at 128 KiB a token.
     assert!((430_000..450_000).contains(&tokens), "{tokens}");
-    assert_eq!(batching.watermark, (f64::from(batching.num_blocks) * 0.01).ceil() as u32);
+    assert_eq!(
+        batching.watermark,
+        (f64::from(batching.num_blocks) * 0.01).ceil() as u32
+    );
     let few = set(BASE, &["batching.num_blocks=100"]).deployment.batching;
     assert_eq!((few.num_blocks, few.watermark), (100, 1));
 }
@@ -113,7 +134,10 @@ fn blocks_fill_the_memory_unless_the_scenario_says_how_many() {
 #[test]
 fn a_price_is_exact_and_says_where_it_comes_from() {
     let scenario = ok(BASE);
-    assert_eq!(scenario.deployment.price.nanodollars_per_gpu_hour, 8_000_000_000);
+    assert_eq!(
+        scenario.deployment.price.nanodollars_per_gpu_hour,
+        8_000_000_000
+    );
     assert!(scenario.deployment.price_source.starts_with("Fireworks"));
     let own = set(BASE, &["price.usd_per_gpu_hour=3.9492"]).deployment;
     assert_eq!(own.price.nanodollars_per_gpu_hour, 3_949_200_000);
@@ -126,14 +150,23 @@ fn objectives_keep_their_order_and_units() {
         BASE,
         &["objectives={ ttft_p95 = \"500ms\", success_rate = 0.999, tpot_p99_9 = \"2s\" }"],
     );
-    let objectives: Vec<_> =
-        scenario.objectives.iter().map(|objective| (objective.metric, objective.limit)).collect();
+    let objectives: Vec<_> = scenario
+        .objectives
+        .iter()
+        .map(|objective| (objective.metric, objective.limit))
+        .collect();
     assert_eq!(
         objectives,
         [
-            (Metric::Latency(LatencyMetric::Ttft, Statistic::Percentile(95.0)), 0.5),
+            (
+                Metric::Latency(LatencyMetric::Ttft, Statistic::Percentile(95.0)),
+                0.5
+            ),
             (Metric::SuccessRate, 0.999),
-            (Metric::Latency(LatencyMetric::Tpot, Statistic::Percentile(99.9)), 2.0),
+            (
+                Metric::Latency(LatencyMetric::Tpot, Statistic::Percentile(99.9)),
+                2.0
+            ),
         ]
     );
 }
@@ -171,7 +204,10 @@ fn a_scripted_autoscaler_follows_its_steps() {
             "deployment.initial_replica_count=2",
         ],
     );
-    let expected = AutoscalerConfig::Scripted { steps: vec![(10 * MINUTE, 3)], initial: 2 };
+    let expected = AutoscalerConfig::Scripted {
+        steps: vec![(10 * MINUTE, 3)],
+        initial: 2,
+    };
     assert_eq!(scenario.deployment.autoscaler, expected);
 }
 
@@ -200,16 +236,45 @@ fn never_panics_on_any_value_of_any_key() {
 }
 
 const KEYS: [&str; 22] = [
-    "deployment", "deployment.model", "deployment.shape", "deployment.gpu",
-    "deployment.world_size", "deployment.max_model_len", "deployment.max_replica_count",
-    "deployment.scale_up_window", "deployment.load_targets", "autoscaler.steps",
-    "batching.max_num_seqs", "batching.block_size", "batching.num_blocks",
-    "batching.watermark", "cold_start.stages", "cold_start.total", "price.usd_per_gpu_hour",
-    "workload.arrivals", "workload.prompt_tokens", "workload.slice", "workload.sessions",
+    "deployment",
+    "deployment.model",
+    "deployment.shape",
+    "deployment.gpu",
+    "deployment.world_size",
+    "deployment.max_model_len",
+    "deployment.max_replica_count",
+    "deployment.scale_up_window",
+    "deployment.load_targets",
+    "autoscaler.steps",
+    "batching.max_num_seqs",
+    "batching.block_size",
+    "batching.num_blocks",
+    "batching.watermark",
+    "cold_start.stages",
+    "cold_start.total",
+    "price.usd_per_gpu_hour",
+    "workload.arrivals",
+    "workload.prompt_tokens",
+    "workload.slice",
+    "workload.sessions",
     "objectives",
 ];
 
 const VALUES: [&str; 16] = [
-    "0", "1", "-1", "4294967295", "18446744073709551616", "1e308", "nan", "-inf", "true",
-    "[]", "[[]]", "{}", "\"\"", "2562047h47m16.854775807s", "[{}]", "1979-05-27",
+    "0",
+    "1",
+    "-1",
+    "4294967295",
+    "18446744073709551616",
+    "1e308",
+    "nan",
+    "-inf",
+    "true",
+    "[]",
+    "[[]]",
+    "{}",
+    "\"\"",
+    "2562047h47m16.854775807s",
+    "[{}]",
+    "1979-05-27",
 ];

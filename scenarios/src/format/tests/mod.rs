@@ -34,7 +34,12 @@ fn render(error: &LoadError) -> String {
         handler.render_report(&mut text, diagnostic).unwrap();
     }
     // Lines have no trailing blanks in the expected texts.
-    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim().to_owned()
+    text.lines()
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join("\n")
+        .trim()
+        .to_owned()
 }
 
 fn ok(text: &str) -> Scenario {
@@ -46,8 +51,19 @@ fn set(text: &str, arguments: &[&str]) -> Scenario {
 }
 
 fn try_set(text: &str, arguments: &[&str]) -> Result<Scenario, LoadError> {
-    let set = arguments.iter().map(|&argument| argument.to_owned()).collect();
-    parse("s.toml", text, Path::new(""), &Overrides { set, ..Overrides::default() })
+    let set = arguments
+        .iter()
+        .map(|&argument| argument.to_owned())
+        .collect();
+    parse(
+        "s.toml",
+        text,
+        Path::new(""),
+        &Overrides {
+            set,
+            ..Overrides::default()
+        },
+    )
 }
 
 /// The diagnostics of the base scenario with a line put in after another.
