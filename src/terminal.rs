@@ -10,20 +10,17 @@ use terminal_size::{Width, terminal_size_of};
 
 use crate::failure::Failure;
 
+/// Where help lists the options of every command: after a command's own.
+const LAST: usize = 900;
+
 /// Options of every command about what is shown.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TerminalArguments {
     /// When to colour; `auto` means on a terminal, unless NO_COLOR is set
-    #[arg(
-        long,
-        global = true,
-        value_name = "WHEN",
-        default_value = "auto",
-        hide_possible_values = false
-    )]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", display_order = LAST)]
     color: ColorChoice,
     /// No progress bar and no notes on standard error; errors are still told
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = LAST)]
     quiet: bool,
 }
 

@@ -110,13 +110,17 @@ pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autosca
         signal_smoothing: autoscaler
             .setting("signal_smoothing", 0, decode::duration)
             .value,
+        // The provider renews its metrics every 30 s (B14).
+        rate_window: autoscaler
+            .setting("rate_window", 30 * SECOND, decode::duration)
+            .value,
         occupancy_capped: autoscaler
             .setting("occupancy_capped", false, decode::boolean)
             .value,
         idle_from: autoscaler
             .setting(
                 "idle_from",
-                IdleFrom::LastActive,
+                IdleFrom::LastReceived,
                 decode::choice(&IDLE_FROM),
             )
             .value,
@@ -340,6 +344,7 @@ fn report_unused(autoscaler: &Reader<'_>, policy: Policy) {
             "window_semantics",
             "tick",
             "signal_smoothing",
+            "rate_window",
             "occupancy_capped",
             "idle_from",
         ];

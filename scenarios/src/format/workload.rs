@@ -54,8 +54,7 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Workload> {
             let because = "with a `trace`";
             reader.unused(&["duration"], because);
             reader.unused(&GENERATOR_KEYS, because);
-            let path = file(&reader, trace.value, place, "trace", false);
-            Some(Source::Trace(trace_source(&reader, path)))
+            Some(recorded(&reader, trace.value, place))
         }
         (None, Some(place)) => {
             reader.unused(&TRACE_KEYS, "without a `trace`");
@@ -74,6 +73,20 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Workload> {
         source: source?,
         transforms,
     })
+}
+
+/// A recorded trace: a file, or a folder of client pools.
+fn recorded(reader: &Reader<'_>, written: Option<String>, place: Place) -> Source {
+    let folder = written
+        .as_ref()
+        .map(|written| reader.context.resolve(place, written));
+    if let Some(folder) = folder.filter(|path| ServeGenSource::is_folder_of_pools(path)) {
+        reader.unused(&TRACE_KEYS, "with a folder of client pools");
+        let duration = None;
+        return Source::ServeGen(ServeGenSource { folder, duration });
+    }
+    let path = file(reader, written, place, "trace", false);
+    Source::Trace(trace_source(reader, path))
 }
 
 /// The path of a file or folder that must be there.

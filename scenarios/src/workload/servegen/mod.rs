@@ -36,6 +36,14 @@ pub struct ServeGenSource {
     pub duration: Option<Nanos>,
 }
 
+impl ServeGenSource {
+    /// Whether a path is a folder of client pools, as far as its names tell.
+    #[must_use]
+    pub fn is_folder_of_pools(path: &Path) -> bool {
+        Files::list(path).is_ok()
+    }
+}
+
 /// Requests of all clients of a folder, in order.
 #[derive(Debug)]
 pub(super) struct PoolRequests {

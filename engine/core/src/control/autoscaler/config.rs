@@ -44,6 +44,9 @@ pub struct FireworksConfig {
     pub tick: Nanos,
     /// Length of a trailing mean applied to the load before it is compared; 0 is none.
     pub signal_smoothing: Nanos,
+    /// Over how long tokens and requests a second are measured; 0 is from one
+    /// look to the next.
+    pub rate_window: Nanos,
     /// Count at most one full batch a replica, so that queues do not count (to study the trap).
     pub occupancy_capped: bool,
     /// What the scale-to-zero window counts from.
@@ -63,6 +66,18 @@ pub struct LoadTargets {
     pub requests_per_second: Option<f64>,
     /// Requests received and not ended.
     pub concurrent_requests: Option<f64>,
+}
+
+impl LoadTargets {
+    /// Whether a target is about something a second.
+    pub(super) fn has_rates(&self) -> bool {
+        let rates = [
+            self.tokens_generated_per_second,
+            self.prompt_tokens_per_second,
+            self.requests_per_second,
+        ];
+        rates.iter().any(Option::is_some)
+    }
 }
 
 /// Five readings of "wait X before scaling after observing a change of load".

@@ -21,6 +21,7 @@ pub(super) fn defaults() -> FireworksConfig {
         window_semantics: WindowSemantics::Sustained,
         tick: SECOND,
         signal_smoothing: 0,
+        rate_window: 0,
         occupancy_capped: false,
         idle_from: IdleFrom::LastReceived,
     }

@@ -42,7 +42,11 @@ impl Fireworks {
             last_received: 0,
             last_in_flight: 0,
             starting_from_zero: false,
-            gauge: Gauge::new(config.load_targets, config.occupancy_capped),
+            gauge: Gauge::new(
+                config.load_targets,
+                config.occupancy_capped,
+                config.rate_window,
+            ),
             smoothing: (config.signal_smoothing > 0)
                 .then(|| TrailingMean::new(config.signal_smoothing)),
             windows: Windows::new(

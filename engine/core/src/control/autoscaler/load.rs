@@ -1,5 +1,7 @@
 //! How loaded a deployment is, measured by each of its load targets.
 
+use std::collections::VecDeque;
+
 use super::{LoadTargets, Observation};
 use crate::time::{Nanos, seconds};
 
@@ -37,33 +39,48 @@ impl Load {
     }
 }
 
-/// Turns observations into load. Remembers the one before, because rates are
-/// differences of counters.
+/// Turns observations into load. Remembers those of the rate window, because
+/// rates are differences of counters: over a single tick, a few requests more or
+/// less would look like a change of load.
 #[derive(Clone, Debug)]
 pub(super) struct Gauge {
     targets: LoadTargets,
     occupancy_capped: bool,
-    previous: Option<(Nanos, Observation)>,
+    rate_window: Nanos,
+    /// From the last one that is at least a rate window old, oldest first.
+    seen: VecDeque<(Nanos, Observation)>,
 }
 
 impl Gauge {
-    pub(super) fn new(targets: LoadTargets, occupancy_capped: bool) -> Self {
+    pub(super) fn new(targets: LoadTargets, occupancy_capped: bool, rate_window: Nanos) -> Self {
         Gauge {
             targets,
             occupancy_capped,
-            previous: None,
+            rate_window,
+            seen: VecDeque::new(),
         }
     }
 
-    /// Forgets the observation before, so that no rate spans a time without replicas.
+    /// Forgets what was observed, so that no rate spans a time without replicas.
     pub(super) fn restart(&mut self) {
-        self.previous = None;
+        self.seen.clear();
+    }
+
+    /// Forgets observations that the window, which ends now, does not reach back to.
+    fn forget_outlived(&mut self, now: Nanos) {
+        let begins = now.saturating_sub(self.rate_window);
+        let no_rates = !self.targets.has_rates();
+        let outlived = |next: &(Nanos, Observation)| no_rates || next.0 <= begins;
+        while self.seen.get(1).is_some_and(outlived) {
+            self.seen.pop_front();
+        }
     }
 
     /// The load by the target that asks for the most replicas (B01); the first
     /// of equals. `None` when no target has a value yet.
     pub(super) fn read(&mut self, now: Nanos, observation: &Observation) -> Option<Load> {
-        let since = self.previous.as_ref();
+        self.forget_outlived(now);
+        let since = self.seen.front();
         let rate = |signal, target: Option<f64>, counter: fn(&Observation) -> u64| {
             Some(Load {
                 signal,
@@ -91,7 +108,7 @@ impl Gauge {
             ),
             self.concurrent_requests(observation),
         ];
-        self.previous = Some((now, *observation));
+        self.seen.push_back((now, *observation));
         let largest = |a: Load, b: Load| if b.replicas() > a.replicas() { b } else { a };
         loads.into_iter().flatten().reduce(largest)
     }
@@ -123,15 +140,15 @@ impl Gauge {
     }
 }
 
-/// Growth of a counter since the observation before; `None` for the first,
+/// Growth of a counter since an earlier observation; `None` if there is none,
 /// and when the counter began anew.
 fn growth_per_second(
-    previous: Option<&(Nanos, Observation)>,
+    earlier: Option<&(Nanos, Observation)>,
     now: Nanos,
     observation: &Observation,
     counter: fn(&Observation) -> u64,
 ) -> Option<f64> {
-    let (then, before) = previous?;
+    let (then, before) = earlier?;
     let elapsed = now.checked_sub(*then).filter(|elapsed| *elapsed > 0)?;
     let growth = counter(observation).checked_sub(counter(before))?;
     Some(growth as f64 / seconds(elapsed))
@@ -167,9 +184,9 @@ mod tests {
             ..NO_TARGETS
         };
         let observation = observation(32, 96);
-        let mut gauge = Gauge::new(targets, false);
+        let mut gauge = Gauge::new(targets, false, 0);
         assert_eq!(gauge.read(0, &observation).map(|l| l.total), Some(4.0));
-        let mut gauge = Gauge::new(targets, true);
+        let mut gauge = Gauge::new(targets, true, 0);
         assert_eq!(gauge.read(0, &observation).map(|l| l.total), Some(1.0));
     }
 
@@ -179,7 +196,7 @@ mod tests {
             requests_per_second: Some(2.0),
             ..NO_TARGETS
         };
-        let mut gauge = Gauge::new(targets, false);
+        let mut gauge = Gauge::new(targets, false, 0);
         let mut seen = observation(0, 0);
         seen.requests_received = 100;
         assert_eq!(gauge.read(0, &seen), None);
@@ -187,6 +204,26 @@ mod tests {
         let load = gauge.read(5 * SECOND, &seen).expect("two looks");
         assert_eq!((load.signal, load.total), (Signal::RequestsPerSecond, 6.0));
         assert_eq!(load.replicas(), 3.0);
+    }
+
+    #[test]
+    fn rates_span_the_window_once_it_is_covered() {
+        let targets = LoadTargets {
+            requests_per_second: Some(1.0),
+            ..NO_TARGETS
+        };
+        let mut gauge = Gauge::new(targets, false, 10 * SECOND);
+        let mut rates = Vec::new();
+        // One burst of 30 requests in the fifth second, and nothing else.
+        for second in 0..20 {
+            let mut seen = observation(0, 0);
+            seen.requests_received = if second < 5 { 0 } else { 30 };
+            rates.push(gauge.read(second * SECOND, &seen).map(|load| load.total));
+        }
+        assert_eq!(rates[5], Some(6.0), "over the five seconds there are");
+        assert_eq!(rates[10..15], [Some(3.0); 5]);
+        assert_eq!(rates[15], Some(0.0), "the burst is out of the window");
+        assert!(gauge.seen.len() <= 11, "only the window is remembered");
     }
 
     #[test]
@@ -198,7 +235,7 @@ mod tests {
             concurrent_requests: Some(64.0),
             ..NO_TARGETS
         };
-        let mut gauge = Gauge::new(targets, false);
+        let mut gauge = Gauge::new(targets, false, 0);
         let mut seen = observation(16, 0);
         assert_eq!(
             gauge.read(0, &seen).map(|l| l.signal),
@@ -216,7 +253,7 @@ mod tests {
             tokens_generated_per_second: Some(1.0),
             ..NO_TARGETS
         };
-        let mut gauge = Gauge::new(targets, false);
+        let mut gauge = Gauge::new(targets, false, 0);
         let mut seen = observation(0, 0);
         seen.tokens_generated = 10;
         gauge.read(0, &seen);
@@ -234,6 +271,6 @@ mod tests {
         };
         let mut seen = observation(3, 3);
         seen.batch_slots = 0;
-        assert_eq!(Gauge::new(targets, false).read(0, &seen), None);
+        assert_eq!(Gauge::new(targets, false, 0).read(0, &seen), None);
     }
 }

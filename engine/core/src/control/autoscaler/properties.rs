@@ -60,6 +60,7 @@ fn config() -> impl Strategy<Value = FireworksConfig> {
             window_semantics: semantics,
             tick: tick_ms * MILLISECOND,
             signal_smoothing: smoothing * SECOND,
+            rate_window: 0,
             occupancy_capped: flags[1],
             idle_from: if flags[2] {
                 IdleFrom::LastActive

@@ -1,0 +1,13 @@
+//! The built `foresail`, run as a person or a script runs it: what it prints,
+//! what it writes, how it ends.
+
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
+mod bad_input;
+mod bad_output;
+mod determinism;
+mod help;
+mod recorded;
+mod sandbox;
+mod simulate;
+mod trace;

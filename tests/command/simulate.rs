@@ -1,0 +1,281 @@
+//! The main job, and what scripts rely on.
+
+use serde_json::Value;
+
+use crate::sandbox::{SMALL, Sandbox};
+
+#[test]
+fn a_ready_scenario_runs_anywhere() {
+    let sandbox = Sandbox::new();
+    let ended = sandbox.run(&["simulate", "chat", "--set", "workload.duration=2m"]);
+    assert!([0, 3].contains(&ended.code), "{}", ended.stderr);
+    assert!(
+        ended.stdout.starts_with("chat · llama-3-8b on "),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.stdout.contains("OBJECTIVES"), "{}", ended.stdout);
+}
+
+#[test]
+fn the_ready_scenarios_are_listed() {
+    let list = Sandbox::new()
+        .run(&["simulate", "--list"])
+        .with_code(0)
+        .stdout;
+    assert!(list.lines().count() >= 8, "{list}");
+    for line in list.lines() {
+        let (name, description) = line.split_once(' ').unwrap();
+        assert!(!name.is_empty() && description.trim().len() > 10, "{line}");
+    }
+}
+
+#[test]
+fn the_summary_of_a_small_scenario() {
+    let sandbox = Sandbox::new();
+    let ended = sandbox.run(&["simulate", "small.toml"]).with_code(0);
+    assert_eq!(ended.stderr, "");
+    insta::with_settings!({
+        filters => [(r"in [0-9.]+ (µs|ms|s) \([0-9.,]+ requests/s\)", "in [TIME]")],
+    }, {
+        insta::assert_snapshot!("summary", ended.stdout);
+    });
+}
+
+#[test]
+fn an_objective_that_is_not_met_is_exit_code_3() {
+    let sandbox = Sandbox::new();
+    let arguments = [
+        "simulate",
+        "small.toml",
+        "--set",
+        "objectives.ttft_p95=1us",
+        "--out",
+        "run",
+    ];
+    let ended = sandbox.run(&arguments).with_code(3);
+    assert!(
+        ended.stdout.contains("OBJECTIVES  1 of 2 met"),
+        "{}",
+        ended.stdout
+    );
+    assert!(sandbox.path("run/summary.json").is_file());
+    let ended = sandbox.run(&[
+        "simulate",
+        "small.toml",
+        "--seeds",
+        "2",
+        "--set",
+        "objectives.ttft_p95=1us",
+    ]);
+    ended.with_code(3);
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+#[test]
+fn json_is_an_object_for_one_scenario_and_an_array_for_several() {
+    let sandbox = Sandbox::new();
+    sandbox.write("other.toml", SMALL);
+    let one = json(
+        &sandbox
+            .run(&["simulate", "small.toml", "--format", "json"])
+            .with_code(0)
+            .stdout,
+    );
+    assert_eq!(one["scenario"]["name"], "small");
+    assert!(one["run"]["wall_s"].is_number() && one["run"]["requests_per_wall_s"].is_number());
+    let arguments = ["simulate", "small.toml", "other.toml", "--format", "json"];
+    let both = json(&sandbox.run(&arguments).with_code(0).stdout);
+    let names: Vec<_> = both
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["scenario"]["name"])
+        .collect();
+    assert_eq!(names, ["small", "other"]);
+}
+
+#[test]
+fn several_seeds_are_one_summary_with_an_interval() {
+    let sandbox = Sandbox::new();
+    let arguments = [
+        "simulate",
+        "small.toml",
+        "--seed",
+        "7",
+        "--seeds",
+        "3",
+        "--format",
+        "json",
+        "--out",
+        "runs",
+    ];
+    let summary = json(&sandbox.run(&arguments).with_code(0).stdout);
+    assert_eq!(summary["seeds"]["seeds"], serde_json::json!([7, 8, 9]));
+    let metrics = summary["seeds"]["metrics"].as_array().unwrap();
+    let ttft = metrics
+        .iter()
+        .find(|metric| metric["name"] == "ttft_p95")
+        .unwrap();
+    assert!(ttft["half_width"].as_f64().unwrap() > 0.0, "{ttft}");
+    for (index, seed) in [7, 8, 9].into_iter().enumerate() {
+        let run = json(&sandbox.read(format!("runs/seed-{seed}/summary.json")));
+        assert_eq!(run["seed"], seed);
+        assert_eq!(run["ttft_s"]["p95"], ttft["values"][index]);
+    }
+}
+
+#[test]
+fn several_scenarios_are_set_side_by_side() {
+    let sandbox = Sandbox::new();
+    sandbox.write_changed(
+        "slow.toml",
+        "max_replica_count = 2",
+        "max_replica_count = 1",
+    );
+    let ended = sandbox
+        .run(&["simulate", "small.toml", "slow.toml", "--out", "runs"])
+        .with_code(0);
+    let table = ended
+        .stdout
+        .split("\nSCENARIO")
+        .nth(1)
+        .expect("there is a table");
+    assert!(
+        table.contains("\nsmall ") && table.contains("\nslow "),
+        "{table}"
+    );
+    for file in [
+        "small/requests.csv",
+        "small/timeline.csv",
+        "small/summary.json",
+        "slow/summary.json",
+    ] {
+        assert!(sandbox.path("runs").join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn the_summary_file_has_no_wall_time() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .run(&["simulate", "small.toml", "--out", "run"])
+        .with_code(0);
+    let run = &json(&sandbox.read("run/summary.json"))["run"];
+    assert!(run["steps"].as_u64().unwrap() > 0);
+    assert!(run.get("wall_s").is_none() && run.get("requests_per_wall_s").is_none());
+}
+
+#[test]
+fn settings_and_seed_of_the_command_line_win() {
+    let sandbox = Sandbox::new();
+    let set = [
+        "--set",
+        "deployment.world_size=2",
+        "--set",
+        "name=other",
+        "--seed",
+        "99",
+    ];
+    let arguments = [
+        ["simulate", "small.toml", "--format", "json"].as_slice(),
+        &set,
+    ]
+    .concat();
+    let summary = json(&sandbox.run(&arguments).with_code(0).stdout);
+    assert_eq!(summary["scenario"]["world_size"], 2);
+    assert_eq!(summary["scenario"]["name"], "other");
+    assert_eq!(summary["seed"], 99);
+}
+
+#[test]
+fn a_trace_takes_the_place_of_the_workload() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "burst.csv",
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n\
+        5,ChatGPT,472,18,490,Conversation log\n\
+        45,ChatGPT,1087,0,1087,Conversation log\n\
+        118,GPT-4,417,276,693,Conversation log\n",
+    );
+    let arguments = [
+        "simulate",
+        "small.toml",
+        "--trace",
+        "burst.csv",
+        "--format",
+        "json",
+    ];
+    let ended = sandbox.run(&arguments).with_code(0);
+    assert_eq!(json(&ended.stdout)["requests"]["offered"], 2);
+    assert!(
+        ended
+            .stderr
+            .starts_with("note: small: 1 rows of the trace were skipped: "),
+        "{}",
+        ended.stderr
+    );
+    let ended = sandbox
+        .run(&[arguments.as_slice(), &["--quiet"]].concat())
+        .with_code(0);
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
+fn colour_is_for_terminals_unless_asked_for() {
+    let sandbox = Sandbox::new();
+    let coloured = |arguments: &[&str], no_color: &str| {
+        let mut command = sandbox.command();
+        command
+            .args(["simulate", "small.toml"])
+            .args(arguments)
+            .env("NO_COLOR", no_color);
+        String::from_utf8(command.output().unwrap().stdout)
+            .unwrap()
+            .contains('\x1b')
+    };
+    assert!(!coloured(&[], ""));
+    assert!(coloured(&["--color", "always"], ""));
+    assert!(coloured(&["--color", "always"], "1"));
+    assert!(!coloured(&["--color", "never"], ""));
+}
+
+#[test]
+fn a_new_scenario_runs_as_it_is() {
+    let sandbox = Sandbox::new();
+    let ended = sandbox.run(&["init"]).with_code(0);
+    assert!(
+        ended
+            .stderr
+            .contains("`foresail simulate scenario.toml` runs it"),
+        "{}",
+        ended.stderr
+    );
+    let ended = sandbox.run(&["simulate", "scenario.toml"]);
+    assert!([0, 3].contains(&ended.code), "{}", ended.stderr);
+    assert_eq!(
+        sandbox.run(&["init", "-"]).with_code(0).stdout,
+        sandbox.read("scenario.toml")
+    );
+}
+
+#[test]
+fn a_scenario_is_not_replaced_unless_asked_for() {
+    let sandbox = Sandbox::new();
+    let ended = sandbox.run(&["init", "small.toml"]).with_code(2);
+    assert!(
+        ended.stderr.contains("small.toml is there already"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains("--force"), "{}", ended.stderr);
+    assert_eq!(sandbox.read("small.toml"), SMALL);
+    sandbox
+        .run(&["init", "small.toml", "--from", "chat", "--force"])
+        .with_code(0);
+    assert!(sandbox.read("small.toml").contains("name = \"chat\""));
+    assert_eq!(sandbox.names(), ["small.toml"]);
+}
