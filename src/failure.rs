@@ -47,7 +47,7 @@ pub(crate) enum Failure {
     #[error("standard output was closed")]
     BrokenPipe,
     /// The person, or the system, asked to stop.
-    #[error("interrupted; nothing was written")]
+    #[error("interrupted; no file was written")]
     Interrupted,
     /// A defect of foresail.
     #[error("{0}; this is a defect of foresail, please report it")]

@@ -23,10 +23,8 @@ impl Progress {
     pub(crate) fn new(expected: Option<u64>, is_wanted: bool) -> Self {
         let bar = ProgressBar::with_draw_target(expected, ProgressDrawTarget::hidden());
         let template = match expected {
-            Some(_) => {
-                "{bar:40} {percent:>3} % · {human_pos} requests · {per_sec} · {eta} left · {msg}"
-            }
-            None => "{spinner} {human_pos} requests · {per_sec} · {msg}",
+            Some(_) => "{wide_bar} {percent:>3} % · {human_pos} requests · {eta} left · {msg}",
+            None => "{spinner} {human_pos} requests · {msg}",
         };
         // A template that is wrong leaves the default style, which is no harm.
         if let Ok(style) = ProgressStyle::with_template(template) {

@@ -108,33 +108,27 @@ impl<J: Iterator<Item = (usize, Job)>> Pool<'_, J> {
 fn run(mut job: Job, context: &Context<'_>, is_in_vain: impl Fn() -> bool) -> Result<Run, Failure> {
     let cannot_write = Cell::new(false);
     let files = job.folder.as_ref().map(RecordFiles::create).transpose()?;
-    let files = files.map(|files| WatchedFiles {
-        files,
-        has_failed: &cannot_write,
-    });
+    let files = files.map(|files| WatchedFiles::new(files, &cannot_write));
+    let mut requests = job
+        .open()
+        .map_err(|source| failure(&job, source.into(), None))?;
     let mut sink = (
         Measurements::new(&description::objectives(&job.scenario)),
         files,
     );
-    let mut requests = match job.requests.take() {
-        Some(requests) => requests,
-        None => job.scenario.workload.open(job.seed)?,
-    };
     let options = Options {
         seed: job.seed,
         leaps: context.leaps,
     };
-    let watch = watch(&job.name, context.progress, || {
-        is_in_vain() || cannot_write.get()
-    });
+    let is_to_stop = || is_in_vain() || cannot_write.get();
+    let watch = watch(&job.name, context.progress, is_to_stop);
     let started = Instant::now();
     let ended = simulate(&job.scenario, requests.by_ref(), options, &mut sink, watch);
     let wall_s = started.elapsed().as_secs_f64();
-    let (measurements, files) = sink;
-    let files = files.map(|watched| watched.files);
+    let (measurements, files) = (sink.0, sink.1.map(|watched| watched.files));
     let totals = match ended {
         Ok(totals) => totals,
-        Err(source) => return Err(failure(job.name, source, files)),
+        Err(source) => return Err(failure(&job, source, files)),
     };
     let summary = measurements.summary(&description::of_run(&job.scenario, job.seed), &totals);
     let files = files.map(|files| files.seal(&summary)).transpose()?;
@@ -168,10 +162,13 @@ fn watch(
 }
 
 /// Why a run ended: the simulator's word, or that of the files that made it stop.
-fn failure(run: String, source: SimulationError, files: Option<RecordFiles>) -> Failure {
+fn failure(job: &Job, source: SimulationError, files: Option<RecordFiles>) -> Failure {
     match files.and_then(RecordFiles::into_error) {
         Some(error) => error.into(),
-        None => Failure::Simulation { run, source },
+        None => Failure::Simulation {
+            run: job.name.clone(),
+            source,
+        },
     }
 }
 
@@ -205,6 +202,12 @@ fn notes(name: &str, requests: &Requests) -> Vec<String> {
 struct WatchedFiles<'a> {
     files: RecordFiles,
     has_failed: &'a Cell<bool>,
+}
+
+impl<'a> WatchedFiles<'a> {
+    fn new(files: RecordFiles, has_failed: &'a Cell<bool>) -> Self {
+        Self { files, has_failed }
+    }
 }
 
 impl RecordSink for WatchedFiles<'_> {

@@ -8,6 +8,7 @@
 //! in place or printed before every run has ended well.
 
 mod execute;
+mod folders;
 mod list;
 mod plan;
 mod prepare;
@@ -106,6 +107,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     }
     let prepared = prepare::all(&arguments.scenarios, &arguments.overrides(), terminal)?;
     let jobs = plan::jobs(prepared, arguments.seeds, arguments.out.as_deref())?;
+    let _unfilled = folders::Unfilled::among(jobs.iter().filter_map(|job| job.folder.as_deref()));
     let runs = execute(jobs, arguments, terminal)?;
     let summaries = publish(runs, usize::from(arguments.seeds), terminal)?;
     terminal.print(&show::text(&summaries, arguments.format, terminal.style())?)?;

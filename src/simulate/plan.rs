@@ -1,12 +1,12 @@
-//! Which runs there will be: every scenario under every seed, and where its
-//! records go.
+//! Which runs there will be: every scenario under every seed.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foresail_scenarios::scenario::Scenario;
-use foresail_scenarios::workload::Requests;
+use foresail_scenarios::workload::{Requests, WorkloadError};
 
+use super::folders;
 use super::prepare::Prepared;
 use crate::failure::Failure;
 
@@ -18,9 +18,19 @@ pub(super) struct Job {
     /// What messages call the run.
     pub(super) name: String,
     /// The requests, if they are open already.
-    pub(super) requests: Option<Requests>,
+    requests: Option<Requests>,
     /// Where the records go, if they are wanted.
     pub(super) folder: Option<PathBuf>,
+}
+
+impl Job {
+    /// The requests, from the first on.
+    pub(super) fn open(&mut self) -> Result<Requests, WorkloadError> {
+        match self.requests.take() {
+            Some(requests) => Ok(requests),
+            None => self.scenario.workload.open(self.seed),
+        }
+    }
 }
 
 /// The runs: all seeds of the first scenario, then those of the next.
@@ -31,14 +41,17 @@ pub(super) fn jobs(
 ) -> Result<Vec<Job>, Failure> {
     let is_alone = prepared.len() == 1;
     if out.is_some() && !is_alone {
-        check_folder_names(&prepared)?;
+        folders::check_names(prepared.iter().map(|each| each.scenario.name.as_str()))?;
     }
     let mut jobs = Vec::new();
     for Prepared { scenario, requests } in prepared {
         let scenario = Arc::new(scenario);
         let mut requests = Some(requests);
         for seed in seed_range(&scenario, seeds)? {
-            let folder = out.map(|out| folder(out, &scenario, is_alone, seed, seeds));
+            let folder = out.map(|out| {
+                let name = (!is_alone).then_some(scenario.name.as_str());
+                folders::of_run(out, name, (seeds > 1).then_some(seed))
+            });
             let name = run_name(&scenario, seed, seeds);
             jobs.push(Job {
                 scenario: Arc::clone(&scenario),
@@ -79,42 +92,4 @@ fn run_name(scenario: &Scenario, seed: u64, seeds: u16) -> String {
         1 => scenario.name.clone(),
         _ => format!("{}, seed {seed}", scenario.name),
     }
-}
-
-fn folder(out: &Path, scenario: &Scenario, is_alone: bool, seed: u64, seeds: u16) -> PathBuf {
-    let mut folder = out.to_owned();
-    if !is_alone {
-        folder.push(&scenario.name);
-    }
-    if seeds > 1 {
-        folder.push(format!("seed-{seed}"));
-    }
-    folder
-}
-
-/// The names of scenarios become folders: none may be that of another, or lead elsewhere.
-fn check_folder_names(prepared: &[Prepared]) -> Result<(), Failure> {
-    let names: Vec<&str> = prepared
-        .iter()
-        .map(|each| each.scenario.name.as_str())
-        .collect();
-    for (index, name) in names.iter().enumerate() {
-        if names[..index].contains(name) {
-            return Err(Failure::Input(format!(
-                "two scenarios are called `{name}`, so --out would need one folder for both; \
-                 give one of them another `name`"
-            )));
-        }
-        let mut components = Path::new(name).components();
-        if !matches!(
-            (components.next(), components.next()),
-            (Some(Component::Normal(_)), None)
-        ) {
-            return Err(Failure::Input(format!(
-                "a scenario is called `{name}`, which cannot be the name of a folder in --out; \
-                 give it another `name`"
-            )));
-        }
-    }
-    Ok(())
 }

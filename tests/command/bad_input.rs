@@ -115,7 +115,11 @@ fn a_world_size_that_does_not_fit() {
     assert_scenario_refused(
         "llama-3-8b",
         "llama-3-70b",
-        &["bad.toml:6:14", "help: ", "world_size"],
+        &[
+            "bad.toml:4:9",
+            "llama-3-70b does not fit on 1 h100",
+            "what would fit: `world_size` = 2",
+        ],
     );
 }
 
@@ -124,14 +128,18 @@ fn a_world_size_that_does_not_divide_the_heads() {
     assert_scenario_refused(
         "world_size = 1",
         "world_size = 3",
-        &["bad.toml:6:14", "32", "help: ", "world_size"],
+        &[
+            "bad.toml:4:9",
+            "world size 3 does not divide 32 attention heads",
+            "world sizes that divide 32: 1, 2, 4 or 8",
+        ],
     );
 }
 
 #[test]
 fn a_rate_of_zero() {
     assert_scenario_refused(
-        "rate_per_s = 20.0",
+        "rate_per_s = 30.0",
         "rate_per_s = 0",
         &[
             "bad.toml:13:",
@@ -152,7 +160,7 @@ fn a_scenario_that_is_not_utf_8() {
     sandbox.write("bad.toml", [SMALL.as_bytes(), b"# \xff\n"].concat());
     let told = [
         "`bad.toml` is not UTF-8",
-        "line 20",
+        "line 26",
         "save the file as UTF-8",
     ];
     assert_refused(&sandbox, &["simulate", "bad.toml", "--out", "run"], &told);
@@ -232,7 +240,7 @@ fn a_setting_that_is_none() {
         "deployment.scale_up_window=7d",
         &["--set:1:28", "unknown unit \"d\"", "write `168h`"],
     );
-    set("seed.of=1", &["--set:1:1", "help: "]);
+    set("seed.of=1", &["--set:1:1", "`seed` must be a whole number"]);
 }
 
 #[test]
@@ -284,13 +292,8 @@ fn a_malformed_row() {
 
 #[test]
 fn a_malformed_row_late_in_a_long_trace() {
-    let rows: String = (0..20_000)
-        .map(|index| format!("{},5,5,,,,,,\n", index * 1_000_000_u64))
-        .collect();
-    assert_trace_refused(
-        native(&(rows + "x\n")),
-        &["bad.csv:20002:1: due_ns: expected", "found `x`"],
-    );
+    let trace = native(&(rows(20_000) + "x\n"));
+    assert_trace_refused(trace, &["bad.csv:20002:1: due_ns: expected", "found `x`"]);
 }
 
 #[test]
@@ -321,7 +324,8 @@ fn a_trace_that_is_not_utf_8() {
     assert_trace_refused(
         trace,
         &[
-            "bad.csv:3:4: text: expected UTF-8", "found `\u{fffd}\u{fffd}
+            "bad.csv:3:4: text: expected UTF-8",
+            "found `\u{fffd}\u{fffd},5",
         ],
     );
 }
@@ -376,29 +380,26 @@ fn a_folder_where_a_trace_should_be() {
 #[test]
 fn one_bad_trace_of_several_scenarios_keeps_all_from_being_written() {
     let sandbox = Sandbox::new();
-    let rows: String = (0..20_000)
-        .map(|index| format!("{},5,5,,,,,,\n", index * 1_000_000_u64))
-        .collect();
-    sandbox.write("late.csv", native(&(rows + "x\n")));
-    let workload = &SMALL[SMALL.find("[workload]").unwrap()..SMALL.find("[objectives]").unwrap()];
-    sandbox.write(
-        "late.toml",
-        SMALL.replace(workload, "[workload]\ntrace = \"late.csv\"\n"),
-    );
-    let arguments = [
-        "simulate",
-        "small.toml",
-        "late.toml",
-        "--threads",
-        "1",
-        "--out",
-        "runs",
-    ];
-    assert_refused(
-        &sandbox,
-        &arguments,
-        &["late: late.csv:20002:1: due_ns: expected"],
-    );
+    sandbox.write("late.csv", native(&(rows(20_000) + "x\n")));
+    sandbox.write("later.csv", native(&(rows(30_000) + "x\n")));
+    let workload = &SMALL[SMALL.find("[workload]").unwrap()..SMALL.find("[price]").unwrap()];
+    let replaying = |trace| SMALL.replace(workload, &format!("[workload]\ntrace = \"{trace}\"\n"));
+    sandbox.write("later.toml", replaying("later.csv"));
+    sandbox.write("late.toml", replaying("late.csv"));
+    let scenarios = ["simulate", "small.toml", "chat", "later.toml", "late.toml"];
+    for threads in ["1", "4"] {
+        let options = ["--threads", threads, "--out", "deep/runs"];
+        // The first scenario that fails is told of, even if another one fails before it.
+        let told = ["later: later.csv:30002:1: due_ns: expected"];
+        assert_refused(&sandbox, &[scenarios.as_slice(), &options].concat(), &told);
+    }
+}
+
+/// Rows of the native format, one a millisecond.
+fn rows(count: u64) -> String {
+    (0..count)
+        .map(|index| format!("{},5,5,,,,,,\n", index * 1_000_000))
+        .collect()
 }
 
 #[test]

@@ -104,37 +104,34 @@ fn files_that_cannot_grow_leave_nothing_behind() {
     assert_eq!(sandbox.names(), ["small.toml"]);
 }
 
-/// A file system of 64 KiB, where the system allows to mount one.
+/// A shell that mounts a file system of 64 KiB at `disk` and then runs a script,
+/// out of sight of the rest of the machine.
+#[cfg(target_os = "linux")]
+fn with_small_disk(sandbox: &Sandbox, script: &str) -> Command {
+    let mount = "mount -t tmpfs -o size=64k none disk || exit 99";
+    let mut shell = Command::new("unshare");
+    shell.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    shell
+        .arg(format!("{mount}\n{script}"))
+        .arg(env!("CARGO_BIN_EXE_foresail"));
+    shell.current_dir(sandbox.path(""));
+    shell
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_leaves_nothing_behind() {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.path("disk")).unwrap();
-    let script = r#"
-        mount -t tmpfs -o size=64k none disk || exit 99
-        "$0" simulate small.toml --out disk/run; code=$?
-        ls -A disk
-        exit $code"#;
-    let mut shell = Command::new("unshare");
-    shell.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
-    shell
-        .arg(env!("CARGO_BIN_EXE_foresail"))
-        .current_dir(sandbox.path(""));
-    let ended = match shell.output() {
-        Ok(output) if output.status.code() == Some(2) || output.status.success() => {
-            Ended::of(output)
-        }
-        refused => {
-            eprintln!("SKIPPED: no small file system can be mounted here: {refused:?}");
-            return;
-        }
-    };
-    assert_eq!(
-        (ended.code, ended.stdout.as_str()),
-        (2, ""),
-        "{}",
-        ended.stderr
-    );
+    let probe = with_small_disk(&sandbox, "exit 0").output();
+    if !probe.as_ref().is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: no small file system can be mounted here: {probe:?}");
+        return;
+    }
+    let script = r#""$0" simulate small.toml --out disk/run; code=$?; ls -A disk; exit $code"#;
+    let output = with_small_disk(&sandbox, script).output().unwrap();
+    let ended = Ended::of(output).with_code(2);
+    assert_eq!(ended.stdout, "", "the disk is empty again");
     assert!(
         ended.stderr.contains("no space left to write disk/run/"),
         "{}",
@@ -287,7 +284,7 @@ fn an_interrupted_run_removes_what_it_began() {
     let ended = Ended::of(child.wait_with_output().unwrap()).with_code(130);
     assert_eq!(ended.stdout, "");
     assert!(
-        ended.stderr.contains("interrupted; nothing was written"),
+        ended.stderr.contains("interrupted; no file was written"),
         "{}",
         ended.stderr
     );

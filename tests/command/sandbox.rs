@@ -20,12 +20,18 @@ scale_up_window = "10s"
 
 [workload]
 duration = "2m"
-arrivals = { process = "poisson", rate_per_s = 20.0 }
+arrivals = { process = "poisson", rate_per_s = 30.0 }
 prompt_tokens = 512
 output_tokens = 128
 
+[price]
+usd_per_gpu_hour = 8.00
+
+[batching]
+max_num_seqs = 32
+
 [objectives]
-ttft_p95 = "1s"
+ttft_p95 = "60s"
 success_rate = 0.99
 "#;
 

@@ -243,6 +243,16 @@ fn colour_is_for_terminals_unless_asked_for() {
     assert!(!coloured(&["--color", "never"], ""));
 }
 
+/// It takes about a second, which on a terminal would show a progress bar.
+#[test]
+fn a_long_run_draws_no_bar_where_nobody_sees_it() {
+    let ended = Sandbox::new().run(&["simulate", "million", "--color", "always"]);
+    assert!([0, 3].contains(&ended.code), "{}", ended.stderr);
+    for line in ended.stderr.lines() {
+        assert!(line.contains("note: "), "{}", ended.stderr);
+    }
+}
+
 #[test]
 fn a_new_scenario_runs_as_it_is() {
     let sandbox = Sandbox::new();
