@@ -12,10 +12,12 @@ use foresail_reports::records::{
 };
 use foresail_scenarios::scenario::{ColdStartPhase, Deployment};
 
-use crate::agenda::{Agenda, What};
+use crate::agenda::What;
 use crate::cold_start::{self, Phases};
+use crate::integrals::{Held, Span};
 use crate::passage::Passage;
 use crate::replica::Replica;
+use crate::scene::Scene;
 use crate::{Options, SimulationError};
 
 /// The replicas, what they hold, and what that costs.
@@ -43,44 +45,6 @@ struct Server {
     /// Number of its latest entry in the agenda; older ones are stale.
     plan: u32,
     draining: bool,
-}
-
-/// The time for which something has been the case.
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    before: Nanos,
-    since: Option<Nanos>,
-}
-
-impl Span {
-    fn by(&self, now: Nanos) -> Nanos {
-        self.before + self.since.map_or(0, |since| now - since)
-    }
-
-    fn set(&mut self, now: Nanos, holds: bool) {
-        if holds != self.since.is_some() {
-            self.before = self.by(now);
-            self.since = holds.then_some(now);
-        }
-    }
-}
-
-/// The replicas that hold GPUs, integrated over time beside the biller.
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    replicas: u32,
-    most: u32,
-    replica_ns: u128,
-    last: Nanos,
-}
-
-impl Held {
-    fn set(&mut self, now: Nanos, replicas: u32) {
-        self.replica_ns += u128::from(self.replicas) * u128::from(now - self.last);
-        self.last = now;
-        self.replicas = replicas;
-        self.most = self.most.max(replicas);
-    }
 }
 
 /// Sums over replicas that are gone.
@@ -117,24 +81,24 @@ impl<'a> Fleet<'a> {
             servers: Vec::new(),
             candidates: Vec::new(),
             shows_kv_use: deployment.router.policy == RouterPolicy::LeastKvUse,
-            unready: Span {
-                before: 0,
-                since: Some(0),
-            },
+            unready: Span::from_the_beginning(),
             held: Held::default(),
             done: Done::default(),
         }
     }
 
     /// Makes the replicas that are there, and ready, when the run begins.
-    pub(crate) fn begin(&mut self, sink: &mut impl RecordSink) -> Result<(), SimulationError> {
+    pub(crate) fn begin(
+        &mut self,
+        scene: &mut Scene<'_, impl RecordSink>,
+    ) -> Result<(), SimulationError> {
         for action in self
             .set
             .set_target(0, self.deployment.initial_replica_count)
         {
             if let ReplicaAction::Start(id) = action {
                 self.biller.stage_changed(0, Stage::Gone, Stage::Pending)?;
-                self.ready(id, 0, "there from the beginning", sink)?;
+                self.ready(id, "there from the beginning", scene)?;
             }
         }
         Ok(())
@@ -145,17 +109,15 @@ impl<'a> Fleet<'a> {
         &mut self,
         target: u32,
         reason: &impl std::fmt::Display,
-        now: Nanos,
-        agenda: &mut Agenda,
-        sink: &mut impl RecordSink,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        let actions = self.set.set_target(now, target);
-        self.report(now, ChangeKind::Target, None, &reason.to_string(), sink);
+        let actions = self.set.set_target(scene.now, target);
+        self.report(ChangeKind::Target, None, &reason.to_string(), scene);
         for action in actions {
             match action {
-                ReplicaAction::Start(id) => self.start(id, now, agenda, sink)?,
-                ReplicaAction::Cancel(id) => self.cancel(id, now, sink)?,
-                ReplicaAction::Drain(id) => self.drain(id, now, agenda, sink)?,
+                ReplicaAction::Start(id) => self.start(id, scene)?,
+                ReplicaAction::Cancel(id) => self.cancel(id, scene)?,
+                ReplicaAction::Drain(id) => self.drain(id, scene)?,
             }
         }
         Ok(())
@@ -164,39 +126,35 @@ impl<'a> Fleet<'a> {
     fn start(
         &mut self,
         id: u32,
-        now: Nanos,
-        agenda: &mut Agenda,
-        sink: &mut impl RecordSink,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         let phases: Phases = cold_start::draw(&self.deployment.cold_start, self.options.seed, id);
         let total: Nanos = phases.iter().map(|(_, nanos)| nanos).sum();
         self.biller
-            .stage_changed(now, Stage::Gone, Stage::Pending)?;
+            .stage_changed(scene.now, Stage::Gone, Stage::Pending)?;
         self.done.starts += 1;
         self.starting.insert(id, phases.into());
         let reason = format!("will be ready in {:.1} s", seconds(total));
-        self.report(now, ChangeKind::Pending, Some(id), &reason, sink);
-        self.phase(id, now, agenda, sink)?;
-        Ok(())
+        self.report(ChangeKind::Pending, Some(id), &reason, scene);
+        self.phase(id, scene)
     }
 
-    /// A starting replica comes to its next phase, or is ready. Returns its
-    /// stage then; `None` if it does not start any more.
+    /// A starting replica comes to its next phase, or is ready. Nothing happens
+    /// if it does not start any more.
     pub(crate) fn phase(
         &mut self,
         id: u32,
-        now: Nanos,
-        agenda: &mut Agenda,
-        sink: &mut impl RecordSink,
-    ) -> Result<Option<Stage>, SimulationError> {
+        scene: &mut Scene<'_, impl RecordSink>,
+    ) -> Result<(), SimulationError> {
         let Some(phases) = self.starting.get_mut(&id) else {
-            return Ok(None);
+            return Ok(());
         };
         let Some((phase, duration)) = phases.pop_front() else {
-            self.ready(id, now, "started", sink)?;
-            return Ok(Some(Stage::Ready));
+            return self.ready(id, "started", scene);
         };
-        agenda.add(now + duration, What::Phase { replica: id });
+        scene
+            .agenda
+            .add(scene.now + duration, What::Phase { replica: id });
         let (stage, kind) = match phase {
             ColdStartPhase::Pending => (Stage::Pending, ChangeKind::Pending),
             ColdStartPhase::Downloading => (Stage::Downloading, ChangeKind::Downloading),
@@ -207,33 +165,31 @@ impl<'a> Fleet<'a> {
             .get(id)
             .map_or(Stage::Pending, |replica| replica.stage);
         if stage > from {
-            self.set.advance(now, id, stage)?;
-            self.biller.stage_changed(now, from, stage)?;
+            self.set.advance(scene.now, id, stage)?;
+            self.biller.stage_changed(scene.now, from, stage)?;
             self.report(
-                now,
                 kind,
                 Some(id),
                 &format!("takes {:.1} s", seconds(duration)),
-                sink,
+                scene,
             );
         }
-        Ok(Some(stage))
+        Ok(())
     }
 
     fn ready(
         &mut self,
         id: u32,
-        now: Nanos,
         reason: &str,
-        sink: &mut impl RecordSink,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         self.starting.remove(&id);
         let from = self
             .set
             .get(id)
             .map_or(Stage::Pending, |replica| replica.stage);
-        self.set.advance(now, id, Stage::Ready)?;
-        self.biller.stage_changed(now, from, Stage::Ready)?;
+        self.set.advance(scene.now, id, Stage::Ready)?;
+        self.biller.stage_changed(scene.now, from, Stage::Ready)?;
         let replica = Replica::new(id, self.deployment.batching, self.options.leaps)?;
         let place = self
             .servers
@@ -255,27 +211,25 @@ impl<'a> Fleet<'a> {
             kv_blocks_used: 0,
         };
         self.candidates.insert(place, candidate);
-        self.report(now, ChangeKind::Ready, Some(id), reason, sink);
+        self.report(ChangeKind::Ready, Some(id), reason, scene);
         Ok(())
     }
 
     fn cancel(
         &mut self,
         id: u32,
-        now: Nanos,
-        sink: &mut impl RecordSink,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         self.starting.remove(&id);
         // All stages before ready are one state to the biller.
         self.biller
-            .stage_changed(now, Stage::Pending, Stage::Gone)?;
+            .stage_changed(scene.now, Stage::Pending, Stage::Gone)?;
         self.done.wasted_starts += 1;
         self.report(
-            now,
             ChangeKind::Cancelled,
             Some(id),
             "not needed any more",
-            sink,
+            scene,
         );
         Ok(())
     }
@@ -283,27 +237,25 @@ impl<'a> Fleet<'a> {
     fn drain(
         &mut self,
         id: u32,
-        now: Nanos,
-        agenda: &mut Agenda,
-        sink: &mut impl RecordSink,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         self.biller
-            .stage_changed(now, Stage::Ready, Stage::Draining)?;
+            .stage_changed(scene.now, Stage::Ready, Stage::Draining)?;
         self.candidates.retain(|candidate| candidate.replica != id);
         let Some(place) = self.place(id) else {
             return Ok(());
         };
         self.servers[place].draining = true;
         let replica = &self.servers[place].replica;
-        self.biller.busy(replica.busy_by(now));
+        self.biller.busy(replica.busy_by(scene.now));
         let outstanding = replica.tally.outstanding;
         let reason = format!("{outstanding} requests to finish");
-        self.report(now, ChangeKind::Draining, Some(id), &reason, sink);
+        self.report(ChangeKind::Draining, Some(id), &reason, scene);
         if outstanding == 0 {
-            return self.gone(place, now, "nothing to finish", sink);
+            return self.gone(place, "nothing to finish", scene);
         }
-        agenda.add(
-            now.saturating_add(self.deployment.drain_timeout),
+        scene.agenda.add(
+            scene.now.saturating_add(self.deployment.drain_timeout),
             What::DrainTimeout { replica: id },
         );
         Ok(())
@@ -313,34 +265,32 @@ impl<'a> Fleet<'a> {
     pub(crate) fn drain_timeout(
         &mut self,
         id: u32,
-        now: Nanos,
-        sink: &mut impl RecordSink,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         let Some(place) = self.place(id) else {
             return Ok(());
         };
         let outstanding = self.servers[place].replica.tally.outstanding;
-        self.servers[place].replica.kill(now, sink);
+        self.servers[place].replica.kill(scene.now, &mut scene.sink);
         self.gone(
             place,
-            now,
             &format!("drain timeout; {outstanding} requests failed"),
-            sink,
+            scene,
         )
     }
 
     fn gone(
         &mut self,
         place: usize,
-        now: Nanos,
         reason: &str,
-        sink: &mut impl RecordSink,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         let replica = self.servers.remove(place).replica;
-        let was = self.set.gone(now, replica.id)?;
-        self.biller.stage_changed(now, was.stage, Stage::Gone)?;
+        let was = self.set.gone(scene.now, replica.id)?;
+        self.biller
+            .stage_changed(scene.now, was.stage, Stage::Gone)?;
         self.add_up(&replica);
-        self.report(now, ChangeKind::Gone, Some(replica.id), reason, sink);
+        self.report(ChangeKind::Gone, Some(replica.id), reason, scene);
         Ok(())
     }
 
@@ -354,11 +304,10 @@ impl<'a> Fleet<'a> {
     /// Says that something changed, and keeps the integrals that depend on it.
     fn report(
         &mut self,
-        now: Nanos,
         kind: ChangeKind,
         replica: Option<u32>,
         reason: &str,
-        sink: &mut impl RecordSink,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) {
         let Counts {
             target,
@@ -366,16 +315,16 @@ impl<'a> Fleet<'a> {
             ready,
             draining,
         } = self.set.counts();
-        self.unready.set(now, ready == 0);
-        self.held.set(now, starting + ready + draining);
+        self.unready.set(scene.now, ready == 0);
+        self.held.set(scene.now, starting + ready + draining);
         let replicas = ReplicaCounts {
             target,
             starting,
             ready,
             draining,
         };
-        sink.change(&Change {
-            at_ns: now,
+        scene.sink.change(&Change {
+            at_ns: scene.now,
             kind,
             replica,
             reason: reason.to_string(),
@@ -390,23 +339,21 @@ impl Fleet<'_> {
     pub(crate) fn give(
         &mut self,
         index: usize,
-        now: Nanos,
         passage: Passage,
         model: &impl StepTime,
-        agenda: &mut Agenda,
-        sink: &mut impl RecordSink,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) -> bool {
         let id = self.candidates[index].replica;
         let place = self
             .servers
             .partition_point(|server| server.replica.id < id);
         let server = &mut self.servers[place];
-        match server.replica.receive(now, passage, model) {
+        match server.replica.receive(scene.now, passage, model) {
             Ok(end) => {
                 self.candidates[index].outstanding += 1;
                 if let Some(end) = end {
                     server.plan = server.plan.wrapping_add(1);
-                    agenda.add(
+                    scene.agenda.add(
                         end,
                         What::Boundary {
                             replica: id,
@@ -417,7 +364,9 @@ impl Fleet<'_> {
                 true
             }
             Err((reject, passage)) => {
-                sink.request(&passage.record(now, refusal(reject), 0, Some(id)));
+                scene
+                    .sink
+                    .request(&passage.record(scene.now, refusal(reject), 0, Some(id)));
                 false
             }
         }
@@ -428,10 +377,8 @@ impl Fleet<'_> {
         &mut self,
         id: u32,
         plan: u32,
-        now: Nanos,
         model: &impl StepTime,
-        agenda: &mut Agenda,
-        sink: &mut impl RecordSink,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<bool, SimulationError> {
         let place = self
             .servers
@@ -442,9 +389,9 @@ impl Fleet<'_> {
         if server.replica.id != id || server.plan != plan {
             return Ok(false);
         }
-        if let Some(end) = server.replica.advance(model, sink) {
+        if let Some(end) = server.replica.advance(model, &mut scene.sink) {
             server.plan = server.plan.wrapping_add(1);
-            agenda.add(
+            scene.agenda.add(
                 end,
                 What::Boundary {
                     replica: id,
@@ -459,7 +406,7 @@ impl Fleet<'_> {
                 .partition_point(|candidate| candidate.replica < id);
             self.candidates[index].outstanding = outstanding;
         } else if outstanding == 0 {
-            self.gone(place, now, "finished", sink)?;
+            self.gone(place, "finished", scene)?;
         }
         Ok(true)
     }
@@ -531,8 +478,8 @@ impl Fleet<'_> {
         self.held.set(now, 0);
         let gpu = self.biller.gpu_time(now)?;
         let totals = RunTotals {
-            replica_ns: self.held.replica_ns,
-            replicas_max: self.held.most,
+            replica_ns: self.held.replica_ns(),
+            replicas_max: self.held.most(),
             starts: self.done.starts,
             wasted_starts: self.done.wasted_starts,
             gpu_ns: GpuTime {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use foresail_core::batching::BlockHash;
 use foresail_core::control::router::{Candidate, Routed, Router, RouterConfig, RouterPolicy};
 use foresail_core::time::Nanos;
 use foresail_scenarios::random::{Stream, stream};
@@ -32,11 +33,7 @@ impl Front {
 
     /// The candidate that gets a request with this content; `None` if none can.
     pub(crate) fn choose(&mut self, content: &Content, candidates: &[Candidate]) -> Option<usize> {
-        let prefix = if self.by_prefix {
-            content.affinity()
-        } else {
-            None
-        };
+        let prefix = self.prefix(content);
         self.router
             .route(Routed { prefix }, candidates, || self.rng.next_u64())
     }
@@ -57,10 +54,19 @@ impl Front {
         self.held.len() as u64
     }
 
-    /// What is known of the oldest request in the queue.
-    pub(crate) fn first_content(&self) -> Option<&Content> {
-        self.held
-            .front()
-            .map(|(passage, _)| &passage.request.content)
+    /// The candidate that gets the oldest request in the queue; `None` if there is none, or no request.
+    pub(crate) fn choose_for_first(&mut self, candidates: &[Candidate]) -> Option<usize> {
+        let (passage, _) = self.held.front()?;
+        let prefix = self.prefix(&passage.request.content);
+        self.router
+            .route(Routed { prefix }, candidates, || self.rng.next_u64())
+    }
+
+    fn prefix(&self, content: &Content) -> Option<BlockHash> {
+        if self.by_prefix {
+            content.affinity()
+        } else {
+            None
+        }
     }
 }

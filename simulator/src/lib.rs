@@ -20,8 +20,10 @@ mod cold_start;
 mod conservation;
 mod fleet;
 mod front;
+mod integrals;
 mod passage;
 mod replica;
+mod scene;
 mod world;
 
 use std::ops::ControlFlow;

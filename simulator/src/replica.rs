@@ -89,7 +89,7 @@ impl Replica {
         now: Nanos,
         passage: Passage,
         model: &impl StepTime,
-    ) -> Result<Option<Nanos>, (Reject, Passage)> {
+    ) -> Result<Option<Nanos>, (Reject, Box<Passage>)> {
         let request = &passage.request;
         let cacheable = self.prefix_caching
             && request
@@ -104,7 +104,7 @@ impl Replica {
         };
         let id = match self.scheduler.add(sequence) {
             Ok(id) => id as usize,
-            Err(reject) => return Err((reject, passage)),
+            Err(reject) => return Err((reject, Box::new(passage))),
         };
         if id == self.passages.len() {
             self.passages.push(None);

@@ -3,18 +3,18 @@
 use std::ops::ControlFlow;
 
 use foresail_core::control::autoscaler::{Autoscaler, Event, Observation};
-use foresail_core::control::replica_set::Stage;
 use foresail_core::step_time::StepTime;
 use foresail_core::time::Nanos;
 use foresail_reports::records::{Outcome, RecordSink, RunTotals};
 use foresail_scenarios::scenario::{AtZero, Scenario};
 use foresail_scenarios::workload::{Request, WorkloadError};
 
-use crate::agenda::{Agenda, What};
-use crate::conservation::{InSystem, Tap, same};
+use crate::agenda::What;
+use crate::conservation::{InSystem, same};
 use crate::fleet::Fleet;
 use crate::front::Front;
 use crate::passage::Passage;
+use crate::scene::Scene;
 use crate::{Options, Progress, SimulationError};
 
 /// Events between two calls of the watcher.
@@ -24,12 +24,10 @@ const EVENTS_PER_WATCH: u64 = 1 << 16;
 pub(crate) struct World<'a, M, S> {
     scenario: &'a Scenario,
     model: &'a M,
-    sink: Tap<'a, S>,
+    scene: Scene<'a, S>,
     autoscaler: Autoscaler,
     fleet: Fleet<'a>,
     front: Front,
-    agenda: Agenda,
-    now: Nanos,
     events: u64,
     received: Received,
     in_system: InSystem,
@@ -73,12 +71,10 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
         Ok(Self {
             scenario,
             model,
-            sink: Tap::new(sink),
+            scene: Scene::new(sink),
             autoscaler: Autoscaler::new(&deployment.autoscaler, deployment.initial_replica_count),
             fleet: Fleet::new(deployment, options),
             front: Front::new(deployment.router, options.seed),
-            agenda: Agenda::default(),
-            now: 0,
             events: 0,
             received: Received::default(),
             in_system: InSystem::default(),
@@ -92,7 +88,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
         requests: impl Iterator<Item = Result<Request, WorkloadError>>,
         mut watch: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<RunTotals, SimulationError> {
-        self.fleet.begin(&mut self.sink)?;
+        self.fleet.begin(&mut self.scene)?;
         let mut requests = requests.peekable();
         loop {
             let arrival = match requests.peek() {
@@ -117,7 +113,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             self.events += 1;
             if self.events.is_multiple_of(EVENTS_PER_WATCH) {
                 let progress = Progress {
-                    now: self.now,
+                    now: self.scene.now,
                     received: self.received.requests,
                 };
                 if watch(progress).is_break() {
@@ -141,11 +137,13 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             }
         };
         consider(arrival, Next::Arrival);
-        consider(self.agenda.next_at(), Next::Agenda);
+        consider(self.scene.agenda.next_at(), Next::Agenda);
         consider(look, Next::Look);
         // Nothing left to happen, but requests that wait: they wait to the end.
-        let at = at.or(self.scenario.workload.duration()).unwrap_or(self.now);
-        self.now = self.now.max(at);
+        let at = at
+            .or(self.scenario.workload.duration())
+            .unwrap_or(self.scene.now);
+        self.scene.now = self.scene.now.max(at);
         next
     }
 
@@ -154,7 +152,11 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
     fn time_is_over(&self, arrival: Option<Nanos>) -> Option<Nanos> {
         let in_system = self.front.held() + self.fleet.outstanding();
         let over = arrival.is_none() && in_system == 0;
-        over.then(|| self.now.max(self.scenario.workload.duration().unwrap_or(0)))
+        over.then(|| {
+            self.scene
+                .now
+                .max(self.scenario.workload.duration().unwrap_or(0))
+        })
     }
 }
 
@@ -168,58 +170,53 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         self.settle();
         let none_ready = self.fleet.counts().ready == 0;
         self.received.while_unready += u64::from(none_ready);
-        if let Some(decision) = self.autoscaler.on_event(self.now, Event::RequestReceived) {
+        if let Some(decision) = self
+            .autoscaler
+            .on_event(self.scene.now, Event::RequestReceived)
+        {
             self.scale(decision.target, &decision.reason)?;
         }
         let passage = Passage::new(id, request);
         if none_ready && self.scenario.deployment.at_zero == AtZero::Reject {
-            let record = passage.record(self.now, Outcome::RejectedScalingUp, 0, None);
-            self.sink.request(&record);
+            let record = passage.record(self.scene.now, Outcome::RejectedScalingUp, 0, None);
+            self.scene.sink.request(&record);
             self.settle();
-        } else if self.front.held() > 0 {
-            self.front.hold(passage, self.fleet.unready_ns(self.now));
         } else {
             self.dispatch(passage);
         }
         Ok(())
     }
 
-    /// Gives a request to a replica, or holds it if none can take it.
+    /// Gives a request to a replica, or holds it: behind those that are held
+    /// already, or if none can take it.
     fn dispatch(&mut self, passage: Passage) {
-        let unready_ns = self.fleet.unready_ns(self.now);
-        match self
-            .front
-            .choose(&passage.request.content, self.fleet.candidates(self.now))
-        {
+        let now = self.scene.now;
+        let chosen = if self.front.held() > 0 {
+            None
+        } else {
+            self.front
+                .choose(&passage.request.content, self.fleet.candidates(now))
+        };
+        match chosen {
             Some(index) => self.give(index, passage),
-            None => self.front.hold(passage, unready_ns),
+            None => self.front.hold(passage, self.fleet.unready_ns(now)),
         }
     }
 
     fn give(&mut self, index: usize, passage: Passage) {
-        if self.fleet.give(
-            index,
-            self.now,
-            passage,
-            self.model,
-            &mut self.agenda,
-            &mut self.sink,
-        ) {
-            return;
+        let accepted = self.fleet.give(index, passage, self.model, &mut self.scene);
+        if !accepted {
+            self.settle();
         }
-        self.settle();
     }
 
     /// Gives requests that are held to replicas, oldest first, while one can take them.
     fn release_held(&mut self) {
-        while let Some(content) = self.front.first_content() {
-            let content = content.clone();
-            let candidates = self.fleet.candidates(self.now);
-            let Some(index) = self.front.choose(&content, candidates) else {
-                return;
-            };
-            let unready_ns = self.fleet.unready_ns(self.now);
-            if let Some(passage) = self.front.release(unready_ns) {
+        let now = self.scene.now;
+        while self.front.held() > 0
+            && let Some(index) = self.front.choose_for_first(self.fleet.candidates(now))
+        {
+            if let Some(passage) = self.front.release(self.fleet.unready_ns(now)) {
                 self.give(index, passage);
             }
         }
@@ -227,48 +224,32 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
 
     /// The next entry of the agenda comes up.
     fn proceed(&mut self) -> Result<(), SimulationError> {
-        let Some((_, what)) = self.agenda.take() else {
+        let Some((_, what)) = self.scene.agenda.take() else {
             return Ok(());
         };
         match what {
             What::Boundary { replica, plan } => {
-                if !self.fleet.boundary(
-                    replica,
-                    plan,
-                    self.now,
-                    self.model,
-                    &mut self.agenda,
-                    &mut self.sink,
-                )? {
+                let is_current = self
+                    .fleet
+                    .boundary(replica, plan, self.model, &mut self.scene)?;
+                if !is_current {
                     return Ok(());
                 }
-                self.settle();
-                if self.front.held() > 0 {
-                    self.release_held();
-                }
             }
-            What::Phase { replica } => {
-                if self
-                    .fleet
-                    .phase(replica, self.now, &mut self.agenda, &mut self.sink)?
-                    == Some(Stage::Ready)
-                {
-                    self.release_held();
-                }
-            }
-            What::DrainTimeout { replica } => {
-                self.fleet
-                    .drain_timeout(replica, self.now, &mut self.sink)?;
-                self.settle();
-            }
+            What::Phase { replica } => self.fleet.phase(replica, &mut self.scene)?,
+            What::DrainTimeout { replica } => self.fleet.drain_timeout(replica, &mut self.scene)?,
         }
+        self.settle();
+        self.release_held();
         Ok(())
     }
 
     /// Requests have come or ended: count those that are in the system from now on.
     fn settle(&mut self) {
-        self.in_system
-            .set(self.now, self.received.requests - self.sink.ended);
+        self.in_system.set(
+            self.scene.now,
+            self.received.requests - self.scene.sink.ended,
+        );
     }
 
     /// The autoscaler looks at the load.
@@ -281,13 +262,13 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             batch_slots: self.scenario.deployment.batching.max_num_seqs,
             ready: counts.ready,
             starting: counts.starting,
-            tokens_generated: self.fleet.tokens_by(self.now),
+            tokens_generated: self.fleet.tokens_by(self.scene.now),
             prompt_tokens: self.received.prompt_tokens,
             requests_received: self.received.requests,
         };
         if let Some(decision) = self
             .autoscaler
-            .on_event(self.now, Event::Observed(observation))
+            .on_event(self.scene.now, Event::Observed(observation))
         {
             self.scale(decision.target, &decision.reason)?;
         }
@@ -302,21 +283,27 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         let rising = target > self.fleet.counts().target;
         self.turns.changes += u64::from(self.turns.rising.is_some_and(|before| before != rising));
         self.turns.rising = Some(rising);
-        self.fleet
-            .scale(target, reason, self.now, &mut self.agenda, &mut self.sink)
+        self.fleet.scale(target, reason, &mut self.scene)?;
+        // A cold start that takes no time is over.
+        self.release_held();
+        Ok(())
     }
 
     /// The run is over: fails what was never served, releases the replicas, and checks the sums.
     fn end(mut self) -> Result<RunTotals, SimulationError> {
-        while let Some(passage) = self.front.release(self.fleet.unready_ns(self.now)) {
-            self.sink
-                .request(&passage.record(self.now, Outcome::FailedUnserved, 0, None));
+        while let Some(passage) = self.front.release(self.fleet.unready_ns(self.scene.now)) {
+            self.scene.sink.request(&passage.record(
+                self.scene.now,
+                Outcome::FailedUnserved,
+                0,
+                None,
+            ));
         }
         self.settle();
-        let fleet = self.fleet.finish(self.now)?;
+        let fleet = self.fleet.finish(self.scene.now)?;
         let totals = RunTotals {
             offered: self.received.requests,
-            end_ns: self.now,
+            end_ns: self.scene.now,
             direction_changes: self.turns.changes,
             events: self.events,
             waited_for_cold_start: self.received.while_unready,
@@ -330,12 +317,12 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         same(
             "requests offered and ended",
             self.received.requests,
-            self.sink.ended,
+            self.scene.sink.ended,
         )?;
         same(
             "tokens generated and recorded",
             fleet.tokens,
-            self.sink.tokens,
+            self.scene.sink.tokens,
         )?;
         same(
             "GPU-time held and accounted for",
@@ -344,13 +331,13 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         )?;
         same(
             "time of requests and its parts",
-            self.sink.sojourn_ns,
-            self.sink.parts_ns,
+            self.scene.sink.sojourn_ns,
+            self.scene.sink.parts_ns,
         )?;
         same(
             "requests in the system over time and their times (Little's law)",
             self.in_system.integral_ns,
-            self.sink.sojourn_ns,
+            self.scene.sink.sojourn_ns,
         )?;
         Ok(totals)
     }

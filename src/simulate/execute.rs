@@ -14,7 +14,7 @@ use foresail_core::time::SECOND;
 use foresail_reports::records::{Change, Gaps, RecordSink, RequestRecord};
 use foresail_reports::{Measurements, RecordFiles, SealedFiles, Summary};
 use foresail_scenarios::duration;
-use foresail_scenarios::workload::Requests;
+use foresail_scenarios::workload::{Requests, Skipped};
 use foresail_simulator::{Options, SimulationError, simulate};
 
 use super::plan::Job;
@@ -135,7 +135,7 @@ fn run(mut job: Job, context: &Context<'_>, is_in_vain: impl Fn() -> bool) -> Re
     Ok(Run {
         summary: summary.with_wall_s(wall_s),
         files,
-        notes: notes(&job.name, &requests),
+        notes: notes(&job.name, &requests, totals.offered),
     })
 }
 
@@ -173,25 +173,27 @@ fn failure(job: &Job, source: SimulationError, files: Option<RecordFiles>) -> Fa
 }
 
 /// What was done to the requests on the way, which the person may not expect.
-fn notes(name: &str, requests: &Requests) -> Vec<String> {
+fn notes(name: &str, requests: &Requests, offered: u64) -> Vec<String> {
     let mut notes = Vec::new();
     let skipped = requests.skipped();
     if skipped.rows > 0 {
+        let Skipped { rows, reason } = skipped;
         notes.push(format!(
-            "{name}: {} rows of the trace were skipped: {}",
-            skipped.rows, skipped.reason
+            "{name}: rows of the trace that were skipped: {rows} ({reason})"
         ));
     }
+    // A few are what a `max` is for. Many make the lengths others than the
+    // scenario says, a prompt and an answer to a request.
     let redrawn = requests.redrawn_lengths();
-    if redrawn > 0 {
+    if redrawn > offered / 50 {
         notes.push(format!(
-            "{name}: {redrawn} lengths above their `max` were drawn again"
+            "{name}: lengths drawn again because they were above `max`: {redrawn}"
         ));
     }
     let ended_early = requests.sessions_ended_early();
     if ended_early > 0 {
         notes.push(format!(
-            "{name}: {ended_early} conversations ended early, at the largest context"
+            "{name}: conversations that the largest context cut short: {ended_early}"
         ));
     }
     notes

@@ -23,12 +23,12 @@ pub(super) fn requests(
     let skipped = requests.skipped();
     if skipped.rows > 0 {
         terminal.note(&format!(
-            "{} rows were skipped: {}",
+            "rows of the trace that were skipped: {} ({})",
             skipped.rows, skipped.reason
         ));
     }
     if let Place::Path(path) = place {
-        terminal.note(&format!("{count} requests are in {}", path.display()));
+        terminal.note(&format!("requests in {}: {count}", path.display()));
     }
     Ok(())
 }

@@ -214,7 +214,7 @@ fn a_trace_takes_the_place_of_the_workload() {
     assert!(
         ended
             .stderr
-            .starts_with("note: small: 1 rows of the trace were skipped: "),
+            .starts_with("note: small: rows of the trace that were skipped: 1 ("),
         "{}",
         ended.stderr
     );
@@ -222,6 +222,21 @@ fn a_trace_takes_the_place_of_the_workload() {
         .run(&[arguments.as_slice(), &["--quiet"]].concat())
         .with_code(0);
     assert_eq!(ended.stderr, "");
+}
+
+#[test]
+fn lengths_that_are_often_cut_are_told() {
+    let sandbox = Sandbox::new();
+    let told = |max: &str| {
+        let lengths = format!("{{ log_normal = {{ mean = 128, cv = 1.0 }}, max = {max} }}");
+        let set = format!("workload.output_tokens={lengths}");
+        sandbox
+            .run(&["simulate", "small.toml", "--set", &set])
+            .stderr
+    };
+    let note = "note: small: lengths drawn again because they were above `max`: ";
+    assert!(told("130").starts_with(note), "{}", told("130"));
+    assert_eq!(told("4000"), "");
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn converting_keeps_every_request() {
         .run(&["trace", "convert", "vidur.csv", "--out", "native.csv"])
         .with_code(0);
     assert_eq!(ended.stdout, "");
-    assert_eq!(ended.stderr, "note: 3 requests are in native.csv\n");
+    assert_eq!(ended.stderr, "note: requests in native.csv: 3\n");
     let rows = "0,100,10,,,,,,\n1500000000,200,20,,,,,,\n3000000000,300,30,,,,,,\n";
     assert_eq!(sandbox.read("native.csv"), format!("{NATIVE_HEADER}{rows}"));
     let again = sandbox

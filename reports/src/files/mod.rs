@@ -417,7 +417,7 @@ mod tests {
         assert!(message(io::ErrorKind::NotADirectory).contains("name another folder"));
         assert_eq!(
             message(io::ErrorKind::Interrupted),
-            "cannot write out: operation interrupted"
+            "cannot write out: operation interrupted; name another folder"
         );
     }
 

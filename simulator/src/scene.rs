@@ -1,0 +1,25 @@
+//! What everything that happens needs: when it is, what is to come, and who takes note.
+
+use foresail_core::time::Nanos;
+
+use crate::agenda::Agenda;
+use crate::conservation::Tap;
+
+/// The clock, the agenda, and the sink of records.
+pub(crate) struct Scene<'a, S> {
+    /// Virtual time.
+    pub(crate) now: Nanos,
+    pub(crate) agenda: Agenda,
+    pub(crate) sink: Tap<'a, S>,
+}
+
+impl<'a, S> Scene<'a, S> {
+    /// The beginning: nothing has happened, and nothing is to come.
+    pub(crate) fn new(sink: &'a mut S) -> Self {
+        Self {
+            now: 0,
+            agenda: Agenda::default(),
+            sink: Tap::new(sink),
+        }
+    }
+}
