@@ -50,7 +50,7 @@ impl Histogram {
         }
     }
 
-    /// Adds one duration [ns].
+    /// Adds one duration (ns).
     #[inline]
     pub fn record(&mut self, ns: u64) {
         self.add_to_bucket(bucket_of(ns), 1);
@@ -114,31 +114,31 @@ impl Histogram {
         self.count
     }
 
-    /// The exact sum [ps].
+    /// The exact sum (ps).
     #[must_use]
     pub fn sum_ps(&self) -> u128 {
         self.sum_ps
     }
 
-    /// The exact mean [s]; `None` if it is empty.
+    /// The exact mean (s); `None` if it is empty.
     #[must_use]
     pub fn mean_s(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum_ps as f64 / self.count as f64 / 1e12)
     }
 
-    /// The exact smallest duration [ns]; `None` if it is empty.
+    /// The exact smallest duration (ns); `None` if it is empty.
     #[must_use]
     pub fn min_ns(&self) -> Option<u64> {
         (self.count > 0).then_some(self.min_ns)
     }
 
-    /// The exact largest duration [ns]; `None` if it is empty.
+    /// The exact largest duration (ns); `None` if it is empty.
     #[must_use]
     pub fn max_ns(&self) -> Option<u64> {
         (self.count > 0).then_some(self.max_ns)
     }
 
-    /// The percentile (0 to 100) by nearest rank [ns]: the upper end of the
+    /// The percentile (0 to 100) by nearest rank (ns): the upper end of the
     /// bucket that holds the duration of rank `ceil(percentile / 100 * count)`,
     /// and never more than the maximum. `None` if it is empty.
     #[must_use]
@@ -214,7 +214,7 @@ const fn bucket_of(ns: u64) -> usize {
     (((shift as u64) << SUB_BUCKET_BITS) + (ns >> shift)) as usize
 }
 
-/// The longest duration of a bucket [ns].
+/// The longest duration of a bucket (ns).
 const fn highest_ns(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < 2 * SUB_BUCKETS {

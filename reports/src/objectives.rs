@@ -18,7 +18,7 @@ pub struct ObjectiveSpec {
 /// limit; rates and shares at or above it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ObjectiveMetric {
-    /// A statistic of a latency of the completed requests [s].
+    /// A statistic of a latency of the completed requests (s).
     Latency(Latency, Statistic),
     /// Requests a second that completed.
     RequestsPerSecond,
@@ -26,9 +26,9 @@ pub enum ObjectiveMetric {
     OutputTokensPerSecond,
     /// Completed requests among those offered, 0 to 1.
     SuccessRate,
-    /// Cost of the whole run [USD].
+    /// Cost of the whole run (USD).
     CostUsd,
-    /// Cost of a million output tokens [USD].
+    /// Cost of a million output tokens (USD).
     CostUsdPerMillionOutputTokens,
 }
 
@@ -59,7 +59,7 @@ pub enum Statistic {
 }
 
 impl Statistic {
-    /// The statistic of a histogram [s]; `None` if it is empty.
+    /// The statistic of a histogram (s); `None` if it is empty.
     #[must_use]
     pub fn of(self, histogram: &Histogram) -> Option<f64> {
         let seconds = |ns: u64| ns as f64 / 1e9;
@@ -178,7 +178,7 @@ pub(crate) struct RequestLimits {
     queue_ns: Option<u64>,
 }
 
-/// The latencies of one request [ns].
+/// The latencies of one request (ns).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestLatencies {
     pub(crate) ttft_ns: Option<u64>,

@@ -69,9 +69,9 @@ pub enum Outcome {
 /// `(first_ps + j * growth_ps) / 1000` nanoseconds, rounded down, for each of `tokens` tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gaps {
-    /// The first gap [ps].
+    /// The first gap (ps).
     pub first_ps: u64,
-    /// What each next gap is longer by [ps].
+    /// What each next gap is longer by (ps).
     pub growth_ps: u64,
     /// How many gaps in a row.
     pub steps: u32,
@@ -82,7 +82,7 @@ pub struct Gaps {
 /// A change of state of the deployment, with its reason: one row of `timeline.csv`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// When [ns].
+    /// When (ns).
     pub at_ns: u64,
     /// What changed.
     pub kind: ChangeKind,
@@ -145,7 +145,7 @@ pub struct RunTotals {
     pub offered: u64,
     /// Requests that arrived while no replica was ready.
     pub waited_for_cold_start: u64,
-    /// When the last thing happened [ns].
+    /// When the last thing happened (ns).
     pub end_ns: u64,
     /// Time integral of the replicas that hold GPUs [replica ns].
     pub replica_ns: u128,

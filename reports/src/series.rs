@@ -176,7 +176,7 @@ impl Series {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimeSeries {
-    /// Width of a bucket [s].
+    /// Width of a bucket (s).
     pub bucket_s: f64,
     /// Requests sent in each bucket.
     pub arrivals: Vec<u64>,
@@ -184,9 +184,9 @@ pub struct TimeSeries {
     pub completed: Vec<u64>,
     /// Output tokens of the requests completed in each bucket.
     pub output_tokens: Vec<u64>,
-    /// Mean TTFT of the completed requests that were sent in each bucket [s].
+    /// Mean TTFT of the completed requests that were sent in each bucket (s).
     pub ttft_s_mean: Vec<Option<f64>>,
-    /// Largest TTFT of the completed requests that were sent in each bucket [s].
+    /// Largest TTFT of the completed requests that were sent in each bucket (s).
     pub ttft_s_max: Vec<Option<f64>>,
     /// Target of the autoscaler, averaged over time.
     pub target: Vec<f64>,

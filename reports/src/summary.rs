@@ -28,7 +28,7 @@ pub struct Summary {
     pub scenario: ScenarioFacts,
     /// Seed of all random streams.
     pub seed: u64,
-    /// From the start of the run to its last event [s].
+    /// From the start of the run to its last event (s).
     pub duration_s: f64,
     /// What came of the objectives.
     pub objectives: Vec<Objective>,
@@ -120,7 +120,7 @@ pub struct ScenarioFacts {
     pub world_size: u32,
     /// Most replicas that the autoscaler may ask for, if it is bounded.
     pub replica_count_max: Option<u32>,
-    /// Price of a GPU-hour [USD].
+    /// Price of a GPU-hour (USD).
     pub usd_per_gpu_hour: f64,
     /// Where the price comes from, with its date.
     pub price_source: String,
@@ -172,7 +172,7 @@ pub struct Tokens {
     pub output_of_failed: u64,
 }
 
-/// Statistics of a latency [s]. Mean and maximum are exact; percentiles are
+/// Statistics of a latency (s). Mean and maximum are exact; percentiles are
 /// nearest ranks out of a histogram with three significant digits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -237,11 +237,11 @@ pub struct GpuSeconds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cost {
-    /// The whole run [USD].
+    /// The whole run (USD).
     pub usd: f64,
-    /// A million output tokens [USD]; `null` without output.
+    /// A million output tokens (USD); `null` without output.
     pub usd_per_million_output_tokens: Option<f64>,
-    /// A completed request [USD]; `null` if none completed.
+    /// A completed request (USD); `null` if none completed.
     pub usd_per_request: Option<f64>,
 }
 
@@ -255,21 +255,21 @@ pub struct PartsSummary {
     pub slowest: PartsMean,
 }
 
-/// The mean parts of some requests; they add up to the mean E2E [s].
+/// The mean parts of some requests; they add up to the mean E2E (s).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartsMean {
     /// How many requests.
     pub requests: u64,
-    /// Waiting while no replica was ready [s].
+    /// Waiting while no replica was ready (s).
     pub cold_start_s: f64,
-    /// Waiting for the first step although a replica was ready [s].
+    /// Waiting for the first step although a replica was ready (s).
     pub queue_s: f64,
-    /// From the first step to the first token [s].
+    /// From the first step to the first token (s).
     pub prefill_s: f64,
-    /// From each preemption to the next token after it [s].
+    /// From each preemption to the next token after it (s).
     pub preemption_s: f64,
-    /// From the first token to the end, less preemption [s].
+    /// From the first token to the end, less preemption (s).
     pub decode_s: f64,
 }
 
@@ -305,17 +305,17 @@ pub struct Why {
 pub struct Episode {
     /// How many of the slowest requests.
     pub requests: u64,
-    /// When the first of them was sent [s].
+    /// When the first of them was sent (s).
     pub from_s: f64,
-    /// When the last of them was sent [s].
+    /// When the last of them was sent (s).
     pub until_s: f64,
-    /// Their mean TTFT [s].
+    /// Their mean TTFT (s).
     pub ttft_s_mean: f64,
-    /// Their largest TTFT [s].
+    /// Their largest TTFT (s).
     pub ttft_s_max: f64,
     /// What most of their TTFT was.
     pub part: Part,
-    /// How much of their TTFT it was on average [s].
+    /// How much of their TTFT it was on average (s).
     pub part_s_mean: f64,
     /// The deployment meanwhile; `null` if none of its changes were recorded.
     pub replicas: Option<EpisodeReplicas>,
@@ -333,7 +333,7 @@ pub struct EpisodeReplicas {
     pub target_max: u32,
     /// Most replicas that were starting at once.
     pub starting_max: u32,
-    /// For how long some replica was starting [s].
+    /// For how long some replica was starting (s).
     pub starting_s: f64,
     /// Whether at any time no replica was ready.
     pub was_at_zero: bool,
@@ -346,7 +346,7 @@ pub struct EpisodeReplicas {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
-    /// How long it took to run [s].
+    /// How long it took to run (s).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub wall_s: Option<f64>,
     /// Requests a second of that.
@@ -374,7 +374,7 @@ pub enum SummaryError {
 }
 
 impl Summary {
-    /// Adds how long the run took [s].
+    /// Adds how long the run took (s).
     #[must_use]
     pub fn with_wall_s(mut self, wall_s: f64) -> Self {
         self.run.wall_s = Some(wall_s);

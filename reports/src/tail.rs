@@ -19,15 +19,15 @@ const BUCKETS: usize = 60 * 8 + 16;
 pub struct PartsTotal {
     /// How many requests.
     pub requests: u64,
-    /// Sum of their cold starts [ns].
+    /// Sum of their cold starts (ns).
     pub cold_start_ns: u128,
-    /// Sum of their queueing [ns].
+    /// Sum of their queueing (ns).
     pub queue_ns: u128,
-    /// Sum of their prefills [ns].
+    /// Sum of their prefills (ns).
     pub prefill_ns: u128,
-    /// Sum of what preemption cost them [ns].
+    /// Sum of what preemption cost them (ns).
     pub preemption_ns: u128,
-    /// Sum of their decoding [ns].
+    /// Sum of their decoding (ns).
     pub decode_ns: u128,
 }
 

@@ -106,7 +106,7 @@ fn episode(requests: &[RequestRecord], log: &CountsLog, count_max: Option<u32>) 
     }
 }
 
-/// The part that most of the time to first token went to, and its sum [ns].
+/// The part that most of the time to first token went to, and its sum (ns).
 fn dominant_part(requests: &[RequestRecord]) -> (Part, u128) {
     let sum =
         |f: fn(&RequestRecord) -> u64| requests.iter().map(|r| u128::from(f(r))).sum::<u128>();

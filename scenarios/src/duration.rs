@@ -2,7 +2,7 @@
 //!
 //! The specification of a deployment says that its windows "follow Go's
 //! `time.ParseDuration`", so [`parse`] accepts and rejects exactly what Go
-//! 1.24 does, with the same texts, and [`format`] writes what Go's
+//! 1.24 does, with the same texts, and [`fn@format`] writes what Go's
 //! `Duration.String` writes. The largest unit is the hour: a week is `168h`.
 //!
 //! Source: golang/go `src/time/format.go` (`ParseDuration`, `quote`) and
@@ -38,7 +38,7 @@ pub enum ParseDurationError {
 /// 2^63: the magnitude of the most negative duration, in nanoseconds.
 const LIMIT: u64 = 1 << 63;
 
-/// The duration that `text` stands for [ns].
+/// The duration that `text` stands for (ns).
 ///
 /// # Errors
 /// If Go's `time.ParseDuration` rejects the text.
@@ -79,7 +79,7 @@ fn split_sign(text: &str) -> (bool, &str) {
     }
 }
 
-/// One number with its unit [ns], and what follows it.
+/// One number with its unit (ns), and what follows it.
 fn parse_item<'a>(text: &str, rest: &'a str) -> Result<(u64, &'a str), ParseDurationError> {
     let invalid = || ParseDurationError::Invalid {
         text: text.to_owned(),
@@ -196,7 +196,7 @@ pub fn format(nanos: i64) -> String {
     }
 }
 
-/// The duration of an unsigned number of nanoseconds, as [`format`] writes it.
+/// The duration of an unsigned number of nanoseconds, as [`fn@format`] writes it.
 #[must_use]
 pub fn format_nanos(nanos: u64) -> String {
     match i64::try_from(nanos) {

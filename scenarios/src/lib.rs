@@ -1,7 +1,7 @@
 //! What a scenario, a workload and a trace mean.
 //!
 //! - [`scenario`]: the resolved form of a scenario file, ready to run.
-//! - [`format`]: from TOML text to a [`scenario::Scenario`], with diagnostics that point at the place.
+//! - [`mod@format`]: from TOML text to a [`scenario::Scenario`], with diagnostics that point at the place.
 //! - [`duration`]: Go's duration strings.
 //! - [`catalogue`]: models, GPUs and dated prices.
 //! - [`memory`]: whether weights and KV cache fit the GPUs of a replica.

@@ -13,11 +13,11 @@ use foresail_core::step_time::{Gpu, ModelShape, Precision};
 pub const WORLD_SIZES: [u32; 4] = [1, 2, 4, 8];
 
 /// What CUDA's context, the workspaces of cuBLAS and NCCL's buffers take in
-/// each GPU [bytes]. Chosen so that the two measured KV caches in this file's
+/// each GPU (bytes). Chosen so that the two measured KV caches in this file's
 /// tests come out within 1 %; they leave 0.3 GB (4 GPUs) and 0.5 GB (1 GPU).
 pub const CUDA_RESERVE_BYTES: u64 = 1 << 29;
 
-/// KV cache that a default world size leaves room for [tokens]: 16 sequences of
+/// KV cache that a default world size leaves room for (tokens): 16 sequences of
 /// 2,048. With less, a replica cannot batch enough to pay for reading its weights.
 pub const USEFUL_KV_TOKENS: u64 = 16 * 2_048;
 
@@ -50,15 +50,15 @@ pub struct Demand<'a> {
 /// The memory of each GPU of a replica. The parts add up to at most `usable_bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// What the engine may use [bytes].
+    /// What the engine may use (bytes).
     pub usable_bytes: u64,
-    /// Weights [bytes].
+    /// Weights (bytes).
     pub weight_bytes: u64,
-    /// Tensors of the largest step [bytes].
+    /// Tensors of the largest step (bytes).
     pub activation_bytes: u64,
-    /// CUDA and NCCL [bytes].
+    /// CUDA and NCCL (bytes).
     pub reserve_bytes: u64,
-    /// One KV block [bytes].
+    /// One KV block (bytes).
     pub block_bytes: u64,
     /// KV blocks that fit in the rest; 0 if even the other parts do not fit.
     pub num_blocks: u32,
@@ -104,7 +104,7 @@ impl Layout {
     }
 }
 
-/// The tensors alive at the peak of the largest step [bytes].
+/// The tensors alive at the peak of the largest step (bytes).
 ///
 /// In a layer: the residual stream, its normalised copy, and the MLP's input
 /// and output, `hidden_size` wide each; and this rank's share of gate, up and

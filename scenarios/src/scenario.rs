@@ -124,7 +124,7 @@ pub enum ColdStartPhase {
 pub struct ColdStartOutcome {
     /// How often.
     pub probability: f64,
-    /// How long it takes [s].
+    /// How long it takes (s).
     pub seconds: Distribution,
 }
 
@@ -141,7 +141,7 @@ pub struct Objective {
 /// limit; rates and shares at or above it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Metric {
-    /// A statistic of a latency [s].
+    /// A statistic of a latency (s).
     Latency(LatencyMetric, Statistic),
     /// Requests a second that completed.
     RequestsPerSecond,
@@ -149,9 +149,9 @@ pub enum Metric {
     OutputTokensPerSecond,
     /// Completed requests among those offered.
     SuccessRate,
-    /// Cost of the whole run [USD].
+    /// Cost of the whole run (USD).
     CostUsd,
-    /// Cost of a million output tokens [USD].
+    /// Cost of a million output tokens (USD).
     CostUsdPerMillionOutputTokens,
 }
 

@@ -51,7 +51,7 @@ pub struct Options {
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
-    /// Virtual time [ns].
+    /// Virtual time (ns).
     pub now: Nanos,
     /// Requests received.
     pub received: u64,

@@ -53,7 +53,7 @@ fn capacity(records: &Records) -> f64 {
     records.requests.len() as f64 / (records.totals.end_ns as f64 / 1e9)
 }
 
-/// Requests that wait, for a cold start or in a queue [s].
+/// Requests that wait, for a cold start or in a queue (s).
 fn waits_s(records: &Records) -> f64 {
     let wait = |record: &RequestRecord| record.parts.cold_start_ns + record.parts.queue_ns;
     records

@@ -7,6 +7,8 @@
 //! standard errors of theory, plus what discreteness costs: a chance of about
 //! one in ten thousand to fail if the simulator is right. Seeds are fixed.
 
+#![allow(clippy::print_stderr, reason = "`--nocapture` shows how close the figures are")]
+
 mod support;
 
 use std::io::Write;
@@ -188,7 +190,7 @@ fn scale_to_zero() {
     ];
     for (rate_per_hour, requests, window_s, window) in cases {
         let rate: f64 = rate_per_hour / 3600.0;
-        let (arrivals_while_cold, survival) = (rate * cold_s, (rate * window_s).exp());
+        let (arrivals_while_cold, survival) = (rate * cold_s, libm::exp(rate * window_s));
         // The timer begins again when the replica is ready: a cycle has, on
         // average, one request that wakes, those during the cold start, and
         // e^(rate window) - 1 until a gap as long as the window.

@@ -48,7 +48,7 @@ pub(crate) struct Run {
     pub(crate) latencies: Vec<Latency>,
 }
 
-/// What a client sees of a request [ms].
+/// What a client sees of a request (ms).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Latency {
     /// From due to the first token.

@@ -6,7 +6,7 @@ use foresail_scenarios::random::stream;
 /// A request, before anything has served it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// When it is sent, since the start of the run [ns].
+    /// When it is sent, since the start of the run (ns).
     pub(crate) due_ns: u64,
     /// Tokens in the prompt, at least 1.
     pub(crate) prompt_tokens: u32,
@@ -19,15 +19,15 @@ pub(crate) struct Row {
 pub(crate) struct Traffic {
     /// How many requests.
     pub(crate) requests: usize,
-    /// Mean arrivals of the Poisson process [1/s].
+    /// Mean arrivals of the Poisson process (1/s).
     pub(crate) rate_per_s: f64,
     /// Seed of the three streams: gaps, prompts and outputs.
     pub(crate) seed: u64,
 }
 
-/// Mean prompt, the one that published runs of this field's simulators share [tokens].
+/// Mean prompt, the one that published runs of this field's simulators share (tokens).
 const PROMPT_TOKENS_MEAN: f64 = 512.0;
-/// Mean output of the same runs [tokens].
+/// Mean output of the same runs (tokens).
 const OUTPUT_TOKENS_MEAN: f64 = 256.0;
 /// Coefficient of variation of both lengths.
 const LENGTH_CV: f64 = 1.0;

@@ -60,7 +60,7 @@ impl<'a> Columns<'a> {
         })
     }
 
-    /// The buckets that a column overlaps, each with how long [s].
+    /// The buckets that a column overlaps, each with how long (s).
     fn overlaps(&self, column: usize) -> impl Iterator<Item = (usize, f64)> {
         let (width_s, bucket_s) = (self.duration_s / self.columns as f64, self.series.bucket_s);
         let (from_s, until_s) = (column as f64 * width_s, (column + 1) as f64 * width_s);

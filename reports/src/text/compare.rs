@@ -10,9 +10,14 @@ use crate::summary::Summary;
 const LATENCY_WIDTH: usize = 21;
 
 /// The metrics over several seeds; nothing if there is one seed.
-pub(super) fn seeds(seeds: Option<&Seeds>, style: Style) -> Vec<String> {
-    let Some(seeds) = seeds else {
+pub(super) fn seeds(summary: &Summary, style: Style) -> Vec<String> {
+    let Some(seeds) = &summary.seeds else {
         return Vec::new();
+    };
+    let met = if summary.objectives.is_empty() {
+        String::new()
+    } else {
+        format!(", objectives met in {}", seeds.met)
     };
     let statistics = ["mean", "p50", "p95", "p99"];
     let names: String = statistics
@@ -20,10 +25,9 @@ pub(super) fn seeds(seeds: Option<&Seeds>, style: Style) -> Vec<String> {
         .concat();
     let mut lines = vec![
         format!(
-            "{}  {} runs, objectives met in {}; mean ± half of a 95 % interval (Student's t)",
+            "{}  {} runs{met}; mean ± half of a 95 % interval (Student's t)",
             style.heading("SEEDS"),
             seeds.seeds.len(),
-            seeds.met,
         ),
         format!("  {:8}{names}", ""),
     ];

@@ -75,7 +75,7 @@ pub fn summary(summary: &Summary, style: Style) -> String {
     let sections = [
         vec![title(summary, style)],
         objectives(summary, style),
-        compare::seeds(summary.seeds.as_ref(), style),
+        compare::seeds(summary, style),
         requests(&summary.requests, style),
         latency::table(summary, style),
         replicas(summary, style),

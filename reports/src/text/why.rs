@@ -130,6 +130,6 @@ fn meanwhile(replicas: &EpisodeReplicas) -> String {
     } else if replicas.at_max {
         format!("the deployment was at max_replica_count ({target}) and could not grow")
     } else {
-        format!("{ready} of {target} were ready and none was starting")
+        format!("{ready} of {target} ready and none starting")
     }
 }

@@ -7,12 +7,12 @@
 use crate::distribution::Distribution;
 use crate::scenario::{ColdStartOutcome, ColdStartPhase, ColdStartStage};
 
-/// From one node's memory to a GPU over PCIe [bytes/s]: what pinned copies
+/// From one node's memory to a GPU over PCIe (bytes/s): what pinned copies
 /// reach on PCIe 5 with some of it lost to the framework (ServerlessLLM's loader
 /// of 2025-12 reads 29 GB/s from NVMe into an H100).
 const HOST_TO_DEVICE_BYTES_PER_S: f64 = 20e9;
 
-/// Where the weights are: how often, and how fast they are read [bytes/s].
+/// Where the weights are: how often, and how fast they are read (bytes/s).
 const WEIGHT_TIERS: [(f64, f64); 3] = [
     // Object storage or a registry: 3.1 GB/s at concurrency 16 and more
     // (Run:ai model streamer, S3), 5 GB/s (ServerlessLLM, OSDI 2024).
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::random::stream;
 
-    /// Percentiles 50, 95 and 99 of the sum of all stages [s].
+    /// Percentiles 50, 95 and 99 of the sum of all stages (s).
     fn percentiles(weight_bytes: u64, world_size: u32) -> [f64; 3] {
         let stages = default_stages(weight_bytes, world_size);
         let mut rng = stream(1, "test");

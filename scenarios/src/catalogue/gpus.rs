@@ -13,7 +13,7 @@ pub struct GpuEntry {
     pub aliases: &'static [&'static str],
     /// The name that people know.
     pub title: &'static str,
-    /// Memory as CUDA reports it [bytes]: the "80 GB" of a name is nominal.
+    /// Memory as CUDA reports it (bytes): the "80 GB" of a name is nominal.
     pub memory_bytes: u64,
     /// Peaks, efficiencies and interconnect.
     figures: fn() -> Gpu,

@@ -18,7 +18,7 @@ pub struct Model {
     pub hugging_face: &'static str,
     /// The dimensions.
     pub shape: ModelShape,
-    /// The longest context that the model was made for [tokens].
+    /// The longest context that the model was made for (tokens).
     pub max_position_embeddings: u32,
     /// Parameters in the published checkpoint.
     pub published_parameters: u64,

@@ -17,7 +17,7 @@ const PHASES: [(&str, ColdStartPhase); 3] = [
     ("initialising", ColdStartPhase::Initialising),
 ];
 
-/// The table; the preset depends on the model's weights [bytes] and the world size.
+/// The table; the preset depends on the model's weights (bytes) and the world size.
 pub(super) fn decode(reader: Reader<'_>, weight_bytes: u64, world_size: u32) -> ColdStart {
     let preset = reader.optional("preset", decode::choice(&[("default", ())]));
     let total = reader.optional("total", decode::duration);

@@ -1,4 +1,4 @@
-//! From TOML text to a [`Scenario`](crate::scenario::Scenario), with
+//! From TOML text to a [`Scenario`], with
 //! diagnostics that point at the place.
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //!   (node.rs)                          (overrides.rs)             (a file a table)
 //! ```
 //!
-//! [`load`] reads a file or a scenario of the [library](crate::library);
+//! [`load`] reads a file or a scenario of the [library];
 //! [`parse`] takes text. Both report every problem that they find, not only the
 //! first. Each problem has a code (such as `scenario::replicas`), points at the
 //! values involved, and says what to do. A key that nothing reads is an error,

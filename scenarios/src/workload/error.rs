@@ -31,7 +31,7 @@ pub enum WorkloadError {
         path: PathBuf,
         /// Line, from 1.
         line: u64,
-        /// The longest line that is read [bytes].
+        /// The longest line that is read (bytes).
         limit_bytes: usize,
     },
     /// Rows are not in the order of their times. Sort the file by its time column.
@@ -47,9 +47,9 @@ pub enum WorkloadError {
         path: PathBuf,
         /// Line, from 1.
         line: u64,
-        /// Time of the row before it, since the first request [ns].
+        /// Time of the row before it, since the first request (ns).
         previous_ns: u64,
-        /// How much earlier than that the row is [ns].
+        /// How much earlier than that the row is (ns).
         earlier_by_ns: u64,
     },
     /// A trace has no requests (none that were not skipped).
@@ -62,9 +62,9 @@ pub enum WorkloadError {
     #[error("the slice from {} s to {} holds no requests", seconds_text((*from_ns).into()),
         to_ns.map_or_else(|| "the end".to_owned(), |to| format!("{} s", seconds_text(to.into()))))]
     EmptySlice {
-        /// First time kept [ns].
+        /// First time kept (ns).
         from_ns: u64,
-        /// First time no longer kept [ns].
+        /// First time no longer kept (ns).
         to_ns: Option<u64>,
     },
     /// The first line fits no known format. Name the format, or convert the file.

@@ -11,13 +11,13 @@ use super::{Content, Request, WorkloadError};
 pub struct TraceStats {
     /// How many requests.
     pub requests: u64,
-    /// From the first request to the last [ns].
+    /// From the first request to the last (ns).
     pub span: Nanos,
-    /// Requests over span [1/s]; `None` if all are due at once.
+    /// Requests over span (1/s); `None` if all are due at once.
     pub rate_per_s_mean: Option<f64>,
     /// Most requests in one second.
     pub requests_in_1_s_max: u64,
-    /// Most requests in one minute, as a rate [1/s].
+    /// Most requests in one minute, as a rate (1/s).
     pub rate_per_s_60_s_max: f64,
     /// Coefficient of variation of the gaps between requests: 1 for Poisson
     /// arrivals. `None` below two gaps or if all are due at once.

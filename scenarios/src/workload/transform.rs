@@ -35,9 +35,9 @@ impl Default for Transforms {
 /// A part of the source's time, half open. What is due at `from` becomes due at 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slice {
-    /// First time kept [ns].
+    /// First time kept (ns).
     pub from: Nanos,
-    /// First time no longer kept, after `from` [ns]; `None` for the end.
+    /// First time no longer kept, after `from` (ns); `None` for the end.
     pub to: Option<Nanos>,
 }
 

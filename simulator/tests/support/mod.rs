@@ -16,7 +16,7 @@ use foresail_simulator::{Options, simulate};
 pub(crate) struct Records {
     pub(crate) requests: Vec<RequestRecord>,
     pub(crate) changes: Vec<Change>,
-    /// The lengths of gaps [ns], each with its tokens, if they are to be kept.
+    /// The lengths of gaps (ns), each with its tokens, if they are to be kept.
     pub(crate) gaps: Option<BTreeMap<u64, u64>>,
     pub(crate) totals: RunTotals,
 }
@@ -40,7 +40,7 @@ impl RecordSink for Records {
 }
 
 impl Records {
-    /// Mean of a time of the requests [s].
+    /// Mean of a time of the requests (s).
     pub(crate) fn mean_s(&self, time: impl Fn(&RequestRecord) -> u64) -> f64 {
         let sum: f64 = self.requests.iter().map(|record| time(record) as f64).sum();
         sum / self.requests.len() as f64 / 1e9
@@ -84,7 +84,7 @@ pub(crate) fn mean_and_error(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / n;
     let variance = values
         .iter()
-        .map(|value| (value - mean).powi(2))
+        .map(|value| (value - mean) * (value - mean))
         .sum::<f64>()
         / (n - 1.0);
     (mean, (variance / n).sqrt())

@@ -77,7 +77,7 @@ impl Errors {
 }
 
 /// Mean time per output token of clients that each send the next request
-/// when the last is answered `[s]`, as the benchmarks behind the data do.
+/// when the last is answered (s), as the benchmarks behind the data do.
 ///
 /// Chunks of up to 8192 tokens a step (vLLM's and TensorRT-LLM's default for
 /// servers) join the decoding sequences; the first round is left out.

@@ -7,11 +7,11 @@
 /// `alpha + bytes / beta` up to a size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AllReduceRange {
-    /// Largest message of the range `[bytes]`.
+    /// Largest message of the range (bytes).
     pub bytes_last: u64,
-    /// Latency `[s]`.
+    /// Latency (s).
     pub alpha_s: f64,
-    /// Algorithmic bandwidth `[bytes/s]`.
+    /// Algorithmic bandwidth (bytes/s).
     pub beta_bytes_per_s: f64,
 }
 
@@ -34,7 +34,7 @@ pub struct AllReduce {
 }
 
 impl AllReduce {
-    /// The time of one all-reduce of `bytes` over `world_size` GPUs `[s]`; 0 for
+    /// The time of one all-reduce of `bytes` over `world_size` GPUs (s); 0 for
     /// one GPU, and `None` for a world size that the table lacks.
     #[must_use]
     pub fn seconds(&self, world_size: u32, bytes: u64) -> Option<f64> {

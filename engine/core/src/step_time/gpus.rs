@@ -11,13 +11,13 @@ use super::{AllReduce, AllReduceRange, RooflineError};
 /// A GPU, as far as a step's time and a replica's memory depend on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpu {
-    /// Memory `[bytes]`.
+    /// Memory (bytes).
     pub memory_bytes: u64,
-    /// Peak memory bandwidth `[bytes/s]`.
+    /// Peak memory bandwidth (bytes/s).
     pub memory_bytes_per_s: f64,
-    /// Peak dense bf16 rate `[FLOP/s]`.
+    /// Peak dense bf16 rate (FLOP/s).
     pub bf16_flops: f64,
-    /// Peak dense fp8 rate `[FLOP/s]`; `None` if the GPU has no fp8 units.
+    /// Peak dense fp8 rate (FLOP/s); `None` if the GPU has no fp8 units.
     pub fp8_flops: Option<f64>,
     /// Shares of the peaks that engines reach, and fixed times.
     pub efficiency: Efficiency,
@@ -40,13 +40,13 @@ pub struct Efficiency {
     pub attention: f64,
     /// Share of peak bandwidth in norms, rotary embedding, activation and residual additions.
     pub elementwise: f64,
-    /// Host and launch time of a step that is not hidden `[s]`.
+    /// Host and launch time of a step that is not hidden (s).
     pub step_overhead_s: f64,
-    /// Host time of a step for each sequence that samples a token `[s]`.
+    /// Host time of a step for each sequence that samples a token (s).
     pub sequence_overhead_s: f64,
-    /// Launch and skew of a layer's kernels other than matrix products `[s]`.
+    /// Launch and skew of a layer's kernels other than matrix products (s).
     pub layer_overhead_s: f64,
-    /// Start and tail of one matrix product: what a shard does not shrink `[s]`.
+    /// Start and tail of one matrix product: what a shard does not shrink (s).
     pub kernel_overhead_s: f64,
 }
 
@@ -263,7 +263,7 @@ fn blackwell_nvswitch() -> AllReduce {
     all_reduce
 }
 
-/// Ranges up to 64 KiB, up to 4 MiB and beyond, from (alpha [us], beta [GB/s]).
+/// Ranges up to 64 KiB, up to 4 MiB and beyond, from (alpha in us, beta in GB/s).
 fn three_ranges(table: [(u32, [(f64, f64); 3]); 3]) -> AllReduce {
     const BYTES_LAST: [u64; 3] = [64 << 10, 4 << 20, u64::MAX];
     let range = |(bytes_last, (alpha_us, beta_gb_per_s)): (u64, (f64, f64))| AllReduceRange {

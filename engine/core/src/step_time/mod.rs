@@ -52,10 +52,10 @@ pub struct StepLoad<'a> {
 /// total past: `fixed + per_past_token * past`, for every past up to `past_last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodePiece {
-    /// Time that does not depend on the context `[ps]`. Where the line through a
+    /// Time that does not depend on the context (ps). Where the line through a
     /// piece that begins far out starts below zero, this is negative.
     pub fixed: i64,
-    /// Time a token of total past adds `[ps]`.
+    /// Time a token of total past adds (ps).
     pub per_past_token: Picos,
     /// The last total past for which this piece holds.
     pub past_last: u64,

@@ -33,7 +33,7 @@ pub struct Profile {
     pieces_first: Vec<u32>,
     /// Seconds over past, for each measured number of tokens.
     prefill: Vec<Curve>,
-    /// What every step pays once, see [`Profile::step`](StepTime::step) `[ps]`.
+    /// What every step pays once, see [`Profile::step`](StepTime::step) (ps).
     step_fixed: Picos,
 }
 
@@ -118,7 +118,7 @@ impl StepTime for Profile {
 }
 
 /// The duration of a step without sequences or context, on the line through
-/// the two smallest batches; of the smallest batch if there is only one `[s]`.
+/// the two smallest batches; of the smallest batch if there is only one (s).
 fn step_fixed(curves: &[Curve]) -> f64 {
     let first = curves[0].at(0);
     match curves.get(1) {

@@ -116,9 +116,9 @@ pub enum RooflineError {
 #[derive(Clone, Debug)]
 pub struct Roofline {
     costs: Costs,
-    /// Fixed part of a decode-only step by batch size `[ps]`.
+    /// Fixed part of a decode-only step by batch size (ps).
     decode_fixed: Vec<i64>,
-    /// What a token of decode past adds `[ps]`.
+    /// What a token of decode past adds (ps).
     per_past_token: Picos,
 }
 
@@ -184,7 +184,7 @@ impl StepTime for Roofline {
     }
 }
 
-/// The coefficients of the formula above, for one rank, summed over the layers `[s]`.
+/// The coefficients of the formula above, for one rank, summed over the layers (s).
 #[derive(Clone, Debug)]
 struct Costs {
     /// Overheads that every step pays.
@@ -268,7 +268,7 @@ impl Costs {
         })
     }
 
-    /// A step of `tokens`, of which `sampled` yield a next one, without attention `[s]`.
+    /// A step of `tokens`, of which `sampled` yield a next one, without attention (s).
     #[inline]
     fn step(&self, tokens: u64, sampled: u64) -> f64 {
         let (tokens_f, sampled_f) = (tokens as f64, sampled as f64);
@@ -296,7 +296,7 @@ impl Costs {
         self.experts_share.get(index).copied().unwrap_or(1.0)
     }
 
-    /// Attention of a chunk: its j-th token sees the past and j tokens of the chunk `[s]`.
+    /// Attention of a chunk: its j-th token sees the past and j tokens of the chunk (s).
     #[inline]
     fn chunk_attention(&self, chunk: &Chunk) -> f64 {
         let (past, len) = (f64::from(chunk.past), f64::from(chunk.len));

@@ -31,7 +31,7 @@ const TURNS_MAX: f64 = 1e6;
 pub struct Sessions {
     /// Turns of a conversation, rounded half up, at least 1.
     pub turns: Distribution,
-    /// Time from one turn's send to the next [s].
+    /// Time from one turn's send to the next (s).
     pub think_time_s: Distribution,
     /// How many different shared prefixes there are, at least 1; each
     /// conversation has one of them, all equally likely.

@@ -16,9 +16,9 @@ pub enum Shape {
     Steady,
     /// Factor 1 for `on`, then `low_factor` for `off`, and so on.
     OnOff {
-        /// Length of the busy part, above 0 [ns].
+        /// Length of the busy part, above 0 (ns).
         on: Nanos,
-        /// Length of the quiet part [ns].
+        /// Length of the quiet part (ns).
         off: Nanos,
         /// Factor in the quiet part; 0 for silence.
         low_factor: f64,
@@ -27,21 +27,21 @@ pub enum Shape {
     Ramp {
         /// Factor at the end of the ramp; 0 ends the arrivals there.
         to_factor: f64,
-        /// How long the ramp takes, above 0 [ns].
+        /// How long the ramp takes, above 0 (ns).
         over: Nanos,
     },
     /// Factor 1, but `factor` for `duration` from `at`.
     Spike {
-        /// When the spike begins [ns].
+        /// When the spike begins (ns).
         at: Nanos,
-        /// How long it lasts [ns].
+        /// How long it lasts (ns).
         duration: Nanos,
         /// Factor during the spike; 0 for an outage.
         factor: f64,
     },
     /// A cosine of mean 1 that begins at its trough.
     Diurnal {
-        /// One cycle, such as 24 hours, above 0 [ns].
+        /// One cycle, such as 24 hours, above 0 (ns).
         period: Nanos,
         /// Highest rate over lowest rate, at least 1.
         peak_to_trough: f64,
@@ -95,7 +95,7 @@ impl Shape {
         }
     }
 
-    /// The integral of the factor from 0 to `t` [s].
+    /// The integral of the factor from 0 to `t` (s).
     pub(super) fn area(&self, t: f64) -> f64 {
         match *self {
             Self::Steady => t,
@@ -133,7 +133,7 @@ impl Shape {
         }
     }
 
-    /// The time [s] up to which the integral of the factor is `area`, or `None`
+    /// The time (s) up to which the integral of the factor is `area`, or `None`
     /// if it never becomes that large.
     pub(super) fn time_at(&self, area: f64) -> Option<f64> {
         let time = match *self {

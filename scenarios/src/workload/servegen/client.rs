@@ -10,7 +10,7 @@ use super::super::trace::fields::{Field, Fields, seconds_nanos};
 use super::super::trace::lines::Lines;
 use crate::random::{Stream, stream};
 
-/// Length of a window [s].
+/// Length of a window (s).
 const WINDOW_S: u32 = 600;
 
 /// Gaps drawn before time 0 so that a bursty client is found somewhere in its
@@ -99,7 +99,7 @@ impl Windows {
         Ok(())
     }
 
-    /// Start [s] and rate of each window in which the client sends.
+    /// Start (s) and rate of each window in which the client sends.
     pub(super) fn rates(&self) -> impl Iterator<Item = (u64, f64)> {
         self.windows
             .iter()
@@ -142,7 +142,7 @@ pub(super) struct Client {
     /// The stream of the client's token lengths.
     pub(super) lengths: Stream,
     window: usize,
-    /// Time since the start of the window [s].
+    /// Time since the start of the window (s).
     elapsed_s: f64,
     /// The law of a window, kept for its constants.
     law: Option<(usize, UnitGaps)>,

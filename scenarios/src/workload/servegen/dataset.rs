@@ -13,7 +13,7 @@ use super::python::parse_dict;
 use crate::distribution::unit;
 use crate::random::Stream;
 
-/// Length of a window of token lengths [s].
+/// Length of a window of token lengths (s).
 const WINDOW_S: u64 = 21_600;
 
 /// How far the probabilities of a table may be from a sum of 1.

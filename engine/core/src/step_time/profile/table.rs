@@ -45,7 +45,7 @@ pub struct DecodeRow {
     pub batch: u32,
     /// Tokens in the KV cache before the step, summed over the sequences.
     pub past_tokens: u64,
-    /// Duration `[s]`.
+    /// Duration (s).
     pub seconds: f64,
 }
 
@@ -57,11 +57,11 @@ pub struct PrefillRow {
     pub tokens: u32,
     /// Tokens of the same prompt that were in the KV cache before.
     pub past_tokens: u64,
-    /// Duration `[s]`.
+    /// Duration (s).
     pub seconds: f64,
 }
 
-/// The longest step that is taken seriously `[s]`, and the largest context.
+/// The longest step that is taken seriously (s), and the largest context.
 const SECONDS_MAX: f64 = 3600.0;
 const PAST_TOKENS_MAX: u64 = 1_000_000_000_000;
 
@@ -90,7 +90,7 @@ pub enum ProfileError {
         kind: &'static str,
         /// The row.
         row: usize,
-        /// Its duration `[s]`.
+        /// Its duration (s).
         seconds: f64,
     },
     /// A context that no engine holds.
@@ -141,11 +141,11 @@ pub enum ProfileError {
         kind: &'static str,
         /// The row with more work.
         more: usize,
-        /// Its duration `[s]`.
+        /// Its duration (s).
         more_seconds: f64,
         /// The row with less work.
         less: usize,
-        /// Its duration, or that of its batch at the other row's past `[s]`.
+        /// Its duration, or that of its batch at the other row's past (s).
         less_seconds: f64,
     },
     /// The prefill rows are not a full grid.
@@ -311,7 +311,7 @@ pub(super) struct Curve {
 }
 
 impl Curve {
-    /// The duration at a past `[s]`.
+    /// The duration at a past (s).
     pub(super) fn at(&self, past: u64) -> f64 {
         let knots = &self.knots;
         if knots.len() == 1 {
