@@ -128,6 +128,7 @@ impl Measurements {
             duration_s: totals.end_ns as f64 / 1e9,
             objectives: self.judge(totals, &throughput, &cost),
             requests: self.requests(totals),
+            would_be_deleted_s: totals.would_be_deleted_ns.map(|at| at as f64 / 1e9),
             tokens: self.tokens,
             ttft_s: latency_summary(&self.ttft),
             itl_s: latency_summary(&self.itl),

@@ -145,6 +145,9 @@ pub struct RunTotals {
     pub offered: u64,
     /// Requests that arrived while no replica was ready.
     pub waited_for_cold_start: u64,
+    /// When the provider would have deleted the deployment, because it had
+    /// received no request for so long (ns). The run goes on as if it had not.
+    pub would_be_deleted_ns: Option<u64>,
     /// When the last thing happened (ns).
     pub end_ns: u64,
     /// Time integral of the replicas that hold GPUs [replica ns].

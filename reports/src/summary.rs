@@ -34,6 +34,9 @@ pub struct Summary {
     pub objectives: Vec<Objective>,
     /// Requests by how they ended.
     pub requests: Requests,
+    /// When the provider would have deleted the deployment for want of
+    /// requests (s); `null` if never. The run goes on as if it had not.
+    pub would_be_deleted_s: Option<f64>,
     /// Tokens.
     pub tokens: Tokens,
     /// Time to first token, from the intended send, of completed requests.

@@ -41,6 +41,21 @@ struct Received {
     prompt_tokens: u64,
     /// Requests that came while no replica was ready.
     while_unready: u64,
+    /// When the last one came; the start of the run counts as one.
+    last_at: Nanos,
+    /// When none had come for the whole time after which the provider deletes a deployment.
+    unused_at: Option<Nanos>,
+}
+
+impl Received {
+    /// It is `now`, and a request comes or the run is over: has it been unused for too long?
+    fn note_unused(&mut self, now: Nanos, unused_auto_delete_duration: Nanos) {
+        let is_on = unused_auto_delete_duration > 0 && self.unused_at.is_none();
+        if is_on && now - self.last_at >= unused_auto_delete_duration {
+            self.unused_at = Some(self.last_at + unused_auto_delete_duration);
+        }
+        self.last_at = now;
+    }
 }
 
 /// Which way the target went last.
@@ -166,6 +181,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     fn arrive(&mut self, request: Request) -> Result<(), SimulationError> {
         let id = self.received.requests;
         self.received.requests += 1;
+        self.note_unused();
         self.received.prompt_tokens += u64::from(request.prompt_tokens);
         self.settle();
         let none_ready = self.fleet.counts().ready == 0;
@@ -185,6 +201,11 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             self.dispatch(passage);
         }
         Ok(())
+    }
+
+    fn note_unused(&mut self) {
+        let duration = self.scenario.deployment.unused_auto_delete_duration;
+        self.received.note_unused(self.scene.now, duration);
     }
 
     /// Gives a request to a replica, or holds it: behind those that are held
@@ -300,6 +321,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             ));
         }
         self.settle();
+        self.note_unused();
         let fleet = self.fleet.finish(self.scene.now)?;
         let totals = RunTotals {
             offered: self.received.requests,
@@ -307,6 +329,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             direction_changes: self.turns.changes,
             events: self.events,
             waited_for_cold_start: self.received.while_unready,
+            would_be_deleted_ns: self.received.unused_at,
             ..fleet.totals
         };
         let world_size = u128::from(self.scenario.deployment.world_size);

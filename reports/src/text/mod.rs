@@ -76,7 +76,7 @@ pub fn summary(summary: &Summary, style: Style) -> String {
         vec![title(summary, style)],
         objectives(summary, style),
         compare::seeds(summary, style),
-        requests(&summary.requests, style),
+        requests(summary, style),
         latency::table(summary, style),
         replicas(summary, style),
         cost(summary, style),
@@ -171,7 +171,8 @@ fn near_miss(objective: &Objective, observed: f64, limit: &str) -> String {
     )
 }
 
-fn requests(requests: &Requests, style: Style) -> Vec<String> {
+fn requests(summary: &Summary, style: Style) -> Vec<String> {
+    let requests = &summary.requests;
     let mut lines = vec![
         format!(
             "{}  {} offered",
@@ -212,6 +213,12 @@ fn requests(requests: &Requests, style: Style) -> Vec<String> {
         if number > 0 {
             lines.push(style.bad(&format!("  {} {reason}", count(number))));
         }
+    }
+    if let Some(at_s) = summary.would_be_deleted_s {
+        let at = units::clock(at_s, summary.duration_s);
+        lines.push(style.bad(&format!(
+            "  unused too long: the provider would have deleted the deployment at {at}"
+        )));
     }
     if requests.preemptions > 0 {
         lines.push(format!("  {}", counted(requests.preemptions, "preemption")));
