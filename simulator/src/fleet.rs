@@ -13,6 +13,7 @@ use foresail_reports::records::{
 use foresail_scenarios::scenario::{ColdStartPhase, Deployment};
 
 use crate::agenda::What;
+use crate::boundaries::Boundaries;
 use crate::cold_start::{self, Phases};
 use crate::integrals::{Held, Span};
 use crate::passage::Passage;
@@ -30,6 +31,8 @@ pub(crate) struct Fleet<'a> {
     starting: BTreeMap<u32, VecDeque<(ColdStartPhase, Nanos)>>,
     /// Replicas that serve: ready and draining, in order of id.
     servers: Vec<Server>,
+    /// When what each of those computes ends.
+    boundaries: Boundaries,
     /// The ready ones, as the router sees them, in order of id.
     candidates: Vec<Candidate>,
     /// Whether the router looks at KV use, which takes time to tell.
@@ -42,8 +45,6 @@ pub(crate) struct Fleet<'a> {
 /// A replica that serves.
 struct Server {
     replica: Replica,
-    /// Number of its latest entry in the agenda; older ones are stale.
-    plan: u32,
     draining: bool,
 }
 
@@ -79,6 +80,7 @@ impl<'a> Fleet<'a> {
             biller: Biller::new(deployment.price, deployment.billing, deployment.world_size),
             starting: BTreeMap::new(),
             servers: Vec::new(),
+            boundaries: Boundaries::default(),
             candidates: Vec::new(),
             shows_kv_use: deployment.router.policy == RouterPolicy::LeastKvUse,
             unready: Span::from_the_beginning(),
@@ -194,14 +196,9 @@ impl<'a> Fleet<'a> {
         let place = self
             .servers
             .partition_point(|server| server.replica.id < id);
-        self.servers.insert(
-            place,
-            Server {
-                replica,
-                plan: 0,
-                draining: false,
-            },
-        );
+        let draining = false;
+        self.servers.insert(place, Server { replica, draining });
+        self.boundaries.insert(place);
         let place = self
             .candidates
             .partition_point(|candidate| candidate.replica < id);
@@ -286,6 +283,7 @@ impl<'a> Fleet<'a> {
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         let replica = self.servers.remove(place).replica;
+        self.boundaries.remove(place);
         let was = self.set.gone(scene.now, replica.id)?;
         self.biller
             .stage_changed(scene.now, was.stage, Stage::Gone)?;
@@ -351,15 +349,8 @@ impl Fleet<'_> {
         match server.replica.receive(scene.now, passage, model) {
             Ok(end) => {
                 self.candidates[index].outstanding += 1;
-                if let Some(end) = end {
-                    server.plan = server.plan.wrapping_add(1);
-                    scene.agenda.add(
-                        end,
-                        What::Boundary {
-                            replica: id,
-                            plan: server.plan,
-                        },
-                    );
+                if end.is_some() {
+                    self.boundaries.set(place, end);
                 }
                 true
             }
@@ -372,34 +363,24 @@ impl Fleet<'_> {
         }
     }
 
-    /// A step or leap of a replica ends. False if the entry was stale.
+    /// When the next step or leap of a replica ends.
+    pub(crate) fn next_boundary(&self) -> Option<Nanos> {
+        self.boundaries.first().map(|(at, _)| at)
+    }
+
+    /// The step or leap that is the next to end does.
     pub(crate) fn boundary(
         &mut self,
-        id: u32,
-        plan: u32,
         model: &impl StepTime,
         scene: &mut Scene<'_, impl RecordSink>,
-    ) -> Result<bool, SimulationError> {
-        let place = self
-            .servers
-            .partition_point(|server| server.replica.id < id);
-        let Some(server) = self.servers.get_mut(place) else {
-            return Ok(false);
+    ) -> Result<(), SimulationError> {
+        let Some((_, place)) = self.boundaries.first() else {
+            return Ok(());
         };
-        if server.replica.id != id || server.plan != plan {
-            return Ok(false);
-        }
-        if let Some(end) = server.replica.advance(model, &mut scene.sink) {
-            server.plan = server.plan.wrapping_add(1);
-            scene.agenda.add(
-                end,
-                What::Boundary {
-                    replica: id,
-                    plan: server.plan,
-                },
-            );
-        }
-        let outstanding = server.replica.tally.outstanding;
+        let server = &mut self.servers[place];
+        let end = server.replica.advance(model, &mut scene.sink);
+        self.boundaries.set(place, end);
+        let (id, outstanding) = (server.replica.id, server.replica.tally.outstanding);
         if !server.draining {
             let index = self
                 .candidates
@@ -408,7 +389,7 @@ impl Fleet<'_> {
         } else if outstanding == 0 {
             self.gone(place, "finished", scene)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn place(&self, id: u32) -> Option<usize> {

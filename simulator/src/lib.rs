@@ -15,6 +15,7 @@
 //! autoscaler's look: events precede deadlines.
 
 mod agenda;
+mod boundaries;
 mod clock;
 mod cold_start;
 mod conservation;

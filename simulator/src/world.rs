@@ -69,6 +69,7 @@ struct Turns {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Arrival,
+    Boundary,
     Agenda,
     Look,
     Nothing,
@@ -121,6 +122,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
                     };
                     self.arrive(request)?;
                 }
+                Next::Boundary => self.pass_boundary()?,
                 Next::Agenda => self.proceed()?,
                 Next::Look => self.look()?,
                 Next::Nothing => break,
@@ -140,7 +142,8 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
     }
 
     /// Decides what happens next and moves the clock there.
-    /// At equal times: requests, then the agenda, then the autoscaler's look.
+    /// At equal times: requests, then the ends of steps, then the agenda, then
+    /// the autoscaler's look.
     fn next(&mut self, arrival: Option<Nanos>) -> Next {
         let look = self.autoscaler.next_deadline();
         let (mut at, mut next) = (self.time_is_over(arrival), Next::Nothing);
@@ -152,6 +155,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             }
         };
         consider(arrival, Next::Arrival);
+        consider(self.fleet.next_boundary(), Next::Boundary);
         consider(self.scene.agenda.next_at(), Next::Agenda);
         consider(look, Next::Look);
         // Nothing left to happen, but requests that wait: they wait to the end.
@@ -243,20 +247,20 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         }
     }
 
+    /// A step or leap of a replica ends.
+    fn pass_boundary(&mut self) -> Result<(), SimulationError> {
+        self.fleet.boundary(self.model, &mut self.scene)?;
+        self.settle();
+        self.release_held();
+        Ok(())
+    }
+
     /// The next entry of the agenda comes up.
     fn proceed(&mut self) -> Result<(), SimulationError> {
         let Some((_, what)) = self.scene.agenda.take() else {
             return Ok(());
         };
         match what {
-            What::Boundary { replica, plan } => {
-                let is_current = self
-                    .fleet
-                    .boundary(replica, plan, self.model, &mut self.scene)?;
-                if !is_current {
-                    return Ok(());
-                }
-            }
             What::Phase { replica } => self.fleet.phase(replica, &mut self.scene)?,
             What::DrainTimeout { replica } => self.fleet.drain_timeout(replica, &mut self.scene)?,
         }

@@ -10,7 +10,7 @@ mod why;
 pub use compare::comparison;
 
 use crate::objectives::{Bound, Objective};
-use crate::summary::{Requests, Source, Summary};
+use crate::summary::{Source, Summary};
 use chart::{Columns, blocks, largest};
 use units::{clock, count, counted, dollars, duration, number, percent, rate, value};
 
