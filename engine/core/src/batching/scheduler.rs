@@ -618,17 +618,17 @@ impl Scheduler {
             return;
         }
         let steps = self.steps;
-        let going_on = self
-            .finish_at
-            .iter()
-            .filter(|finish_at| **finish_at > steps);
-        self.next_finish = going_on.copied().min().unwrap_or(NEVER);
+        let (mut done, mut next_finish) = (0_usize, NEVER);
+        for &finish_at in &self.finish_at {
+            let is_done = finish_at <= steps;
+            done += usize::from(is_done);
+            next_finish = next_finish.min(if is_done { NEVER } else { finish_at });
+        }
+        self.next_finish = next_finish;
         let mut from = 0;
-        while let Some(ahead) = self.finish_at[from..]
-            .iter()
-            .position(|finish_at| *finish_at <= steps)
-        {
-            from += ahead;
+        for _ in 0..done {
+            let ahead = self.finish_at[from..].iter();
+            from += ahead.take_while(|finish_at| **finish_at > steps).count();
             self.finish_at.remove(from);
             let id = self.running.remove(from);
             self.let_go(id);
