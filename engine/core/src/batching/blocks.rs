@@ -73,6 +73,12 @@ impl Blocks {
         self.plain.len() as u32 + self.cached_free
     }
 
+    /// Blocks that can be allocated without forgetting any contents.
+    #[must_use]
+    pub fn free_without_contents(&self) -> u32 {
+        self.plain.len() as u32
+    }
+
     /// All blocks.
     #[must_use]
     pub fn total(&self) -> u32 {

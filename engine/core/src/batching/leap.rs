@@ -23,23 +23,28 @@ impl Scheduler {
     /// sequences that decode now. 0 if the next step must be scheduled.
     ///
     /// A sequence that waits limits it only if it might be admitted meanwhile.
-    /// Growth of the batch only takes blocks away from it, with one exception:
-    /// a block filled during the leap may lengthen the prefix that it finds in
-    /// the cache. So the leap stops before such a step.
+    /// Growth of the batch only takes blocks away from it, but what it finds in
+    /// the cache may change: a block filled during the leap may lengthen its
+    /// prefix, and one evicted may shorten it by several, of which the others
+    /// are then free for its first chunk. So the leap stops before such a step.
     #[must_use]
     pub fn horizon(&self) -> u32 {
         if self.decodes == 0 || self.in_flight || !self.prefilling.is_empty() {
             return 0;
         }
         let mut steps = u32::try_from(self.next_finish - self.steps).unwrap_or(u32::MAX);
+        let mut free = self.blocks.free();
         if !self.waiting.is_empty() && self.running.len() < self.config.max_num_seqs as usize {
             match self.blocked {
                 Blocked::Unknown => return 0,
                 Blocked::Adapters => {}
-                Blocked::Memory => steps = self.steps_before_seal(steps),
+                Blocked::Memory => {
+                    steps = self.steps_before_seal(steps);
+                    free = self.blocks.free_without_contents();
+                }
             }
         }
-        self.steps_that_fit(steps)
+        self.steps_that_fit(steps, free)
     }
 
     /// The largest number of steps, up to `limit`, in which no block with
@@ -58,9 +63,9 @@ impl Scheduler {
             .unwrap_or(limit)
     }
 
-    /// The largest number of steps, up to `limit`, whose blocks are free now.
-    fn steps_that_fit(&self, limit: u32) -> u32 {
-        let free = u64::from(self.blocks.free());
+    /// The largest number of steps, up to `limit`, that need at most `free` blocks.
+    fn steps_that_fit(&self, limit: u32, free: u32) -> u32 {
+        let free = u64::from(free);
         let at_most = u64::from(self.decodes) * u64::from(limit.div_ceil(self.config.block_size));
         if at_most <= free {
             return limit;

@@ -224,6 +224,8 @@ impl Scheduler {
                 .expect("the sequence has not ended");
             self.waiting.remove(place);
             self.forget(id);
+            // The next in line may fit where this one did not.
+            self.blocked = Blocked::Unknown;
             return;
         };
         if self.in_flight {

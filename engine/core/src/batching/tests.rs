@@ -298,6 +298,71 @@ fn a_leap_stops_before_a_blocked_heads_cached_prefix_grows() {
     assert!(scheduler.blocks.cached(3).is_some());
 }
 
+/// A head that does not fit stands before one that does: when it is aborted,
+/// the other may be admitted in the very next step.
+#[test]
+fn an_aborted_head_lets_the_next_in_line_be_tried() {
+    let config = Config {
+        num_blocks: 8,
+        ..ROOMY
+    };
+    let mut scheduler = Scheduler::new(config).unwrap();
+    scheduler.add(plain(13, 12)).unwrap();
+    step(&mut scheduler, &mut unknown);
+    let head = scheduler.add(plain(29, 1)).unwrap();
+    scheduler.add(plain(1, 1)).unwrap();
+    step(&mut scheduler, &mut unknown);
+    assert!(
+        scheduler.horizon() > 0,
+        "the head waits for blocks, and the other for the head"
+    );
+    scheduler.abort(head);
+    assert_eq!(scheduler.horizon(), 0);
+    assert_eq!(step(&mut scheduler, &mut unknown).0.chunks.len(), 1);
+}
+
+/// The head's own prefix fills what is free. Once a block of it is evicted
+/// that comes before others, those are no longer kept for it, and may be
+/// enough for its first chunk. So no leap may evict while a head is blocked.
+#[test]
+fn a_leap_evicts_nothing_while_a_head_is_blocked() {
+    let config = Config {
+        num_blocks: 12,
+        ..ROOMY
+    };
+    // Texts 0 and 1; sequences with even ids are of text 0.
+    let mut content =
+        |id: SequenceId, block: u32| Some(BlockHash::from(id % 2) * 1000 + BlockHash::from(block));
+    let mut scheduler = Scheduler::new(config).unwrap();
+    let first = scheduler.add(cacheable(17, 1)).unwrap();
+    step(&mut scheduler, &mut content);
+    assert_eq!(
+        (first, scheduler.blocks.free()),
+        (0, 12),
+        "four blocks of text 0 are cached"
+    );
+    // Decodes of no known text take the blocks without contents.
+    let decoding = [
+        scheduler.add(plain(13, 20)).unwrap(),
+        scheduler.add(plain(13, 20)).unwrap(),
+    ];
+    step(&mut scheduler, &mut content);
+    assert_eq!(scheduler.blocks.free_without_contents(), 0);
+    // The head finds four blocks of its eight, and nothing is free beside them.
+    let head = scheduler.add(cacheable(30, 1)).unwrap();
+    assert!(head.is_multiple_of(2) && !decoding.contains(&head));
+    step(&mut scheduler, &mut content);
+    assert_eq!(scheduler.blocked, Blocked::Memory);
+    let evicted_by =
+        |scheduler: &Scheduler, steps| scheduler.ring.demand(scheduler.steps, 2, steps);
+    let horizon = scheduler.horizon();
+    assert_eq!(evicted_by(&scheduler, horizon), 0);
+    assert!(
+        evicted_by(&scheduler, horizon + 1) > 0,
+        "or the horizon is shorter than it need be"
+    );
+}
+
 /// What happens to a scheduler in a random run.
 #[derive(Clone, Debug)]
 enum Act {
