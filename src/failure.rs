@@ -87,7 +87,10 @@ impl Failure {
 
 fn of_simulation(error: &SimulationError) -> ExitCode {
     match error {
-        SimulationError::Workload(_) | SimulationError::Batching(_) => ExitCode::Input,
+        SimulationError::Workload(_)
+        | SimulationError::Batching(_)
+        | SimulationError::Overloaded { .. }
+        | SimulationError::TooLong => ExitCode::Input,
         SimulationError::Interrupted => ExitCode::Interrupted,
         SimulationError::Replica(_)
         | SimulationError::Biller(_)

@@ -167,9 +167,8 @@ impl Objective {
 /// Goodput is what vLLM's `bench serve --goodput ttft:500 tpot:50` reports:
 /// requests a second that completed within every latency limit. The limits
 /// are those of the objectives, whatever statistic they are about, applied to
-/// each request. ITL is judged by the request's TPOT, its mean ITL. Of several
-/// objectives about one latency (`ttft_p50`, `ttft_p99`) the loosest counts:
-/// the tighter one was never meant for every request.
+/// each request, so of several about one latency (`ttft_p50`, `ttft_p99`) the
+/// tightest counts. ITL is judged by the request's TPOT, its mean ITL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestLimits {
     ttft_ns: Option<u64>,
@@ -189,7 +188,7 @@ pub(crate) struct RequestLatencies {
 
 impl RequestLimits {
     pub(crate) fn new(objectives: &[ObjectiveSpec]) -> Self {
-        let loosest = |wanted: &[Latency]| {
+        let tightest = |wanted: &[Latency]| {
             objectives
                 .iter()
                 .filter_map(|objective| match objective.metric {
@@ -199,13 +198,13 @@ impl RequestLimits {
                     }
                     _ => None,
                 })
-                .max()
+                .min()
         };
         Self {
-            ttft_ns: loosest(&[Latency::Ttft]),
-            tpot_ns: loosest(&[Latency::Tpot, Latency::Itl]),
-            e2e_ns: loosest(&[Latency::E2e]),
-            queue_ns: loosest(&[Latency::Queue]),
+            ttft_ns: tightest(&[Latency::Ttft]),
+            tpot_ns: tightest(&[Latency::Tpot, Latency::Itl]),
+            e2e_ns: tightest(&[Latency::E2e]),
+            queue_ns: tightest(&[Latency::Queue]),
         }
     }
 
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loosest_limit_of_a_latency_is_the_one_for_every_request() {
+    fn the_tightest_limit_of_a_latency_is_the_one_for_every_request() {
         let limits = RequestLimits::new(&[
             spec(
                 ObjectiveMetric::Latency(Latency::Ttft, Statistic::Percentile(50.0)),
@@ -271,7 +270,7 @@ mod tests {
             spec(ObjectiveMetric::CostUsd, 0.0),
         ]);
         let mut request = RequestLatencies {
-            ttft_ns: Some(2_000_000_000),
+            ttft_ns: Some(500_000_000),
             tpot_ns: None,
             e2e_ns: u64::MAX,
             queue_ns: 0,
@@ -281,7 +280,7 @@ mod tests {
         assert!(!limits.met_by(&request));
         request.tpot_ns = Some(50_000_000);
         assert!(limits.met_by(&request));
-        request.ttft_ns = Some(2_000_000_001);
+        request.ttft_ns = Some(500_000_001);
         assert!(!limits.met_by(&request));
     }
 

@@ -143,7 +143,7 @@ pub trait RecordSink {
 pub struct RunTotals {
     /// Requests that the workload offered.
     pub offered: u64,
-    /// Requests that arrived while no replica was ready.
+    /// Requests that arrived while no replica was ready, and were not refused for it.
     pub waited_for_cold_start: u64,
     /// When the provider would have deleted the deployment, because it had
     /// received no request for so long (ns). The run goes on as if it had not.

@@ -145,7 +145,7 @@ pub struct Requests {
     pub failed: u64,
     /// Refused: the sum of the `rejected_` fields.
     pub rejected: u64,
-    /// Arrived while no replica was ready.
+    /// Arrived while no replica was ready, and waited for one.
     pub waited_for_cold_start: u64,
     /// Longer than the model's context.
     pub rejected_too_long: u64,

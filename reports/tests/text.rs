@@ -5,6 +5,7 @@ mod fixture;
 use fixture::{MILLISECOND, SECOND, request, summary, summary_of};
 use foresail_reports::records::{Outcome, Parts, RunTotals};
 use foresail_reports::seeds::Seeds;
+use foresail_reports::summary::Part;
 use foresail_reports::{Style, Summary, text};
 
 fn text_of(summary: &Summary) -> String {
@@ -263,6 +264,25 @@ fn thousands_of_replicas_fit() {
     assert!(text.contains("max 3,999"), "{text}");
     let lines = || text.lines().filter(|line| !line.contains("sent"));
     assert!(lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+#[test]
+fn a_largest_count_is_the_reason_only_of_waiting() {
+    let text_with = |part| {
+        let mut summary = summary("full", 1);
+        let episode = &mut summary.why.episodes[1];
+        episode.part = part;
+        episode.replicas.as_mut().unwrap().starting_max = 0;
+        text_of(&summary)
+    };
+    let grown_out = "at max_replica_count (3 replicas) and could not grow";
+    assert!(text_with(Part::Queue).contains(grown_out));
+    let text = text_with(Part::Prefill);
+    assert!(!text.contains(grown_out), "{text}");
+    assert!(
+        text.contains("1 of 3 replicas ready and none starting, at max_replica_count"),
+        "{text}"
+    );
 }
 
 #[test]

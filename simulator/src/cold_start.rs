@@ -17,7 +17,7 @@ pub(crate) fn draw(cold_start: &ColdStart, seed: u64, replica: u32) -> Phases {
     for stage in &cold_start.stages {
         let nanos = draw_stage(stage, &mut rng);
         match phases.last_mut() {
-            Some((phase, total)) if *phase == stage.phase => *total += nanos,
+            Some((phase, total)) if *phase == stage.phase => *total = total.saturating_add(nanos),
             _ => phases.push((stage.phase, nanos)),
         }
     }

@@ -19,7 +19,7 @@ use crate::integrals::{Held, Span};
 use crate::passage::Passage;
 use crate::replica::Replica;
 use crate::scene::Scene;
-use crate::{Options, SimulationError};
+use crate::{Options, SimulationError, TIME_MAX};
 
 /// The replicas, what they hold, and what that costs.
 pub(crate) struct Fleet<'a> {
@@ -131,7 +131,10 @@ impl<'a> Fleet<'a> {
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         let phases: Phases = cold_start::draw(&self.deployment.cold_start, self.options.seed, id);
-        let total: Nanos = phases.iter().map(|(_, nanos)| nanos).sum();
+        let total = (phases.iter()).fold(0, |sum: Nanos, (_, nanos)| sum.saturating_add(*nanos));
+        if total > TIME_MAX {
+            return Err(SimulationError::TooLong);
+        }
         self.biller
             .stage_changed(scene.now, Stage::Gone, Stage::Pending)?;
         self.done.starts += 1;

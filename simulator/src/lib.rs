@@ -32,12 +32,17 @@ use std::ops::ControlFlow;
 use foresail_core::batching::ConfigError;
 use foresail_core::control::biller::BillerError;
 use foresail_core::control::replica_set::ReplicaError;
-use foresail_core::time::Nanos;
+use foresail_core::time::{Nanos, seconds};
 use foresail_reports::records::{RecordSink, RunTotals};
 use foresail_scenarios::scenario::{Scenario, StepTimeModel};
 use foresail_scenarios::workload::{Request, WorkloadError};
 
 pub use conservation::Violation;
+
+/// The longest run: half of what a time can hold (ns), which is also the longest
+/// duration that a scenario can say. The other half is room for the steps and
+/// starts that are under way, so that adding their times never overflows.
+pub(crate) const TIME_MAX: Nanos = Nanos::MAX / 2;
 
 /// How to run, beside what.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +78,24 @@ pub enum SimulationError {
     /// The bill does not add up. This is a defect of foresail.
     #[error("a defect of foresail: {0}")]
     Biller(#[from] BillerError),
+    /// More requests wait than can be kept in memory.
+    #[error(
+        "{requests} requests wait after {} s, far more than this deployment can serve; lower the \
+         rate, raise max_replica_count, or simulate a shorter time",
+        seconds(*at_ns)
+    )]
+    Overloaded {
+        /// Requests received that have not ended.
+        requests: u64,
+        /// When (ns).
+        at_ns: Nanos,
+    },
+    /// Times are 64 bits of nanoseconds; half of them are kept for what has begun.
+    #[error(
+        "the run would last longer than 292 years; give requests earlier, or make starting \
+         replicas and steps faster"
+    )]
+    TooLong,
     /// The watcher asked to stop.
     #[error("interrupted")]
     Interrupted,

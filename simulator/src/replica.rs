@@ -10,6 +10,10 @@ use foresail_reports::records::{Gaps, Outcome, RecordSink};
 use crate::clock::{Clock, Stretch};
 use crate::passage::Passage;
 
+/// Most steps of one leap. A longer stretch is several leaps with the same
+/// records; this many steps of a minute or two still fit 64 bits of picoseconds.
+const LEAP_STEPS_MAX: u32 = 1 << 16;
+
 /// A replica that takes requests, or finishes those it has.
 #[derive(Debug)]
 pub(crate) struct Replica {
@@ -178,7 +182,7 @@ impl Replica {
         let (batch, past) = self.scheduler.decoding();
         let piece = model.decode(batch, past);
         let in_piece = (piece.past_last - past) / u64::from(batch);
-        let steps = u64::from(horizon).min(in_piece.saturating_add(1)) as u32;
+        let steps = u64::from(horizon.min(LEAP_STEPS_MAX)).min(in_piece.saturating_add(1)) as u32;
         let stretch = Stretch {
             start: self.clock,
             piece,

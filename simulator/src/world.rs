@@ -15,10 +15,14 @@ use crate::fleet::Fleet;
 use crate::front::Front;
 use crate::passage::Passage;
 use crate::scene::Scene;
-use crate::{Options, Progress, SimulationError};
+use crate::{Options, Progress, SimulationError, TIME_MAX};
 
 /// Events between two calls of the watcher.
 const EVENTS_PER_WATCH: u64 = 1 << 16;
+
+/// Most requests that may be in the system: each takes some 300 bytes, so this
+/// is about 5 GB. A queue of that length says what a longer one would.
+const IN_SYSTEM_MAX: u64 = 1 << 24;
 
 /// A deployment in virtual time.
 pub(crate) struct World<'a, M, S> {
@@ -39,7 +43,7 @@ pub(crate) struct World<'a, M, S> {
 struct Received {
     requests: u64,
     prompt_tokens: u64,
-    /// Requests that came while no replica was ready.
+    /// Requests that came while no replica was ready, and waited for one.
     while_unready: u64,
     /// When the last one came; the start of the run counts as one.
     last_at: Nanos,
@@ -115,7 +119,11 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
                 }
                 None => None,
             };
-            match self.next(arrival) {
+            let next = self.next(arrival);
+            if self.scene.now > TIME_MAX {
+                return Err(SimulationError::TooLong);
+            }
+            match next {
                 Next::Arrival => {
                     let Some(Ok(request)) = requests.next() else {
                         break;
@@ -184,12 +192,12 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     /// A request is received.
     fn arrive(&mut self, request: Request) -> Result<(), SimulationError> {
         let id = self.received.requests;
+        check_backlog(id - self.scene.sink.ended, self.scene.now)?;
         self.received.requests += 1;
         self.note_unused();
         self.received.prompt_tokens += u64::from(request.prompt_tokens);
         self.settle();
         let none_ready = self.fleet.counts().ready == 0;
-        self.received.while_unready += u64::from(none_ready);
         if let Some(decision) = self
             .autoscaler
             .on_event(self.scene.now, Event::RequestReceived)
@@ -202,6 +210,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             self.scene.sink.request(&record);
             self.settle();
         } else {
+            self.received.while_unready += u64::from(none_ready);
             self.dispatch(passage);
         }
         Ok(())
@@ -367,5 +376,29 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             self.scene.sink.sojourn_ns,
         )?;
         Ok(totals)
+    }
+}
+
+/// Whether so many requests in the system leave room for another one.
+fn check_backlog(requests: u64, at_ns: Nanos) -> Result<(), SimulationError> {
+    if requests < IN_SYSTEM_MAX {
+        return Ok(());
+    }
+    Err(SimulationError::Overloaded { requests, at_ns })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_without_end_is_refused_with_what_to_change() {
+        assert!(check_backlog(IN_SYSTEM_MAX - 1, 0).is_ok());
+        let error = check_backlog(IN_SYSTEM_MAX, 2_500_000_000).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "16777216 requests wait after 2.5 s, far more than this deployment can serve; lower \
+             the rate, raise max_replica_count, or simulate a shorter time"
+        );
     }
 }

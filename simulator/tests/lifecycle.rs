@@ -3,7 +3,8 @@
 mod support;
 
 use foresail_reports::records::{Outcome, RequestRecord};
-use support::{Records, run, scenario};
+use foresail_simulator::Options;
+use support::{Records, run, scenario, try_run};
 
 /// Requests of the same length, 10 s apart, on a deployment with these settings.
 fn deployment(scaling: &str, autoscaler: &str, requests: u32) -> Records {
@@ -73,6 +74,7 @@ fn the_newer_profile_refuses_them_instead() {
     assert_eq!(outcomes(&records, Outcome::RejectedScalingUp), 8);
     assert_eq!(outcomes(&records, Outcome::Completed), 4);
     assert_eq!(records.totals.offered, 12);
+    assert_eq!(records.totals.waited_for_cold_start, 0, "none may wait");
 }
 
 #[test]
@@ -222,4 +224,41 @@ fn a_quiet_spell_that_would_end_the_deployment_is_told() {
     );
     assert_eq!(with("11s"), None);
     assert_eq!(with("0"), None, "never");
+}
+
+/// Times are 64 bits; a scenario that would run out of them is refused, in words.
+#[test]
+fn a_run_that_would_outlast_time_is_refused() {
+    let error_of = |text: &str| {
+        let options = Options {
+            seed: 1,
+            leaps: true,
+        };
+        try_run(&scenario(text), options, Records::default())
+            .expect_err("this should not end well")
+            .to_string()
+    };
+    let base = r#"
+        [deployment]
+        model = "llama-3-8b"
+        gpu = "h100"
+        [batching]
+        num_blocks = 100
+        max_num_seqs = 4
+        [workload]
+        requests = 2
+        prompt_tokens = 10
+        output_tokens = 2
+        "#;
+    let never_ready = "arrivals = { rate_per_s = 1.0 }\n[cold_start]\nstages = [\
+        { name = \"a\", phase = \"pending\", seconds = 9e9 }, \
+        { name = \"b\", phase = \"pending\", seconds = 9e9 }, \
+        { name = \"c\", phase = \"pending\", seconds = 9e9 }]";
+    let too_late = "time_stretch = 1e9\n\
+        arrivals = { process = \"constant\", rate_per_s = 0.08 }\n\
+        [autoscaler]\npolicy = \"scripted\"\nsteps = [{ at = \"1s\", replicas = 1 }]";
+    for addition in [never_ready, too_late] {
+        let error = error_of(&format!("{base}{addition}"));
+        assert!(error.contains("longer than 292 years"), "{error}");
+    }
 }

@@ -92,12 +92,12 @@ proptest! {
     fn more_replicas_carry_more(
         prompt in 64..1500_u32, output in 32..300_u32, batch in 8..100_u32, seed in any::<u64>(),
     ) {
-        let flood = traffic("constant", 1e6, prompt, output, "requests = 1500");
+        let flood = traffic("constant", 1e6, prompt, output, "requests = 4000");
         let carried: Vec<f64> = [1, 2, 3, 5, 8]
             .map(|replicas| capacity(&run(&scenario(&deployment(1, batch, &fixed(replicas), &flood)), seed)))
             .into();
         prop_assert!(carried.is_sorted(), "{carried:?}");
-        prop_assert!(carried[4] > 3.0 * carried[0], "{carried:?}");
+        prop_assert!(carried[4] > 2.0 * carried[0], "{carried:?}");
     }
 
     /// Over several seeds together: in one, a replica that leaves early may by

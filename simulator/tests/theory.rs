@@ -7,7 +7,10 @@
 //! standard errors of theory, plus what discreteness costs: a chance of about
 //! one in ten thousand to fail if the simulator is right. Seeds are fixed.
 
-#![allow(clippy::print_stderr, reason = "`--nocapture` shows how close the figures are")]
+#![allow(
+    clippy::print_stderr,
+    reason = "`--nocapture` shows how close the figures are"
+)]
 
 mod support;
 

@@ -419,7 +419,7 @@ fn options_of_traces_that_cannot_be() {
     convert("--slice=0..7d", &["--slice", "unknown unit \"d\""]);
     convert(
         "--slice=1h..",
-        &["the slice from 3600.000000000 s to the end holds no requests"],
+        &["the slice from 1h0m0s to the end holds no requests"],
     );
     convert("--from=excel", &["--from", "azure-csv"]);
 }

@@ -105,13 +105,15 @@ fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
         duration(episode.ttft_s_mean),
     );
     if let Some(replicas) = &episode.replicas {
-        sentence += &format!(";\n    {}", meanwhile(replicas));
+        sentence += &format!(";\n    {}", meanwhile(replicas, episode.part));
     }
     sentence
 }
 
-/// What the deployment was doing.
-fn meanwhile(replicas: &EpisodeReplicas) -> String {
+/// What the deployment was doing. That it could not grow is worth telling of
+/// requests that waited: more replicas do not shorten a prefill.
+fn meanwhile(replicas: &EpisodeReplicas, part: Part) -> String {
+    let waited = matches!(part, Part::ColdStart | Part::Queue | Part::Preemption);
     let target = counted(replicas.target_max.into(), "replica");
     let ready = count(replicas.ready_at_start.into());
     let starting = format!(
@@ -127,9 +129,9 @@ fn meanwhile(replicas: &EpisodeReplicas) -> String {
         format!("the deployment woke from zero to {target}{limit}; {starting}")
     } else if replicas.starting_max > 0 {
         format!("it was going from {ready} ready to {target}{limit}; {starting}")
-    } else if replicas.at_max {
+    } else if replicas.at_max && waited {
         format!("the deployment was at max_replica_count ({target}) and could not grow")
     } else {
-        format!("{ready} of {target} ready and none starting")
+        format!("{ready} of {target} ready and none starting{limit}")
     }
 }

@@ -104,9 +104,7 @@ pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autosca
                 decode::choice(&SEMANTICS),
             )
             .value,
-        tick: autoscaler
-            .setting("tick", SECOND, decode::positive_duration)
-            .value,
+        tick: autoscaler.setting("tick", SECOND, decode::tick).value,
         signal_smoothing: autoscaler
             .setting("signal_smoothing", 0, decode::duration)
             .value,

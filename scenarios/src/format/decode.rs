@@ -1,6 +1,6 @@
 //! Decoders of single values: from a [`Field`] to a number, a duration, a name.
 
-use foresail_core::time::Nanos;
+use foresail_core::time::{MILLISECOND, Nanos};
 
 use super::node::Value;
 use super::problem::Problem;
@@ -132,6 +132,22 @@ pub(super) fn share(field: Field<'_>) -> Result<f64, Problem> {
         .help("write a share such as 0.8"))
 }
 
+/// The share of a GPU's peak that is reached: at least a hundredth, because
+/// steps of a machine slower than that would last for days.
+pub(super) fn efficiency(field: Field<'_>) -> Result<f64, Problem> {
+    let value = share(field)?;
+    if value >= 0.01 {
+        return Ok(value);
+    }
+    Err(field
+        .problem(
+            "scenario::range",
+            "must be at least 0.01",
+            &format!("this is {value}"),
+        )
+        .help("write a share of the GPU's peak such as 0.8"))
+}
+
 /// A number of at least 0 and below 1.
 pub(super) fn share_below_one(field: Field<'_>) -> Result<f64, Problem> {
     let value = number(field)?;
@@ -174,6 +190,38 @@ pub(super) fn positive_duration(field: Field<'_>) -> Result<Nanos, Problem> {
     Err(field
         .problem("scenario::duration", "must be longer than 0", "this is 0")
         .help("write a duration such as `30s`"))
+}
+
+/// A Go duration of at least 0 and at most `max`.
+pub(super) fn duration_up_to(field: Field<'_>, max: Nanos) -> Result<Nanos, Problem> {
+    let nanos = duration(field)?;
+    if nanos <= max {
+        return Ok(nanos);
+    }
+    let limit = duration::format_nanos(max);
+    Err(field
+        .problem(
+            "scenario::duration",
+            &format!("must be at most {limit}"),
+            "this is longer",
+        )
+        .help(format!("write a duration of `{limit}` or less")))
+}
+
+/// A time between two looks at the load. Looks are events of a run, so one of
+/// them every nanosecond would keep it from ever ending.
+pub(super) fn tick(field: Field<'_>) -> Result<Nanos, Problem> {
+    let nanos = positive_duration(field)?;
+    if nanos >= MILLISECOND {
+        return Ok(nanos);
+    }
+    Err(field
+        .problem(
+            "scenario::duration",
+            "must be at least 1ms",
+            "this is shorter",
+        )
+        .help("write a duration such as `100ms`"))
 }
 
 fn not_a_duration(field: Field<'_>, text: &str, error: &ParseDurationError) -> Problem {

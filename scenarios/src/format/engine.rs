@@ -8,7 +8,7 @@ use foresail_core::control::router::{RouterConfig, RouterPolicy};
 use foresail_core::step_time::{
     Efficiency, Gpu, Profile, ProfileError, ProfileTable, Roofline, RooflineError,
 };
-use foresail_core::time::seconds;
+use foresail_core::time::{MILLISECOND, SECOND, seconds};
 
 use super::FILE_BYTES_MAX;
 use super::decode;
@@ -40,6 +40,15 @@ pub(super) fn router(reader: Reader<'_>) -> RouterConfig {
     config
 }
 
+/// Sequences in a batch, and tokens in a step, of a scenario that does not say.
+///
+/// vLLM's server takes 8192 tokens a step on GPUs of 70 GiB or more
+/// (`EngineArgs.get_batch_defaults` in `vllm/engine/arg_utils.py`). Its 1024
+/// sequences there are a bound for memory profiling rather than a batch that
+/// keeps latency low; 256 is its value everywhere else.
+pub(super) const MAX_NUM_SEQS_DEFAULT: u32 = 256;
+pub(super) const MAX_BATCHED_TOKENS_DEFAULT: u32 = 8192;
+
 /// Most sequences in a batch that are accepted. Schedulers and step-time models
 /// keep a table entry for each; real batches stay below a thousand or two.
 const MAX_NUM_SEQS_MAX: u32 = 1 << 16;
@@ -67,16 +76,12 @@ pub(super) struct Limits {
 
 /// `[batching]`, with vLLM's names.
 pub(super) fn limits(reader: Reader<'_>) -> Limits {
-    // vLLM's server takes 8192 tokens a step on GPUs of 70 GiB or more
-    // (`EngineArgs.get_batch_defaults` in `vllm/engine/arg_utils.py`). Its 1024
-    // sequences there are a bound for memory profiling rather than a batch that
-    // keeps latency low; 256 is its value everywhere else.
     let sequences = |field: Field<'_>| decode::integer_between(field, 1, MAX_NUM_SEQS_MAX);
     let tokens = |field: Field<'_>| decode::integer_between(field, 1, MAX_BATCHED_TOKENS_MAX);
-    let max_num_seqs = reader.setting("max_num_seqs", 256, sequences);
+    let max_num_seqs = reader.setting("max_num_seqs", MAX_NUM_SEQS_DEFAULT, sequences);
     let max_num_batched_tokens = reader.setting(
         "max_num_batched_tokens",
-        max_num_seqs.value.max(8192),
+        max_num_seqs.value.max(MAX_BATCHED_TOKENS_DEFAULT),
         tokens,
     );
     let prefill_chunk = reader.setting("prefill_chunk", max_num_batched_tokens.value, tokens);
@@ -236,11 +241,11 @@ pub(super) fn step_time(
 
 /// The GPU's efficiencies, where the scenario does not say its own.
 fn efficiency(reader: &Reader<'_>, default: &Efficiency) -> Efficiency {
-    let share = |key, default| reader.setting(key, default, decode::share).value;
-    let time = |key, default| {
-        reader
-            .setting(key, default, |field| decode::duration(field).map(seconds))
-            .value
+    let share = |key, default| reader.setting(key, default, decode::efficiency).value;
+    // Far above what any engine takes; with more, a few steps would outlast a run.
+    let time = |key, default, max| {
+        let decode = |field: Field<'_>| decode::duration_up_to(field, max).map(seconds);
+        reader.setting(key, default, decode).value
     };
     Efficiency {
         weight_read: share("weight_read", default.weight_read),
@@ -249,10 +254,14 @@ fn efficiency(reader: &Reader<'_>, default: &Efficiency) -> Efficiency {
         gemm_fp8: share("gemm_fp8", default.gemm_fp8),
         attention: share("attention", default.attention),
         elementwise: share("elementwise", default.elementwise),
-        step_overhead_s: time("step_overhead", default.step_overhead_s),
-        sequence_overhead_s: time("sequence_overhead", default.sequence_overhead_s),
-        layer_overhead_s: time("layer_overhead", default.layer_overhead_s),
-        kernel_overhead_s: time("kernel_overhead", default.kernel_overhead_s),
+        step_overhead_s: time("step_overhead", default.step_overhead_s, SECOND),
+        sequence_overhead_s: time(
+            "sequence_overhead",
+            default.sequence_overhead_s,
+            MILLISECOND,
+        ),
+        layer_overhead_s: time("layer_overhead", default.layer_overhead_s, 10 * MILLISECOND),
+        kernel_overhead_s: time("kernel_overhead", default.kernel_overhead_s, MILLISECOND),
     }
 }
 

@@ -35,7 +35,9 @@ pub(super) fn fit(
             .at_if_written(hardware.model.place, format!("it has {heads} heads"))
             .help(format!("world sizes that divide {heads}: {}", list(sizes)));
         root.context.report(problem);
-    } else if limits.num_blocks.is_none() && !layout.fits(&demand) {
+    } else if layout.weight_bytes >= layout.usable_bytes
+        || (limits.num_blocks.is_none() && !layout.fits(&demand))
+    {
         root.context.report(does_not_fit(
             hardware, &demand, &layout, model, gpu, world_size,
         ));
@@ -77,12 +79,12 @@ fn does_not_fit(
     let left = gib(u64::from(layout.num_blocks) * layout.block_bytes);
     let blocks = u64::from(demand.max_model_len.div_ceil(demand.block_size));
     let sequence = layout.block_bytes.saturating_mul(blocks);
-    let label = if layout.num_blocks == 0 {
-        format!(
-            "the weights take {} of each GPU's usable {}",
-            gib(layout.weight_bytes),
-            gib(layout.usable_bytes)
-        )
+    let (weights, usable) = (gib(layout.weight_bytes), gib(layout.usable_bytes));
+    let label = if layout.weight_bytes >= layout.usable_bytes {
+        format!("the weights take {weights} of each GPU's usable {usable}")
+    } else if layout.num_blocks == 0 {
+        let step = gib(layout.activation_bytes);
+        format!("weights take {weights} and the largest step {step} of each GPU's usable {usable}")
     } else {
         format!(
             "{left} are left for KV cache; one sequence of {} tokens takes {}",
@@ -119,7 +121,21 @@ fn what_would_fit(demand: &Demand<'_>, gpu: &NamedGpu, world_size: u32) -> Strin
                 .then(|| "`precision` = fp8".to_owned()),
         );
     }
+    let smaller_steps = Demand {
+        max_num_seqs: demand.max_num_seqs.min(engine::MAX_NUM_SEQS_DEFAULT),
+        max_num_batched_tokens: (demand.max_num_batched_tokens)
+            .min(engine::MAX_BATCHED_TOKENS_DEFAULT),
+        ..*demand
+    };
     let layout = Layout::new(demand, &gpu.spec, world_size);
+    let with_smaller_steps = Layout::new(&smaller_steps, &gpu.spec, world_size);
+    if with_smaller_steps.num_blocks > layout.num_blocks && with_smaller_steps.fits(&smaller_steps)
+    {
+        remedies.push(format!(
+            "`max_num_seqs` = {} and `max_num_batched_tokens` = {}",
+            smaller_steps.max_num_seqs, smaller_steps.max_num_batched_tokens
+        ));
+    }
     let kv_tokens = layout.kv_tokens(demand);
     if kv_tokens >= 1024 {
         remedies.push(format!(

@@ -33,7 +33,7 @@ mod tests;
 mod workload;
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use crate::library;
@@ -153,15 +153,19 @@ fn read(path: &Path) -> Result<String, Box<Diagnosis>> {
         ));
     }
     if metadata.len() > FILE_BYTES_MAX {
-        return Err(Diagnosis::of_file(
-            format!(
-                "`{name}` has {} bytes: too large for a scenario",
-                metadata.len()
-            ),
-            "a scenario has at most 1 MiB; give a trace with `--trace`".to_owned(),
+        return Err(too_large(path, &format!("{} bytes", metadata.len())));
+    }
+    // Pipes and devices have no length, so what is read is limited as well.
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| unreadable(path, &error))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(too_large(
+            path,
+            &format!("more than {FILE_BYTES_MAX} bytes"),
         ));
     }
-    let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
@@ -170,6 +174,13 @@ fn read(path: &Path) -> Result<String, Box<Diagnosis>> {
             "save the file as UTF-8".to_owned(),
         )
     })
+}
+
+fn too_large(path: &Path, size: &str) -> Box<Diagnosis> {
+    Diagnosis::of_file(
+        format!("`{}` has {size}: too large for a scenario", path.display()),
+        "a scenario has at most 1 MiB; give a trace with `--trace`".to_owned(),
+    )
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Box<Diagnosis> {

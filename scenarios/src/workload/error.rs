@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use crate::duration::format_nanos;
+
 /// What can be wrong with a workload.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
@@ -59,8 +61,8 @@ pub enum WorkloadError {
         path: PathBuf,
     },
     /// The slice holds no requests. Choose another part.
-    #[error("the slice from {} s to {} holds no requests", seconds_text((*from_ns).into()),
-        to_ns.map_or_else(|| "the end".to_owned(), |to| format!("{} s", seconds_text(to.into()))))]
+    #[error("the slice from {} to {} holds no requests", format_nanos(*from_ns),
+        to_ns.map_or_else(|| "the end".to_owned(), format_nanos))]
     EmptySlice {
         /// First time kept (ns).
         from_ns: u64,

@@ -9,7 +9,7 @@ use std::path::Path;
 use foresail_reports::records::{Change, Gaps, RecordSink, RequestRecord, RunTotals};
 use foresail_scenarios::format::{self, Overrides};
 use foresail_scenarios::scenario::Scenario;
-use foresail_simulator::{Options, simulate};
+use foresail_simulator::{Options, SimulationError, simulate};
 
 /// Everything that a run recorded.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,15 +67,23 @@ pub(crate) fn run_closely(scenario: &Scenario, seed: u64, leaps: bool) -> Record
     run_with(scenario, Options { seed, leaps }, records)
 }
 
-fn run_with(scenario: &Scenario, options: Options, mut records: Records) -> Records {
+fn run_with(scenario: &Scenario, options: Options, records: Records) -> Records {
+    try_run(scenario, options, records).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A run that may end without a result.
+pub(crate) fn try_run(
+    scenario: &Scenario,
+    options: Options,
+    mut records: Records,
+) -> Result<Records, SimulationError> {
     let requests = scenario
         .workload
         .open(options.seed)
         .expect("the workload opens");
     let go_on = |_| ControlFlow::Continue(());
-    records.totals = simulate(scenario, requests, options, &mut records, go_on)
-        .unwrap_or_else(|error| panic!("{error}"));
-    records
+    records.totals = simulate(scenario, requests, options, &mut records, go_on)?;
+    Ok(records)
 }
 
 /// Mean, and the standard error of the mean, of independent values.

@@ -155,6 +155,37 @@ fn weights_that_do_not_fit() {
 }
 
 #[test]
+fn weights_that_do_not_fit_whatever_the_number_of_blocks() {
+    let arguments = ["deployment.world_size=1", "batching.num_blocks=1000"];
+    let error = try_set(&BASE.replace("-8b", "-70b"), &arguments).unwrap_err();
+    let text = render(&error);
+    assert!(text.contains("the weights take 131.4 GiB"), "{text}");
+}
+
+#[test]
+fn steps_whose_tensors_do_not_fit() {
+    let arguments = ["batching.max_num_seqs=65536"];
+    let text = render(&try_set(BASE, &arguments).unwrap_err());
+    insta::assert_snapshot!(text, @r#"
+    scenario::memory
+
+      × llama-3-8b does not fit on 1 h100
+       ╭─[s.toml:2:9]
+     1 │ [deployment]
+     2 │ model = "llama-3-8b"
+       ·         ──────┬─────
+       ·               ╰── weights take 15.0 GiB and the largest step 85.5 GiB of each GPU's usable 71.2 GiB
+     3 │ gpu = "h100"
+       ·       ───┬──
+       ·          ╰── 79.1 GiB of memory
+     4 │
+       ╰────
+      help: what would fit: `max_num_seqs` = 256 and `max_num_batched_tokens` = 8192; `gpu` = h200,
+            b200 or b300
+    "#);
+}
+
+#[test]
 fn no_room_for_one_sequence() {
     insta::assert_snapshot!(render(&try_set(&BASE.replace("llama-3-8b", "llama-3.1-70b"), &["deployment.world_size=2", "deployment.precision=fp8", "deployment.gpu_memory_utilization=0.6"]).unwrap_err()), @r#"
     scenario::memory
@@ -271,4 +302,14 @@ fn probabilities_that_do_not_add_up() {
       help: for example `outcomes = [{ probability = 0.8, seconds = 8 }, { probability = 0.2, seconds
             = 40 }]`
     "#);
+}
+
+#[test]
+fn steps_that_would_last_for_days() {
+    let text = broken_by(&["step_time.weight_read=0.001"]);
+    assert!(text.contains("must be at least 0.01"), "{text}");
+    let text = broken_by(&["step_time.sequence_overhead=1h"]);
+    assert!(text.contains("must be at most 1ms"), "{text}");
+    let text = broken_by(&["step_time.step_overhead=2s"]);
+    assert!(text.contains("must be at most 1s"), "{text}");
 }

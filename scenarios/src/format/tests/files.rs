@@ -53,6 +53,16 @@ fn too_large_for_a_scenario() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_device_without_end() {
+    let text = failure(Path::new("/dev/zero"));
+    assert!(
+        text.contains("has more than 1048576 bytes: too large for a scenario"),
+        "{text}"
+    );
+}
+
 #[test]
 fn paths_in_a_file_are_relative_to_its_folder() {
     let folder = tempfile::tempdir().unwrap();

@@ -121,6 +121,26 @@ fn a_number_needs_a_unit() {
 }
 
 #[test]
+fn a_tick_too_short_for_a_run_to_end() {
+    insta::assert_snapshot!(broken_by(&["autoscaler.tick=1us"]), @r"
+    scenario::duration
+
+      × `autoscaler.tick` must be at least 1ms
+       ╭─[--set:1:17]
+     1 │ autoscaler.tick=1us
+       ·                 ─┬─
+       ·                  ╰── this is shorter
+       ╰────
+      help: write a duration such as `100ms`
+    ");
+    assert_eq!(
+        super::set(super::BASE, &["autoscaler.tick=1ms"]).name,
+        "s",
+        "the shortest tick there is"
+    );
+}
+
+#[test]
 fn a_negative_duration() {
     insta::assert_snapshot!(broken("gpu = \"h100\"", "scale_down_window = \"-5s\""), @r#"
     scenario::duration

@@ -28,13 +28,19 @@ impl Lengths {
             }
             Distribution::Exponential { .. } | Distribution::LogNormal { .. } => 0.0,
         };
-        let max = self.max.unwrap_or(u32::MAX);
-        if max == 0 || libm::floor(smallest + 0.5) > f64::from(max) {
-            let expected =
-                format!("a `max` of at least 1 and at least the smallest length, {smallest}");
-            return Err(WorkloadError::option(option, expected, max));
+        let is_within = |max: u32| max > 0 && libm::floor(smallest + 0.5) <= f64::from(max);
+        match self.max {
+            Some(max) if !is_within(max) => {
+                let expected =
+                    format!("a `max` of at least 1 and at least the smallest length, {smallest}");
+                Err(WorkloadError::option(option, expected, max))
+            }
+            None if !is_within(u32::MAX) => {
+                let expected = format!("lengths of at most {} tokens", u32::MAX);
+                Err(WorkloadError::option(option, expected, smallest))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn describe(&self) -> String {
@@ -201,7 +207,11 @@ mod tests {
             ))
             .is_err()
         );
-        assert!(check(lengths(Distribution::Fixed { value: 1e10 }, None)).is_err());
+        let error = check(lengths(Distribution::Fixed { value: 1e10 }, None)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "workload: prompt_tokens: expected lengths of at most 4294967295 tokens, found 10000000000"
+        );
         assert!(check(lengths(Distribution::Exponential { mean: 1.0 }, Some(0))).is_err());
         let error = draws(Distribution::log_normal_mean(1e9, 0.1), Some(5))
             .draw()

@@ -94,7 +94,7 @@ fn transforms_that_cannot_be_are_errors() {
     assert!(error(slice(5, Some(5))).contains("slice.to: expected later"));
     assert_eq!(
         error(slice(HOUR, None)),
-        "the slice from 3600.000000000 s to the end holds no requests"
+        "the slice from 1h0m0s to the end holds no requests"
     );
     let one = Transforms {
         repeat: 2,

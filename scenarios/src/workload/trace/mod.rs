@@ -164,7 +164,7 @@ impl TraceFormat {
                 "request_id,client_id,… with input_tokens, output_tokens, arrival_time_us"
             }
             Self::Mooncake => "{\"timestamp\": …",
-            Self::Native => "due_ns,prompt_tokens,output_tokens,…",
+            Self::Native => native::HEADER,
         }
     }
 
@@ -240,6 +240,10 @@ mod tests {
         for format in TraceFormat::ALL {
             assert!(error.contains(format.name()), "{error}");
         }
+        assert!(
+            error.contains(native::HEADER),
+            "the whole header, because that is what makes a file native: {error}"
+        );
         let error = detect("trace_version: 2\ntime_unit: microseconds\n")
             .unwrap_err()
             .to_string();

@@ -75,7 +75,7 @@ impl TraceReader {
             (Timestamps::AsRecorded, _) => None,
             (Timestamps::Spread, TraceFormat::Mooncake) => Some(Spread::default()),
             (Timestamps::Spread, other) => {
-                let expected = "as recorded: only a mooncake-jsonl trace can be spread";
+                let expected = "as-recorded: only a mooncake-jsonl trace can be spread";
                 return Err(WorkloadError::option("timestamps", expected, other.name()));
             }
         };
