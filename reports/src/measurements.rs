@@ -287,7 +287,11 @@ fn latency_summary(histogram: &Histogram) -> Option<LatencySummary> {
 fn replicas(totals: &RunTotals) -> Replicas {
     let mean = match totals.end_ns {
         0 => 0.0,
-        end_ns => totals.replica_ns as f64 / end_ns as f64,
+        // Whole replicas and the rest apart: the integral has more digits than a float.
+        end_ns => {
+            let (end_ns, whole) = (u128::from(end_ns), totals.replica_ns / u128::from(end_ns));
+            whole as f64 + (totals.replica_ns % end_ns) as f64 / end_ns as f64
+        }
     };
     Replicas {
         mean,

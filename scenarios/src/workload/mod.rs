@@ -67,6 +67,12 @@ impl Workload {
     /// comes; `None` if it just ends with that.
     #[must_use]
     pub fn duration(&self) -> Option<Nanos> {
+        self.copy_duration()?
+            .checked_mul(self.transforms.repeat.into())
+    }
+
+    /// How long one of its copies lasts.
+    fn copy_duration(&self) -> Option<Nanos> {
         let whole = match &self.source {
             Source::Trace(_) => None,
             Source::Generated(generator) => generator.duration,
@@ -82,10 +88,7 @@ impl Workload {
             Source::Generated(_) | Source::ServeGen(_) => 1.0,
         };
         let factor = self.transforms.time_stretch / squeeze;
-        // Copies follow each other as their requests do.
-        let played_once = self.transforms.repeat == 1;
-        let kept = end.filter(|_| played_once)?.saturating_sub(from);
-        Some((kept as f64 * factor) as Nanos)
+        Some((end?.saturating_sub(from) as f64 * factor) as Nanos)
     }
 
     /// What the workload is, in one line for people. Once it is open,

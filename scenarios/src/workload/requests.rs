@@ -55,8 +55,24 @@ impl Copies {
         self.last_due = due;
     }
 
-    /// Moves on to the next copy: it begins one mean gap after this one's last request.
-    fn advance(&mut self) -> Result<(), WorkloadError> {
+    /// Moves on to the next copy: it begins when this one's duration is over,
+    /// or one mean gap after its last request.
+    fn advance(&mut self, duration: Option<Nanos>) -> Result<(), WorkloadError> {
+        let length = match duration {
+            Some(duration) => duration,
+            None => self.length_by_gaps()?,
+        };
+        self.offset = self
+            .offset
+            .checked_add(length)
+            .ok_or(WorkloadError::TimeOverflow)?;
+        self.complete += 1;
+        self.requests = 0;
+        Ok(())
+    }
+
+    /// From the first request to one mean gap after the last.
+    fn length_by_gaps(&self) -> Result<Nanos, WorkloadError> {
         if self.requests < 2 {
             let expected = "at least two requests, to know their mean gap";
             return Err(WorkloadError::option(
@@ -72,14 +88,7 @@ impl Copies {
             .last_due
             .checked_add(mean_gap)
             .ok_or(WorkloadError::TimeOverflow)?;
-        let step = next - self.first_due;
-        self.offset = self
-            .offset
-            .checked_add(step)
-            .ok_or(WorkloadError::TimeOverflow)?;
-        self.complete += 1;
-        self.requests = 0;
-        Ok(())
+        Ok(next - self.first_due)
     }
 }
 
@@ -274,7 +283,7 @@ impl Requests {
 
     /// Begins the source again for the next copy.
     fn reopen(&mut self) -> Result<(), WorkloadError> {
-        self.copies.advance()?;
+        self.copies.advance(self.workload.copy_duration())?;
         self.counts = Counts {
             skipped: self.skipped(),
             redrawn: self.redrawn_lengths(),

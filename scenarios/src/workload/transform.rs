@@ -15,9 +15,10 @@ pub struct Transforms {
     pub rate_scale: f64,
     /// Multiply every due time, above 0.
     pub time_stretch: f64,
-    /// How many times the result is played, at least 1. Each copy begins one
-    /// mean gap after the last request of the copy before it. Its conversations
-    /// are other ones; ids of prompt blocks stay the same.
+    /// How many times the result is played, at least 1. Each copy begins when
+    /// the one before it is over: at the end of its duration, or, if it has none,
+    /// one mean gap after its last request. Its conversations are other ones;
+    /// ids of prompt blocks stay the same.
     pub repeat: u32,
 }
 

@@ -3,6 +3,7 @@
 use foresail_core::time::{HOUR, SECOND};
 
 use super::*;
+use crate::distribution::Distribution;
 use crate::workload::testing::{all, file, trace};
 
 #[test]
@@ -55,10 +56,11 @@ fn transforms_apply_in_their_order() {
         [
             (10.0, 2),
             (30.0, 3),
-            (50.0, 2),
-            (70.0, 3),
-            (90.0, 2),
-            (110.0, 3)
+            // A slice that ends lasts to its end: 35 s, twice as long when stretched.
+            (80.0, 2),
+            (100.0, 3),
+            (150.0, 2),
+            (170.0, 3)
         ]
     );
 }
@@ -98,7 +100,7 @@ fn transforms_that_cannot_be_are_errors() {
     );
     let one = Transforms {
         repeat: 2,
-        ..slice(0, Some(1))
+        ..slice(4_400_000_000, None)
     };
     assert!(error(one).contains("at least two requests"));
     let far = Transforms {
@@ -131,4 +133,39 @@ fn copies_have_other_conversations_and_the_same_blocks() {
     };
     assert_eq!(Some(session), requests[3].session);
     assert_eq!(requests[1].content, requests[4].content);
+}
+
+/// A generator's duration is part of it: copies follow each other at that distance.
+#[test]
+fn copies_of_what_has_a_duration_follow_at_its_end() {
+    let fixed = |value| Lengths {
+        distribution: Distribution::Fixed { value },
+        max: None,
+    };
+    let generator = Generator {
+        duration: Some(100 * SECOND),
+        requests: Some(3),
+        arrivals: Arrivals {
+            process: Process::Constant,
+            rate_per_s: 1.0,
+        },
+        shape: Shape::Steady,
+        prompt_tokens: fixed(8.0),
+        output_tokens: fixed(8.0),
+        sessions: None,
+    };
+    let workload = Workload {
+        source: Source::Generated(generator),
+        transforms: Transforms {
+            repeat: 2,
+            ..Transforms::default()
+        },
+    };
+    let due: Vec<_> = all(&workload, 1)
+        .unwrap()
+        .iter()
+        .map(|r| r.due / SECOND)
+        .collect();
+    assert_eq!(due, [0, 1, 2, 100, 101, 102]);
+    assert_eq!(workload.duration(), Some(200 * SECOND));
 }
