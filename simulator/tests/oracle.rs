@@ -191,7 +191,7 @@ fn text(knobs: &Knobs) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Conservation and Little's law are checked by every run itself: a run
     /// that does not add up ends in an error, and `run_closely` panics.
