@@ -48,7 +48,8 @@ pub(crate) struct Arguments {
     )]
     scenarios: Vec<PathBuf>,
 
-    /// Replay this recorded trace in place of the scenario's own traffic
+    /// Replay this recorded trace, or folder of ServeGen client pools, in place of the scenario's own
+    /// traffic
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
