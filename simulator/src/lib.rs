@@ -1,7 +1,7 @@
 //! Virtual time: a deployment under a workload, as a discrete-event simulation.
 //!
-//! The machines that decide are the core's, the same that run live. This crate
-//! gives them a clock that jumps: from one request, step end, phase of a
+//! The machines that decide are the core's, and do not know that time is
+//! virtual. This crate gives them a clock that jumps: from one request, step end, phase of a
 //! starting replica, or look of the autoscaler to the next.
 //!
 //! ```text

@@ -180,7 +180,7 @@ fn to_zero(
     )
 }
 
-/// The share of requests that find no replica ready (autoscaling.md 2.10 and below).
+/// The share of requests that find no replica ready.
 #[test]
 fn scale_to_zero() {
     let folder = tempfile::tempdir().unwrap();

@@ -92,8 +92,8 @@ fn idle(_: u64) -> Observation {
     load(0)
 }
 
-// The vectors executed on Ray Serve 2.60.0, which has the defaults of the
-// specification and whose timer `sustained` is (2.1).
+// Vectors executed on Ray Serve 2.60.0: it has the defaults of the
+// specification, and its timer is what `sustained` means.
 
 #[test]
 fn ray_constant_load_acts_after_the_window() {

@@ -20,7 +20,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Whole replicas for a demand in replicas. A demand that is whole but for
-    /// the rounding of a division does not cost one more (2.9).
+    /// the rounding of a division does not cost one more.
     pub(super) fn replicas(self, demand: f64) -> u32 {
         ((demand - 1e-9).ceil() as u32).clamp(self.fewest, self.most)
     }
@@ -110,7 +110,7 @@ impl Windows {
 
 /// An unbroken run of looks in one direction, as long as the window; then the
 /// value of the last look. One look that is equal or opposite ends the run.
-/// The rule of Ray Serve, without its tolerance of a microsecond (2.1).
+/// The rule of Ray Serve, without its tolerance of a microsecond.
 #[derive(Clone, Debug)]
 pub(super) struct Sustained {
     waits: Waits,
