@@ -8,38 +8,54 @@ use foresail_scenarios::scenario::{self, LatencyMetric, Metric, Objective, Scena
 use crate::cli;
 
 /// What a summary says of a simulation of this scenario under this seed.
-pub(crate) fn of_run(scenario: &Scenario, seed: u64) -> RunDescription {
+/// `workload` is the traffic in words, `settings` what the command line changed.
+pub(crate) fn of_run(
+    scenario: &Scenario,
+    seed: u64,
+    workload: String,
+    settings: &[String],
+) -> RunDescription {
     RunDescription {
         tool: cli::tool(),
         source: Source::Simulated,
-        scenario: facts(scenario),
+        scenario: ScenarioFacts {
+            workload,
+            settings: settings.to_vec(),
+            ..facts(scenario)
+        },
         seed,
     }
 }
 
 fn facts(scenario: &Scenario) -> ScenarioFacts {
     let deployment = &scenario.deployment;
+    let (min, max) = replica_counts(&deployment.autoscaler);
     ScenarioFacts {
         name: scenario.name.clone(),
         model: deployment.model.clone(),
         gpu: deployment.gpu.clone(),
         world_size: deployment.world_size,
-        replica_count_max: Some(replica_count_max(&deployment.autoscaler)),
+        replica_count_min: Some(min),
+        replica_count_max: Some(max),
         usd_per_gpu_hour: deployment.price.nanodollars_per_gpu_hour as f64 / 1e9,
         price_source: deployment.price_source.clone(),
         bills_starting: deployment.billing.starting,
         bills_draining: deployment.billing.draining,
+        ..ScenarioFacts::default()
     }
 }
 
-fn replica_count_max(autoscaler: &AutoscalerConfig) -> u32 {
+/// The fewest and the most replicas that the autoscaler may ask for.
+fn replica_counts(autoscaler: &AutoscalerConfig) -> (u32, u32) {
     match autoscaler {
-        AutoscalerConfig::Fireworks(config) => config.max_replica_count,
-        AutoscalerConfig::Fixed { replicas } => *replicas,
+        AutoscalerConfig::Fireworks(config) => (config.min_replica_count, config.max_replica_count),
+        AutoscalerConfig::Fixed { replicas } => (*replicas, *replicas),
         AutoscalerConfig::Scripted { steps, initial } => steps
             .iter()
             .map(|(_, count)| *count)
-            .fold(*initial, u32::max),
+            .fold((*initial, *initial), |(min, max), count| {
+                (min.min(count), max.max(count))
+            }),
     }
 }
 
@@ -133,16 +149,16 @@ mod tests {
     }
 
     #[test]
-    fn a_script_is_bounded_by_its_largest_count() {
+    fn a_script_is_bounded_by_its_smallest_and_largest_count() {
         let script = AutoscalerConfig::Scripted {
             steps: vec![(1, 5), (2, 3)],
             initial: 2,
         };
-        assert_eq!(replica_count_max(&script), 5);
+        assert_eq!(replica_counts(&script), (2, 5));
         let falling = AutoscalerConfig::Scripted {
             steps: vec![(1, 1)],
             initial: 2,
         };
-        assert_eq!(replica_count_max(&falling), 2);
+        assert_eq!(replica_counts(&falling), (1, 2));
     }
 }

@@ -117,7 +117,7 @@ impl Measurements {
     pub fn summary(&self, description: &RunDescription, totals: &RunTotals) -> Summary {
         let throughput = self.throughput();
         let cost = self.cost(totals);
-        let slowest = self.tail.slowest();
+        let slowest = self.tail.slowest(self.slowest_count());
         let count_max = description.scenario.replica_count_max;
         Summary {
             schema: SCHEMA.to_owned(),
@@ -203,11 +203,14 @@ impl Measurements {
         }
     }
 
+    /// How many requests are the slowest: the share of them, at least one.
+    fn slowest_count(&self) -> u64 {
+        self.tail.all().requests.div_ceil(SLOWEST_SHARE)
+    }
+
     fn parts(&self) -> PartsSummary {
         let all = self.tail.all();
-        let slowest = self
-            .tail
-            .slowest_share(all.requests.div_ceil(SLOWEST_SHARE));
+        let slowest = self.tail.slowest_share(self.slowest_count());
         PartsSummary {
             all: parts_mean(&all),
             slowest: parts_mean(&slowest),
@@ -267,7 +270,7 @@ fn latencies(record: &RequestRecord) -> RequestLatencies {
             .map(|first_ns| first_ns - record.due_ns),
         tpot_ns,
         e2e_ns: record.end_ns - record.due_ns,
-        queue_ns: record.parts.cold_start_ns + record.parts.queue_ns,
+        queue_ns: record.parts.queue_ns,
     }
 }
 

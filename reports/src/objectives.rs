@@ -43,7 +43,8 @@ pub enum Latency {
     Tpot,
     /// Intended send to last token.
     E2e,
-    /// Everything before the first step: cold start and queue.
+    /// Waiting for the first step although a replica was ready: the cold
+    /// start is not in it.
     Queue,
 }
 

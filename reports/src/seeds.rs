@@ -13,6 +13,9 @@ pub struct Seeds {
     pub seeds: Vec<u64>,
     /// In how many of them every objective was met.
     pub met: u64,
+    /// In how many of them each objective was met, in the order of
+    /// [`Summary::objectives`].
+    pub objectives_met: Vec<u64>,
     /// The metrics.
     pub metrics: Vec<SeedsMetric>,
 }
@@ -65,6 +68,7 @@ impl Seeds {
                 .iter()
                 .filter(|summary| summary.objectives_met())
                 .count() as u64,
+            objectives_met: objectives_met(summaries),
             metrics,
         }
     }
@@ -74,6 +78,19 @@ impl Seeds {
     pub fn metric(&self, name: &str) -> Option<&SeedsMetric> {
         self.metrics.iter().find(|metric| metric.name == name)
     }
+}
+
+/// In how many runs each objective was met. They are runs of one scenario, so
+/// that they have the same objectives in the same order.
+fn objectives_met(summaries: &[Summary]) -> Vec<u64> {
+    let objectives = summaries.first().map_or(0, |first| first.objectives.len());
+    let met = |index: usize, summary: &&Summary| {
+        let objective = summary.objectives.get(index);
+        objective.is_some_and(|objective| objective.met)
+    };
+    (0..objectives)
+        .map(|index| summaries.iter().filter(|run| met(index, run)).count() as u64)
+        .collect()
 }
 
 fn metrics_of(summary: &Summary) -> Vec<(String, Unit, Option<f64>)> {
@@ -183,6 +200,7 @@ const T_QUANTILES: [f64; 30] = [
 mod tests {
     use super::*;
     use crate::measurements::Measurements;
+    use crate::objectives::{Bound, Objective};
     use crate::records::RunTotals;
     use crate::summary::RunDescription;
 
@@ -207,6 +225,23 @@ mod tests {
         assert_eq!(cost.mean, Some(2.0));
         // t(2) * 1 / sqrt(3).
         assert!((cost.half_width.unwrap() - 4.303 / 3.0_f64.sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn objectives_are_counted_each() {
+        let objective = |met| Objective {
+            name: "an objective".into(),
+            observed: Some(1.0),
+            limit: 1.0,
+            met,
+            unit: Unit::Usd,
+            bound: Bound::AtMost,
+        };
+        let mut runs = [run(1, 1), run(2, 2)];
+        runs[0].objectives = vec![objective(true), objective(false)];
+        runs[1].objectives = vec![objective(true), objective(true)];
+        let seeds = Seeds::of(&runs);
+        assert_eq!((seeds.objectives_met, seeds.met), (vec![2, 1], 1));
     }
 
     #[test]

@@ -48,7 +48,8 @@ pub struct Summary {
     pub tpot_s: Option<LatencySummary>,
     /// Intended send to last token, of completed requests.
     pub e2e_s: Option<LatencySummary>,
-    /// Everything before the first step, of completed requests.
+    /// Waiting for the first step although a replica was ready, of completed
+    /// requests. The cold start is not in it.
     pub queue_s: Option<LatencySummary>,
     /// What was done a second.
     pub throughput: Throughput,
@@ -115,12 +116,18 @@ pub struct RunDescription {
 pub struct ScenarioFacts {
     /// Its name.
     pub name: String,
+    /// The traffic, in one line for people.
+    pub workload: String,
+    /// What the command line changed about the scenario, as written and in order.
+    pub settings: Vec<String>,
     /// Name of the model.
     pub model: String,
     /// Name of the GPU.
     pub gpu: String,
     /// GPUs a replica.
     pub world_size: u32,
+    /// Fewest replicas that the autoscaler may ask for, if that is known.
+    pub replica_count_min: Option<u32>,
     /// Most replicas that the autoscaler may ask for, if it is bounded.
     pub replica_count_max: Option<u32>,
     /// Price of a GPU-hour (USD).
@@ -252,13 +259,15 @@ pub struct Cost {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartsSummary {
-    /// All of them.
+    /// All of them, from intended send to last token.
     pub all: PartsMean,
-    /// The slowest 1 % by TTFT, at least one.
+    /// The slowest 1 % by TTFT, at least one, from intended send to first
+    /// token: without decode and without later preemptions.
     pub slowest: PartsMean,
 }
 
-/// The mean parts of some requests; they add up to the mean E2E (s).
+/// The mean parts of some requests (s); they add up to the mean E2E or, of the
+/// slowest requests, to the mean TTFT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartsMean {
@@ -296,7 +305,8 @@ pub enum Part {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Why {
-    /// How many of the slowest requests by TTFT were looked at.
+    /// How many of the slowest requests by TTFT were looked at: 1 % of the
+    /// completed ones, at least one, at most 200.
     pub slowest: u64,
     /// The episodes in which they were sent, in the order of time.
     pub episodes: Vec<Episode>,
@@ -336,7 +346,11 @@ pub struct EpisodeReplicas {
     pub target_max: u32,
     /// Most replicas that were starting at once.
     pub starting_max: u32,
-    /// For how long some replica was starting (s).
+    /// When the first of the starts that overlap the episode was ordered (s);
+    /// `null` without any.
+    pub starting_from_s: Option<f64>,
+    /// For how long some replica was starting, each start from its order until
+    /// ready or cancelled, also where that is outside the episode (s).
     pub starting_s: f64,
     /// Whether at any time no replica was ready.
     pub was_at_zero: bool,

@@ -1,8 +1,8 @@
 //! Why the slowest requests were slow, in flat memory: where their time went,
 //! and when they were sent.
 //!
-//! Nobody knows during the run who will be among the slowest 1 %. So the parts
-//! of every request are added to one of a few coarse buckets by its TTFT, from
+//! Nobody knows during the run who will be among the slowest 1 %. So what the
+//! TTFT of every request went to is added to one of a few coarse buckets by its TTFT, from
 //! which the parts of the slowest share are read afterwards; and the
 //! [`SLOWEST_MAX`] slowest requests are kept as they are.
 
@@ -72,6 +72,8 @@ impl PartsTotal {
 /// What is kept of the completed requests to explain their TTFT.
 #[derive(Clone, Debug)]
 pub(crate) struct Tail {
+    all: PartsTotal,
+    /// Of each request what its TTFT was made of, and nothing after it.
     by_ttft: Vec<PartsTotal>,
     slowest: Slowest,
 }
@@ -79,6 +81,7 @@ pub(crate) struct Tail {
 impl Tail {
     pub(crate) fn new() -> Self {
         Self {
+            all: PartsTotal::default(),
             by_ttft: vec![PartsTotal::default(); BUCKETS],
             slowest: Slowest::default(),
         }
@@ -86,21 +89,27 @@ impl Tail {
 
     #[inline]
     pub(crate) fn record(&mut self, ttft_ns: u64, record: &RequestRecord) {
-        self.by_ttft[bucket_of(ttft_ns)].record(&record.parts);
+        self.all.record(&record.parts);
+        self.by_ttft[bucket_of(ttft_ns)].record(&parts_of_ttft(ttft_ns, &record.parts));
         self.slowest.offer(ttft_ns, record);
     }
 
     /// The parts of all requests.
     pub(crate) fn all(&self) -> PartsTotal {
-        let mut total = PartsTotal::default();
-        self.by_ttft.iter().for_each(|bucket| total.add(bucket));
-        total
+        self.all
     }
 
-    /// The parts of the `requests` slowest by TTFT. Of the coarse bucket that
-    /// the boundary cuts through, a proportional share is taken.
+    /// What the TTFT of the `requests` slowest by TTFT was made of: exact for
+    /// as many as are kept; beyond, a proportional share is taken of the coarse
+    /// bucket that the boundary cuts through.
     pub(crate) fn slowest_share(&self, requests: u64) -> PartsTotal {
         let mut total = PartsTotal::default();
+        if requests <= SLOWEST_MAX as u64 {
+            for (ttft_ns, record) in self.slowest.first(requests) {
+                total.record(&parts_of_ttft(ttft_ns, &record.parts));
+            }
+            return total;
+        }
         for bucket in self.by_ttft.iter().rev().filter(|b| b.requests > 0) {
             let missing = requests - total.requests;
             if bucket.requests >= missing {
@@ -112,9 +121,22 @@ impl Tail {
         total
     }
 
-    /// The slowest requests by TTFT, slowest first; at most [`SLOWEST_MAX`].
-    pub(crate) fn slowest(&self) -> Vec<RequestRecord> {
-        self.slowest.clone().into_sorted()
+    /// The `requests` slowest by TTFT, slowest first; at most [`SLOWEST_MAX`].
+    pub(crate) fn slowest(&self, requests: u64) -> Vec<RequestRecord> {
+        let slowest = self.slowest.first(requests).into_iter();
+        slowest.map(|(_, record)| record).collect()
+    }
+}
+
+/// The parts before the first token, which add up to the TTFT.
+#[inline]
+pub(crate) fn parts_of_ttft(ttft_ns: u64, parts: &Parts) -> Parts {
+    let unpreempted_ns = parts.cold_start_ns + parts.queue_ns + parts.prefill_ns;
+    Parts {
+        // Later preemptions cost time too, but not before the first token.
+        preemption_ns: ttft_ns.saturating_sub(unpreempted_ns),
+        decode_ns: 0,
+        ..*parts
     }
 }
 
@@ -159,13 +181,13 @@ impl Slowest {
         self.threshold_ns = self.candidates[SLOWEST_MAX - 1].0;
     }
 
-    fn into_sorted(mut self) -> Vec<RequestRecord> {
-        self.candidates.sort_unstable_by_key(slowest_first);
-        self.candidates.truncate(SLOWEST_MAX);
-        self.candidates
-            .into_iter()
-            .map(|(_, record)| record)
-            .collect()
+    /// The first of them, slowest first; at most [`SLOWEST_MAX`].
+    fn first(&self, requests: u64) -> Vec<(u64, RequestRecord)> {
+        let mut candidates = self.candidates.clone();
+        candidates.sort_unstable_by_key(slowest_first);
+        let requests = usize::try_from(requests).unwrap_or(SLOWEST_MAX);
+        candidates.truncate(requests.min(SLOWEST_MAX));
+        candidates
     }
 }
 
@@ -232,8 +254,43 @@ mod tests {
 
     #[test]
     fn a_bucket_that_is_cut_gives_its_share() {
-        let slowest = tail_of(&[1_000; 100]).slowest_share(1);
-        assert_eq!((slowest.requests, slowest.queue_ns), (1, 1_000));
+        let slowest = tail_of(&[1_000; 500]).slowest_share(300);
+        assert_eq!((slowest.requests, slowest.queue_ns), (300, 300_000));
+    }
+
+    #[test]
+    fn few_of_the_slowest_are_added_up_exactly() {
+        // Two in one coarse bucket.
+        let slowest = tail_of(&[1_000, 1_010, 10]).slowest_share(1);
+        assert_eq!((slowest.requests, slowest.queue_ns), (1, 1_010));
+    }
+
+    #[test]
+    fn the_slowest_share_ends_with_the_first_token() {
+        let mut slow = record(0, 10);
+        slow.parts = Parts {
+            queue_ns: 3,
+            prefill_ns: 5,
+            // 2 ns of it before the first token.
+            preemption_ns: 6,
+            decode_ns: 100,
+            ..Parts::default()
+        };
+        let mut tail = Tail::new();
+        tail.record(10, &slow);
+        let slowest = tail.slowest_share(1);
+        assert_eq!((slowest.queue_ns, slowest.prefill_ns), (3, 5));
+        assert_eq!((slowest.preemption_ns, slowest.decode_ns), (2, 0));
+        assert_eq!((tail.all().preemption_ns, tail.all().decode_ns), (6, 100));
+    }
+
+    #[test]
+    fn as_many_of_the_slowest_as_asked_for() {
+        let ids = |requests| {
+            let slowest = tail_of(&[1, 3, 2]).slowest(requests);
+            slowest.iter().map(|record| record.id).collect::<Vec<_>>()
+        };
+        assert_eq!((ids(0), ids(2)), (vec![], vec![1, 2]));
     }
 
     proptest! {
@@ -244,7 +301,7 @@ mod tests {
             let mut expected: Vec<_> = ttfts.iter().enumerate().map(|(id, t)| (*t, id as u64)).collect();
             expected.sort_by_key(|&(ttft, id)| (std::cmp::Reverse(ttft), id));
             expected.truncate(SLOWEST_MAX);
-            let kept: Vec<_> = tail_of(&ttfts).slowest().iter().map(|r| (r.end_ns, r.id)).collect();
+            let kept: Vec<_> = tail_of(&ttfts).slowest(u64::MAX).iter().map(|r| (r.end_ns, r.id)).collect();
             prop_assert_eq!(kept, expected);
         }
 

@@ -2,6 +2,8 @@
 
 use crate::records::{ReplicaCounts, RequestRecord};
 use crate::summary::{Episode, EpisodeReplicas, Part, Why};
+use crate::tail::parts_of_ttft;
+use std::ops::Range;
 
 /// Slow requests sent less than this apart belong to one episode: a minute,
 /// about what a replica takes to start.
@@ -28,45 +30,60 @@ impl CountsLog {
         }
     }
 
-    /// What held during the span, its ends included.
-    fn during(&self, from_ns: u64, until_ns: u64) -> &[(u64, ReplicaCounts)] {
+    /// The moments of what held during the span, its ends included.
+    fn during(&self, from_ns: u64, until_ns: u64) -> Range<usize> {
         let start = self.moments.partition_point(|(at, _)| *at <= from_ns);
         let end = self.moments.partition_point(|(at, _)| *at <= until_ns);
-        &self.moments[start.saturating_sub(1)..end]
+        start.saturating_sub(1)..end
     }
 
-    fn replicas(
-        &self,
-        from_ns: u64,
-        until_ns: u64,
-        count_max: Option<u32>,
-    ) -> Option<EpisodeReplicas> {
-        let during = self.during(from_ns, until_ns);
+    /// When replicas began to start, and for how long some were starting,
+    /// whole: what began before the moments or ended after them is not cut.
+    fn starts(&self, during: Range<usize>, end_ns: u64) -> Option<(u64, u64)> {
+        let is_starting = |index: &usize| self.moments[*index].1.starting > 0;
+        let first = during.clone().find(is_starting)?;
+        let last = during.rev().find(is_starting)?;
+        let before = (0..first).rev().take_while(is_starting).count();
+        let after = (last + 1..self.moments.len())
+            .take_while(is_starting)
+            .count();
+        let whole = first - before..last + after + 1;
+        let from_ns = self.moments[whole.start].0;
+        // The run may end while a replica starts.
+        let until = |index: usize| self.moments.get(index + 1).map_or(end_ns, |next| next.0);
+        let starting_ns = whole
+            .filter(is_starting)
+            .map(|index| until(index).saturating_sub(self.moments[index].0))
+            .sum();
+        Some((from_ns, starting_ns))
+    }
+
+    fn replicas(&self, from_ns: u64, until_ns: u64, run: &RunBounds) -> Option<EpisodeReplicas> {
+        let range = self.during(from_ns, until_ns);
+        let during = &self.moments[range.clone()];
         let (first, last) = (during.first()?.1, during.last()?.1);
         let most =
             |f: fn(&ReplicaCounts) -> u32| during.iter().map(|(_, c)| f(c)).max().unwrap_or(0);
         let target_max = most(|c| c.target);
+        let starts = self.starts(range, run.end_ns);
         Some(EpisodeReplicas {
             ready_at_start: first.ready,
             ready_at_end: last.ready,
             target_max,
             starting_max: most(|c| c.starting),
-            starting_s: starting_ns(during, from_ns, until_ns) as f64 / 1e9,
+            starting_from_s: starts.map(|(from_ns, _)| from_ns as f64 / 1e9),
+            starting_s: starts.map_or(0.0, |(_, starting_ns)| starting_ns as f64 / 1e9),
             was_at_zero: during.iter().any(|(_, counts)| counts.ready == 0),
-            at_max: count_max.is_some_and(|max| target_max >= max),
+            at_max: run.count_max.is_some_and(|max| target_max >= max),
         })
     }
 }
 
-/// How much of the span some replica was starting.
-fn starting_ns(during: &[(u64, ReplicaCounts)], from_ns: u64, until_ns: u64) -> u64 {
-    let ends = during.iter().skip(1).map(|(at, _)| *at).chain([until_ns]);
-    during
-        .iter()
-        .zip(ends)
-        .filter(|((_, counts), _)| counts.starting > 0)
-        .map(|((at, _), end)| end.saturating_sub((*at).max(from_ns)))
-        .sum()
+/// What bounds a run.
+struct RunBounds {
+    /// Most replicas that the autoscaler may ask for.
+    count_max: Option<u32>,
+    end_ns: u64,
 }
 
 /// Groups the slowest requests into episodes, in the order of time.
@@ -77,10 +94,11 @@ pub(crate) fn explain(
     end_ns: u64,
 ) -> Why {
     slowest.sort_by_key(|record| (record.due_ns, record.id));
+    let run = RunBounds { count_max, end_ns };
     let gap_ns = EPISODE_GAP_NS.max(end_ns / EPISODE_GAP_SHARE);
     let episodes = slowest
         .chunk_by(|a, b| b.due_ns - a.due_ns <= gap_ns)
-        .map(|requests| episode(requests, log, count_max))
+        .map(|requests| episode(requests, log, &run))
         .collect();
     Why {
         slowest: slowest.len() as u64,
@@ -88,7 +106,7 @@ pub(crate) fn explain(
     }
 }
 
-fn episode(requests: &[RequestRecord], log: &CountsLog, count_max: Option<u32>) -> Episode {
+fn episode(requests: &[RequestRecord], log: &CountsLog, run: &RunBounds) -> Episode {
     let count = requests.len() as f64;
     let (from_ns, until_ns) = (requests[0].due_ns, requests[requests.len() - 1].due_ns);
     let ttfts = || requests.iter().map(ttft_ns);
@@ -102,7 +120,7 @@ fn episode(requests: &[RequestRecord], log: &CountsLog, count_max: Option<u32>) 
         ttft_s_max: ttfts().max().unwrap_or(0) as f64 / 1e9,
         part,
         part_s_mean: part_ns as f64 / count / 1e9,
-        replicas: log.replicas(from_ns, served_ns.unwrap_or(until_ns), count_max),
+        replicas: log.replicas(from_ns, served_ns.unwrap_or(until_ns), run),
     }
 }
 
@@ -133,8 +151,7 @@ fn ttft_ns(record: &RequestRecord) -> u64 {
 
 /// What of the time to first token is neither waiting nor prefill.
 fn preempted_before_first_token_ns(record: &RequestRecord) -> u64 {
-    let parts = &record.parts;
-    ttft_ns(record).saturating_sub(parts.cold_start_ns + parts.queue_ns + parts.prefill_ns)
+    parts_of_ttft(ttft_ns(record), &record.parts).preemption_ns
 }
 
 #[cfg(test)]
@@ -205,6 +222,30 @@ mod tests {
         assert!(!at_scaling.was_at_zero && at_scaling.at_max);
         assert_eq!(at_scaling.ready_at_start, 1);
         assert_eq!((at_scaling.target_max, at_scaling.starting_max), (3, 2));
+        // Ordered before the first of them was sent, ready after the last was served.
+        assert_eq!(at_scaling.starting_from_s, Some(500.0));
+        assert_eq!(at_scaling.starting_s, 75.0);
+    }
+
+    #[test]
+    fn starts_are_told_whole_even_if_the_run_ends_first() {
+        let mut log = CountsLog::default();
+        log.record(0, counts(1, 0, 1));
+        log.record(10 * SECOND, counts(2, 1, 1));
+        log.record(20 * SECOND, counts(3, 2, 1));
+        log.record(40 * SECOND, counts(3, 0, 3));
+        log.record(50 * SECOND, counts(4, 1, 3));
+        log.record(55 * SECOND, counts(5, 2, 3));
+        let starts = |from_s: u64, until_s: u64| {
+            let during = log.during(from_s * SECOND, until_s * SECOND);
+            let starts = log.starts(during, 60 * SECOND);
+            starts.map(|(from_ns, for_ns)| (from_ns / SECOND, for_ns / SECOND))
+        };
+        assert_eq!(starts(25, 30), Some((10, 30)));
+        assert_eq!(starts(25, 52), Some((10, 40)));
+        assert_eq!(starts(51, 52), Some((50, 10)));
+        assert_eq!(starts(0, 9), None);
+        assert_eq!(starts(41, 49), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod fixture;
 use fixture::{MILLISECOND, SECOND, request, summary, summary_of};
 use foresail_reports::records::{Outcome, Parts, RunTotals};
 use foresail_reports::seeds::Seeds;
-use foresail_reports::summary::Part;
+use foresail_reports::summary::{Episode, EpisodeReplicas, Part};
 use foresail_reports::{Style, Summary, text};
 
 fn text_of(summary: &Summary) -> String {
@@ -17,12 +17,14 @@ fn the_verdict_comes_first_and_the_reasons_last() {
     let summary = summary("burst", 42).with_wall_s(0.0123);
     insta::assert_snapshot!(text_of(&summary), @r#"
     burst · llama-3-8b on 2 × H100 a replica · 10.2 min · 1,140 requests · simulated, seed 42
+    poisson 2 requests/s
+    with deployment.scale_up_window=5s
 
     OBJECTIVES  1 of 3 met
       ✗ ttft_p95            19.1 s  at most 2.00 s
       ✓ tpot_p99           22.0 ms  at most 50.0 ms
       ✗ success_rate      99.825 %  at least 99.9 %
-      goodput 0.94/s: requests within every latency limit, of 1.90/s completed
+      goodput 0.936/s: 49.4 % of completed requests are within every latency limit
 
     REQUESTS  1,140 offered
       1,138 completed · 1 failed · 1 rejected · 76 waited for a cold start
@@ -36,7 +38,7 @@ fn the_verdict_comes_first_and_the_reasons_last() {
       itl   token to token         10.0 ms    10.0 ms    10.0 ms    10.0 ms    10.0 ms    10.0 ms
       tpot  mean of a request      16.0 ms    16.0 ms    21.0 ms    22.0 ms    22.0 ms    31.1 ms
       e2e   send to last token      7.29 s     3.71 s     12.7 s     20.6 s     66.1 s     76.5 s
-      queue before first step       5.66 s     2.06 s     11.0 s     19.0 s     64.0 s     75.0 s
+      queue ready to first step     3.16 s     600 ms     9.72 s     10.9 s     11.8 s     12.0 s
 
     REPLICAS  mean 1.80, most 3 · 3 starts, 1 wasted · 2 changes of direction
       target     ▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▃▇████████████████████████████████ max 3
@@ -53,17 +55,37 @@ fn the_verdict_comes_first_and_the_reasons_last() {
       draining    0.01 GPU-h   <1 %, billed
 
     WHY  █ cold start  ▓ queue  ▒ prefill  ░ preemption  · decode
-      all requests ██████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓·········  mean 7.29 s of 1,138 requests
-                   cold start 34 %, queue 43 %, prefill <1 %, preemption <1 %, decode 22 %
-      slowest 1 %  ███████████████████████████████████████·  mean 70.9 s of 12 requests
-                   cold start 98 %, queue <1 %, prefill <1 %, decode 2 %
-      66 of the 200 slowest were sent 00:00:00 - 00:01:05: waiting for a cold start (42.5 s of 42.5 s);
-        the deployment woke from zero to 1 replica; replicas were starting for 75.0 s
-      134 of the 200 slowest were sent 00:05:46 - 00:05:59: queueing (10.7 s of 10.7 s);
-        it was going from 1 ready to 3 replicas, at max_replica_count; replicas were starting for 25.3 s
+      all requests               ██████████▓▓▓▓▓▓▓▓▓▓▓▓▓·······  mean 7.29 s of 1,138 requests
+        cold start 34 %, queue 43 %, prefill <1 %, preemption <1 %, decode 22 %
+      slowest 1 % to first token ██████████████████████████████  mean 69.5 s of 12 requests
+        cold start >99 %, queue <1 %, prefill <1 %
+      the 12 slowest were sent 00:00:00 - 00:00:11: waiting for a cold start (69.5 s of 69.5 s);
+        the deployment woke from zero to 1 replica;
+        replicas were starting for 76.0 s, the first ordered at 00:00:00
 
     43,210 engine steps, 2,345 events in 12.3 ms (92,683 requests/s)
     "#);
+}
+
+#[test]
+fn a_long_description_is_broken_after_commas() {
+    let mut summary = summary_of(&[], &RunTotals::default());
+    summary.scenario.workload =
+        "poisson arrivals, 10 requests/s, spike of 3.4 times the rate, prompts of 512 tokens"
+            .into();
+    let style = Style {
+        width: 60,
+        ..Style::default()
+    };
+    let text = text::summary(&summary, style);
+    let lines: Vec<_> = text.lines().skip(1).take(2).collect();
+    assert_eq!(
+        lines,
+        [
+            "poisson arrivals, 10 requests/s,",
+            "  spike of 3.4 times the rate, prompts of 512 tokens"
+        ]
+    );
 }
 
 #[test]
@@ -71,12 +93,14 @@ fn a_run_without_requests_says_so() {
     let summary = summary_of(&[], &RunTotals::default());
     insta::assert_snapshot!(text_of(&summary), @r#"
     small · llama-3-8b on 2 × H100 a replica · 0 s · 0 requests · simulated, seed 1
+    poisson 2 requests/s
+    with deployment.scale_up_window=5s
 
     OBJECTIVES  0 of 3 met
       ✗ ttft_p95                 –  at most 2.00 s, but there was nothing to measure
       ✗ tpot_p99                 –  at most 50.0 ms, but there was nothing to measure
       ✗ success_rate             –  at least 99.9 %, but there was nothing to measure
-      goodput 0/s: requests within every latency limit, of 0/s completed
+      goodput 0/s: no request completed
 
     REQUESTS  0 offered
       0 completed · 0 failed · 0 rejected · 0 waited for a cold start
@@ -106,12 +130,14 @@ fn one_request_is_enough() {
     let summary = summary_of(&[request(0, 0, parts, 1)], &totals);
     insta::assert_snapshot!(text_of(&summary), @r#"
     small · llama-3-8b on 2 × H100 a replica · 50.0 ms · 1 request · simulated, seed 1
+    poisson 2 requests/s
+    with deployment.scale_up_window=5s
 
     OBJECTIVES  2 of 3 met
       ✓ ttft_p95           50.0 ms  at most 2.00 s
       ✗ tpot_p99                 –  at most 50.0 ms, but there was nothing to measure
       ✓ success_rate         100 %  at least 99.9 %
-      goodput 20.0/s: requests within every latency limit, of 20.0/s completed
+      goodput 20.0/s: 100 % of completed requests are within every latency limit
 
     REQUESTS  1 offered
       1 completed · 0 failed · 0 rejected · 0 waited for a cold start
@@ -121,7 +147,7 @@ fn one_request_is_enough() {
       itl   token to token               –          –          –          –          –          –
       tpot  mean of a request            –          –          –          –          –          –
       e2e   send to last token     50.0 ms    50.0 ms    50.0 ms    50.0 ms    50.0 ms    50.0 ms
-      queue before first step          0 s        0 s        0 s        0 s        0 s        0 s
+      queue ready to first step        0 s        0 s        0 s        0 s        0 s        0 s
 
     REPLICAS  mean 0, most 0 · 0 starts, 0 wasted · 0 changes of direction
       arrivals/s ██████████████████████▂················································ max 64.0
@@ -132,11 +158,11 @@ fn one_request_is_enough() {
       billed         0 GPU-h at $3.99 a GPU-hour (list price, 2025-11)
 
     WHY  █ cold start  ▓ queue  ▒ prefill  ░ preemption  · decode
-      all requests ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒  mean 50.0 ms of 1 request
-                   prefill 100 %
-      slowest 1 %  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒  mean 50.0 ms of 1 request
-                   prefill 100 %
-      the only completed request was sent at 0 s: in prefill (50.0 ms of 50.0 ms)
+      all requests               ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒  mean 50.0 ms of 1 request
+        prefill 100 %
+      slowest 1 % to first token ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒  mean 50.0 ms of 1 request
+        prefill 100 %
+      the slowest request was sent at 0 s: in prefill (50.0 ms of 50.0 ms)
 
     0 engine steps, 0 events
     "#);
@@ -155,12 +181,14 @@ fn what_was_rejected_is_shown_with_the_reason() {
     let summary = summary_of(&[rejected], &totals);
     insta::assert_snapshot!(text_of(&summary), @r#"
     small · llama-3-8b on 2 × H100 a replica · 10.0 min · 1 request · simulated, seed 1
+    poisson 2 requests/s
+    with deployment.scale_up_window=5s
 
     OBJECTIVES  0 of 3 met
       ✗ ttft_p95                 –  at most 2.00 s, but there was nothing to measure
       ✗ tpot_p99                 –  at most 50.0 ms, but there was nothing to measure
       ✗ success_rate           0 %  at least 99.9 %
-      goodput 0/s: requests within every latency limit, of 0/s completed
+      goodput 0/s: no request completed
 
     REQUESTS  1 offered
       0 completed · 0 failed · 1 rejected · 0 waited for a cold start
@@ -202,13 +230,78 @@ fn seeds_come_with_intervals() {
       itl             10.0 ± 0.0 ms        10.0 ± 0.0 ms        10.0 ± 0.0 ms        10.0 ± 0.0 ms
       tpot            16.0 ± 0.0 ms        16.0 ± 0.0 ms        22.0 ± 0.0 ms        22.0 ± 0.0 ms
       e2e             7.29 ± 0.00 s        3.71 ± 0.00 s         20.6 ± 0.0 s         66.1 ± 0.0 s
-      queue           5.66 ± 0.00 s        2.06 ± 0.00 s         19.0 ± 0.0 s         64.0 ± 0.0 s
+      queue           3.16 ± 0.00 s           600 ± 0 ms         10.9 ± 0.0 s         11.8 ± 0.0 s
       requests_per_s                      1.90 ± 0.00 req/s
       output_tokens_per_s                 190 ± 0 tok/s
       goodput_per_s                       0.94 ± 0.00 req/s
       replicas                            1.80 ± 0.00
       cost_usd                            $2.13 ± $0.804
       cost_usd_per_million_output_tokens  $17.04 ± $0.00
+    "#);
+}
+
+#[test]
+fn several_seeds_are_judged_together() {
+    let mut runs = [summary("burst", 7), summary("burst", 8)];
+    runs[1].objectives[0].met = true;
+    runs[1].objectives[1].met = false;
+    runs[0].objectives[2].met = true;
+    runs[1].objectives[2].met = true;
+    let mut summary = runs[0].clone();
+    summary.seeds = Some(Seeds::of(&runs));
+    let text = text_of(&summary);
+    let objectives = text
+        .split("\n\n")
+        .find(|section| section.starts_with("OBJECTIVES"))
+        .unwrap();
+    insta::assert_snapshot!(objectives, @r#"
+    OBJECTIVES  1 of 3 met by all 2 seeds; values of seed 7
+      ✗ ttft_p95            19.1 s  at most 2.00 s, met in 1 of 2 seeds
+      ✗ tpot_p99           22.0 ms  at most 50.0 ms, met in 1 of 2 seeds
+      ✓ success_rate      99.825 %  at least 99.9 %, met in 2 of 2 seeds
+      goodput 0.936/s: 49.4 % of completed requests are within every latency limit
+    "#);
+    let order = ["\nSEEDS  ", "\nSEED 7\n", "\nREQUESTS  "].map(|heading| text.find(heading));
+    assert!(order[0].is_some() && order.is_sorted(), "{text}");
+}
+
+#[test]
+fn episodes_tell_who_when_and_what_the_deployment_did() {
+    let mut summary = summary("burst", 1);
+    let woke = summary.why.episodes[0];
+    summary.why.slowest = 200;
+    summary.why.episodes.push(Episode {
+        requests: 188,
+        from_s: 346.0,
+        until_s: 359.0,
+        part: Part::Queue,
+        replicas: Some(EpisodeReplicas {
+            ready_at_start: 1,
+            target_max: 3,
+            starting_from_s: Some(330.0),
+            was_at_zero: false,
+            at_max: true,
+            ..woke.replicas.unwrap()
+        }),
+        ..woke
+    });
+    let text = text_of(&summary);
+    let why = text
+        .split("\n\n")
+        .find(|section| section.starts_with("WHY"))
+        .unwrap();
+    insta::assert_snapshot!(why, @r#"
+    WHY  █ cold start  ▓ queue  ▒ prefill  ░ preemption  · decode
+      all requests               ██████████▓▓▓▓▓▓▓▓▓▓▓▓▓·······  mean 7.29 s of 1,138 requests
+        cold start 34 %, queue 43 %, prefill <1 %, preemption <1 %, decode 22 %
+      slowest 1 % to first token ██████████████████████████████  mean 69.5 s of 12 requests
+        cold start >99 %, queue <1 %, prefill <1 %
+      12 of the 200 slowest were sent 00:00:00 - 00:00:11: waiting for a cold start (69.5 s of 69.5 s);
+        the deployment woke from zero to 1 replica;
+        replicas were starting for 76.0 s, the first ordered at 00:00:00
+      188 of the 200 slowest were sent 00:05:46 - 00:05:59: queueing (69.5 s of 69.5 s);
+        it was going from 1 ready to 3 replicas, at max_replica_count;
+        replicas were starting for 76.0 s, the first ordered at 00:05:30
     "#);
 }
 
@@ -270,9 +363,15 @@ fn thousands_of_replicas_fit() {
 fn a_largest_count_is_the_reason_only_of_waiting() {
     let text_with = |part| {
         let mut summary = summary("full", 1);
-        let episode = &mut summary.why.episodes[1];
+        let episode = &mut summary.why.episodes[0];
         episode.part = part;
-        episode.replicas.as_mut().unwrap().starting_max = 0;
+        episode.replicas = Some(EpisodeReplicas {
+            ready_at_start: 1,
+            starting_max: 0,
+            target_max: 3,
+            at_max: true,
+            ..episode.replicas.unwrap()
+        });
         text_of(&summary)
     };
     let grown_out = "at max_replica_count (3 replicas) and could not grow";

@@ -51,6 +51,8 @@ pub fn template() -> &'static str {
 mod tests {
     use std::path::Path;
 
+    use foresail_core::step_time::{Profile, ProfileTable};
+
     use super::*;
     use crate::format::{Overrides, load, parse};
     use crate::scenario::Scenario;
@@ -115,6 +117,25 @@ mod tests {
     fn the_template_is_valid() {
         let overrides = Overrides::default();
         assert!(parse("template.toml", template(), Path::new(""), &overrides).is_ok());
+    }
+
+    #[test]
+    fn the_profile_in_the_template_can_be_used() {
+        let lines = template()
+            .lines()
+            .skip_while(|line| *line != "# {")
+            .map(|line| line.trim_start_matches("# "));
+        let mut json = String::new();
+        for line in lines {
+            json += line;
+            if line == "}" {
+                break;
+            }
+        }
+        let table: ProfileTable = serde_json::from_str(&json).unwrap();
+        let max_num_seqs = 256;
+        assert!(template().contains("# max_num_seqs = 256"));
+        Profile::new(&table, max_num_seqs).unwrap();
     }
 
     /// The keys of every table, as the decoder itself lists them in "the keys are: …".

@@ -166,7 +166,7 @@ pub enum LatencyMetric {
     Tpot,
     /// Intended send to last token.
     E2e,
-    /// Everything before the first step: cold start and queue.
+    /// Waiting for the first step although a replica is ready.
     Queue,
 }
 

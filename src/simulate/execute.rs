@@ -14,7 +14,7 @@ use foresail_core::time::SECOND;
 use foresail_reports::records::{Change, Gaps, RecordSink, RequestRecord};
 use foresail_reports::{Measurements, RecordFiles, SealedFiles, Summary};
 use foresail_scenarios::duration;
-use foresail_scenarios::workload::{Requests, Skipped};
+use foresail_scenarios::workload::{Request, Requests, Skipped};
 use foresail_simulator::{Options, SimulationError, simulate};
 
 use super::plan::Job;
@@ -26,6 +26,8 @@ use crate::progress::Progress;
 /// What all runs have in common.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
+    /// What the command line changed about the scenarios.
+    pub(super) settings: &'a [String],
     /// Whether runs of equal steps are done at once.
     pub(super) leaps: bool,
     pub(super) interrupt: &'a Interrupt,
@@ -123,19 +125,32 @@ fn run(mut job: Job, context: &Context<'_>, is_in_vain: impl Fn() -> bool) -> Re
     let is_to_stop = || is_in_vain() || cannot_write.get();
     let watch = watch(&job.name, context.progress, is_to_stop);
     let started = Instant::now();
-    let ended = simulate(&job.scenario, requests.by_ref(), options, &mut sink, watch);
+    let mut tokens_max = 0;
+    let offered = requests.by_ref().inspect(|request| {
+        let tokens = request.as_ref().map_or(0, tokens);
+        tokens_max = tokens_max.max(tokens);
+    });
+    let ended = simulate(&job.scenario, offered, options, &mut sink, watch);
     let wall_s = started.elapsed().as_secs_f64();
     let (measurements, files) = (sink.0, sink.1.map(|watched| watched.files));
     let totals = match ended {
         Ok(totals) => totals,
         Err(source) => return Err(failure(&job, source, files)),
     };
-    let summary = measurements.summary(&description::of_run(&job.scenario, job.seed), &totals);
+    let workload = requests.describe();
+    let described = description::of_run(&job.scenario, job.seed, workload, context.settings);
+    let summary = measurements.summary(&described, &totals);
     let files = files.map(|files| files.seal(&summary)).transpose()?;
+    let mut notes = notes(&job.name, &requests, totals.offered);
+    notes.extend(too_long(
+        &job,
+        summary.requests.rejected_too_long,
+        tokens_max,
+    ));
     Ok(Run {
         summary: summary.with_wall_s(wall_s),
         files,
-        notes: notes(&job.name, &requests, totals.offered),
+        notes,
     })
 }
 
@@ -197,6 +212,24 @@ fn notes(name: &str, requests: &Requests, offered: u64) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Prompt and output of a request.
+fn tokens(request: &Request) -> u64 {
+    u64::from(request.prompt_tokens) + u64::from(request.output_tokens)
+}
+
+/// What to do about requests that are longer than the context, if there are any.
+fn too_long(job: &Job, rejected: u64, tokens_max: u64) -> Option<String> {
+    let context = job.scenario.deployment.batching.max_model_len;
+    (rejected > 0).then(|| {
+        format!(
+            "{}: requests rejected because they are longer than the context of {context} tokens: \
+             {rejected}; the longest has {tokens_max}: raise deployment.max_model_len if the model \
+             allows more, or choose a model with a longer context",
+            job.name
+        )
+    })
 }
 
 /// Files that say at once that they cannot be written, so that a long run need

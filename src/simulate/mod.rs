@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
 
     /// Replay this recorded trace, or folder of ServeGen client pools, in place of the scenario's own
     /// traffic
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "PATH")]
     trace: Option<PathBuf>,
 
     /// Change a setting, such as deployment.scale_up_window=15s; can be repeated
@@ -96,6 +96,13 @@ impl Arguments {
         }
     }
 
+    /// What changes the scenarios, in the order in which it is applied.
+    fn settings(&self) -> Vec<String> {
+        let trace = self.trace.as_ref();
+        let trace = trace.map(|path| format!("--trace {}", path.display()));
+        trace.into_iter().chain(self.set.iter().cloned()).collect()
+    }
+
     fn thread_count(&self) -> usize {
         let available = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         self.threads.unwrap_or_else(available).get()
@@ -128,6 +135,7 @@ fn execute(
     let interrupt = Interrupt::listen()?;
     let progress = Progress::new(plan::expected_requests(&jobs), !terminal.quiet);
     let context = execute::Context {
+        settings: &arguments.settings(),
         leaps: !arguments.step_by_step,
         interrupt: &interrupt,
         progress: &progress,

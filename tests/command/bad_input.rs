@@ -259,6 +259,15 @@ fn a_setting_that_is_wrong_for_every_scenario_is_told_once() {
 }
 
 #[test]
+fn a_seed_that_is_given_twice() {
+    assert_refused(
+        &Sandbox::new(),
+        &["simulate", "small.toml", "--set", "seed=2", "--seed", "3"],
+        &["--set:1:1", "the seed is given twice", "leave out one"],
+    );
+}
+
+#[test]
 fn seeds_that_there_are_not() {
     let sandbox = Sandbox::new();
     let seed = u64::MAX.to_string();
@@ -277,8 +286,13 @@ fn seeds_that_there_are_not() {
 
 #[test]
 fn an_empty_trace() {
-    assert_trace_refused("", &["bad.csv", "the trace holds no requests"]);
-    assert_trace_refused(native(""), &["bad.csv", "the trace holds no requests"]);
+    let told = [
+        "bad.csv",
+        "the trace holds no requests",
+        "name another trace",
+    ];
+    assert_trace_refused("", &told);
+    assert_trace_refused(native(""), &told);
 }
 
 #[test]
@@ -286,7 +300,11 @@ fn a_malformed_row() {
     let trace = native("0,5,5,,,,,,\n10,many,5,,,,,,\n");
     assert_trace_refused(
         trace,
-        &["bad.csv:3:4: prompt_tokens: expected", "found `many`"],
+        &[
+            "bad.csv:3:4: prompt_tokens: expected",
+            "found `many`",
+            "correct or remove the line",
+        ],
     );
 }
 
@@ -357,7 +375,7 @@ fn a_trace_that_is_not_there() {
     assert_refused(
         &sandbox,
         &["trace", "inspect", "no.csv"],
-        &["cannot read no.csv"],
+        &["cannot read no.csv", "check the path"],
     );
 }
 
@@ -368,12 +386,16 @@ fn a_folder_where_a_trace_should_be() {
     assert_refused(
         &sandbox,
         &arguments,
-        &["--trace:1:1", "something else is there"],
+        &[
+            "--trace:1:1",
+            "a folder, and not one of client pools",
+            "name a trace file in it",
+        ],
     );
     assert_refused(
         &sandbox,
         &["trace", "inspect", "."],
-        &["cannot read .", "irectory"],
+        &["cannot read .", "irectory", "name a trace file in it"],
     );
 }
 

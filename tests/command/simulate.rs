@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::sandbox::{SMALL, Sandbox};
+use crate::sandbox::{NATIVE_HEADER, SMALL, Sandbox};
 
 #[test]
 fn a_ready_scenario_runs_anywhere() {
@@ -189,6 +189,49 @@ fn settings_and_seed_of_the_command_line_win() {
     assert_eq!(summary["scenario"]["world_size"], 2);
     assert_eq!(summary["scenario"]["name"], "other");
     assert_eq!(summary["seed"], 99);
+}
+
+#[test]
+fn a_summary_says_what_traffic_and_settings_it_is_of() {
+    let sandbox = Sandbox::new();
+    sandbox.write("t.csv", format!("{NATIVE_HEADER}0,5,5,,,,,,\n"));
+    let setting = "deployment.scale_up_window=5s";
+    let arguments = [
+        "simulate",
+        "small.toml",
+        "--set",
+        setting,
+        "--trace",
+        "t.csv",
+    ];
+    let text = sandbox.run(&arguments).with_code(0).stdout;
+    let header: Vec<_> = text.lines().skip(1).take(2).collect();
+    let settings = ["--trace t.csv", setting];
+    assert_eq!(
+        header,
+        ["trace t.csv", &format!("with {}", settings.join(", "))]
+    );
+    let arguments = [arguments.as_slice(), &["--format", "json"]].concat();
+    let facts = &json(&sandbox.run(&arguments).with_code(0).stdout)["scenario"];
+    assert_eq!(facts["workload"], "trace t.csv");
+    assert_eq!(facts["settings"], serde_json::json!(settings));
+    assert_eq!(facts["replica_count_min"], 1);
+}
+
+#[test]
+fn requests_that_are_too_long_are_told_with_the_remedy() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "long.csv",
+        format!("{NATIVE_HEADER}0,5,5,,,,,,\n1000,8190,10,,,,,,\n2000,9000,10,,,,,,\n"),
+    );
+    let ended = sandbox.run(&["simulate", "small.toml", "--trace", "long.csv"]);
+    assert_eq!(
+        ended.stderr,
+        "note: small: requests rejected because they are longer than the context of 8192 tokens: 2; \
+         the longest has 9010: raise deployment.max_model_len if the model allows more, \
+         or choose a model with a longer context\n"
+    );
 }
 
 #[test]

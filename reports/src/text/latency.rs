@@ -23,7 +23,7 @@ pub(super) const LATENCIES: [(&str, &str); 5] = [
     ("itl", "token to token"),
     ("tpot", "mean of a request"),
     ("e2e", "send to last token"),
-    ("queue", "before first step"),
+    ("queue", "ready to first step"),
 ];
 
 pub(super) fn table(summary: &Summary, style: Style) -> Vec<String> {

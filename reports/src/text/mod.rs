@@ -12,7 +12,10 @@ pub use compare::comparison;
 use crate::objectives::{Bound, Objective};
 use crate::summary::{Source, Summary};
 use chart::{Columns, blocks, largest};
-use units::{clock, count, counted, dollars, duration, number, percent, rate, value};
+use units::{
+    clock, count, counted, dollars, duration, exact_percent, number, percent, rate, significant,
+    value,
+};
 
 /// How text is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +76,10 @@ impl Style {
 #[must_use]
 pub fn summary(summary: &Summary, style: Style) -> String {
     let sections = [
-        vec![title(summary, style)],
+        title(summary, style),
         objectives(summary, style),
         compare::seeds(summary, style),
+        seed_heading(summary, style),
         requests(summary, style),
         latency::table(summary, style),
         replicas(summary, style),
@@ -91,13 +95,13 @@ pub fn summary(summary: &Summary, style: Style) -> String {
     sections.join("\n\n") + "\n"
 }
 
-fn title(summary: &Summary, style: Style) -> String {
+fn title(summary: &Summary, style: Style) -> Vec<String> {
     let scenario = &summary.scenario;
     let source = match summary.source {
         Source::Simulated => "simulated",
         Source::Measured => "measured",
     };
-    format!(
+    let mut lines = vec![format!(
         "{} · {} on {} × {} a replica · {} · {} · {source}, seed {}",
         style.heading(&scenario.name),
         scenario.model,
@@ -106,7 +110,30 @@ fn title(summary: &Summary, style: Style) -> String {
         duration(summary.duration_s),
         counted(summary.requests.offered, "request"),
         summary.seed,
-    )
+    )];
+    lines.extend(broken(&scenario.workload, style.width));
+    if !scenario.settings.is_empty() {
+        let settings = format!("with {}", scenario.settings.join(", "));
+        lines.extend(broken(&settings, style.width));
+    }
+    lines
+}
+
+/// A list, broken after commas where it is wider than the text.
+fn broken(list: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for item in list.split_inclusive(", ") {
+        let item_width = item.trim_end().chars().count();
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + item_width <= width => line.push_str(item),
+            Some(_) => lines.push(format!("  {item}")),
+            None => lines.push(item.to_owned()),
+        }
+    }
+    lines
+        .iter()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
 }
 
 fn objectives(summary: &Summary, style: Style) -> Vec<String> {
@@ -114,29 +141,77 @@ fn objectives(summary: &Summary, style: Style) -> Vec<String> {
     if all.is_empty() {
         return vec![format!("{}  none set", style.heading("OBJECTIVES"))];
     }
-    let met = all.iter().filter(|objective| objective.met).count();
+    let verdicts = verdicts(summary);
+    let met = verdicts.iter().filter(|verdict| verdict.met).count();
+    let by = summary.seeds.as_ref().map(|seeds| {
+        let count = count(seeds.seeds.len() as u64);
+        format!(" by all {count} seeds; values of seed {}", summary.seed)
+    });
     let mut lines = vec![format!(
-        "{}  {met} of {} met",
+        "{}  {met} of {} met{}",
         style.heading("OBJECTIVES"),
-        all.len()
+        all.len(),
+        by.unwrap_or_default()
     )];
     let width = all
         .iter()
         .map(|objective| objective.name.chars().count())
         .max()
         .unwrap_or(0);
-    lines.extend(all.iter().map(|each| objective(each, width, style)));
-    if let Some(goodput) = summary.goodput_per_s {
-        lines.push(format!(
-            "  goodput {}/s: requests within every latency limit, of {}/s completed",
-            rate(goodput),
-            rate(summary.throughput.requests_per_s),
-        ));
-    }
+    let with_verdict = all.iter().zip(&verdicts);
+    lines.extend(with_verdict.map(|(each, verdict)| objective(each, verdict, width, style)));
+    lines.extend(goodput(summary));
     lines
 }
 
-fn objective(objective: &Objective, width: usize, style: Style) -> String {
+/// Whether an objective was met, and by how many seeds if there are several.
+struct Verdict {
+    met: bool,
+    note: String,
+}
+
+/// The verdict on each objective: met is what every seed meets.
+fn verdicts(summary: &Summary) -> Vec<Verdict> {
+    let of_run = |objective: &Objective| Verdict {
+        met: objective.met,
+        note: String::new(),
+    };
+    let Some(seeds) = &summary.seeds else {
+        return summary.objectives.iter().map(of_run).collect();
+    };
+    let all = seeds.seeds.len() as u64;
+    let of_seeds = |index: usize| {
+        let met = seeds.objectives_met.get(index).copied().unwrap_or(0);
+        Verdict {
+            met: met == all,
+            note: format!(", met in {} of {} seeds", count(met), count(all)),
+        }
+    };
+    (0..summary.objectives.len()).map(of_seeds).collect()
+}
+
+fn goodput(summary: &Summary) -> Option<String> {
+    let goodput = summary.goodput_per_s?;
+    let completed = summary.throughput.requests_per_s;
+    let what = if completed > 0.0 {
+        format!(
+            "{} of completed requests are within every latency limit",
+            exact_percent(goodput / completed)
+        )
+    } else {
+        "no request completed".to_owned()
+    };
+    Some(format!("  goodput {}/s: {what}", significant(goodput)))
+}
+
+/// Which seed the sections below are of, if there are several.
+fn seed_heading(summary: &Summary, style: Style) -> Vec<String> {
+    let seeds = summary.seeds.as_ref();
+    let heading = seeds.map(|_| style.heading(&format!("SEED {}", summary.seed)));
+    heading.into_iter().collect()
+}
+
+fn objective(objective: &Objective, verdict: &Verdict, width: usize, style: Style) -> String {
     let limit = value(objective.limit, objective.unit);
     let (observed, note) = match objective.observed {
         Some(observed) => (
@@ -153,10 +228,11 @@ fn objective(objective: &Objective, width: usize, style: Style) -> String {
         Bound::AtLeast => "at least",
     };
     format!(
-        "  {} {:width$}  {observed:>12}  {bound} {}{note}",
-        style.mark(objective.met),
+        "  {} {:width$}  {observed:>12}  {bound} {}{note}{}",
+        style.mark(verdict.met),
         objective.name,
         limit,
+        verdict.note,
     )
 }
 

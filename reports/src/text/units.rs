@@ -17,6 +17,28 @@ fn decimals(value: f64) -> usize {
     }
 }
 
+/// Three significant digits, also of a number below 1.
+pub(super) fn significant(value: f64) -> String {
+    if value == 0.0 || value.abs() >= 0.9995 {
+        return rate(value);
+    }
+    let (mut decimals, mut scaled) = (3, value.abs());
+    // As in `dollars`: beyond 12 decimals it is nothing.
+    while scaled < 0.09995 && decimals < 12 {
+        scaled *= 10.0;
+        decimals += 1;
+    }
+    format!("{value:.decimals$}")
+}
+
+/// A share of 1 in percent with three significant digits, never rounded to all.
+pub(super) fn exact_percent(share: f64) -> String {
+    match significant(share * 100.0).as_str() {
+        "100" if share < 1.0 => ">99.9 %".to_owned(),
+        percent => format!("{percent} %"),
+    }
+}
+
 /// The unit of a duration, as the seconds it has and its name. The borders
 /// leave room for rounding: 999.9 ms is 1.00 s, not 1000 ms.
 fn time_unit(seconds: f64) -> (f64, &'static str) {
@@ -205,6 +227,20 @@ mod tests {
             ["0 %", "<1 %", "12 %", ">99 %", "100 %"]
         );
         assert_eq!(value(0.999, Unit::Share), "99.9 %");
+    }
+
+    #[test]
+    fn small_rates_have_three_digits_too() {
+        let values = [0.0, 0.012_34, 0.0999, 0.9426, 0.9999, 15.52, 1_234.4];
+        assert_eq!(
+            values.map(significant),
+            ["0", "0.0123", "0.0999", "0.943", "1.00", "15.5", "1,234"]
+        );
+        let shares = [0.0, 0.000_12, 0.969, 0.9996, 1.0];
+        assert_eq!(
+            shares.map(exact_percent),
+            ["0 %", "0.0120 %", "96.9 %", ">99.9 %", "100 %"]
+        );
     }
 
     #[test]

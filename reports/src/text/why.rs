@@ -8,7 +8,12 @@ use crate::summary::{Episode, EpisodeReplicas, Part, PartsMean, Summary};
 /// Most episodes that are told.
 const EPISODES_MAX: usize = 5;
 
-const BAR_WIDTH: usize = 40;
+const BAR_WIDTH: usize = 30;
+
+/// As wide as the longest label of a bar, and a space.
+const LABEL_WIDTH: usize = SLOWEST.len() + 1;
+
+const SLOWEST: &str = "slowest 1 % to first token";
 
 type NamedPart = (&'static str, char, fn(&PartsMean) -> f64);
 
@@ -34,7 +39,7 @@ pub(super) fn section(summary: &Summary, style: Style) -> Vec<String> {
         style.quiet(&legend)
     )];
     lines.extend(bar("all requests", &parts.all, style));
-    lines.extend(bar("slowest 1 %", &parts.slowest, style));
+    lines.extend(bar(SLOWEST, &parts.slowest, style));
     lines.extend(episodes(summary));
     lines
 }
@@ -50,11 +55,11 @@ fn bar(label: &str, parts: &PartsMean, style: Style) -> Vec<String> {
     let bar = parts_bar(&shares, BAR_WIDTH);
     vec![
         format!(
-            "  {label:<13}{bar}  mean {} of {}",
+            "  {label:<LABEL_WIDTH$}{bar}  mean {} of {}",
             duration(total),
             counted(parts.requests, "request")
         ),
-        style.quiet(&format!("  {:<13}{}", "", said.join(", "))),
+        style.quiet(&format!("    {}", said.join(", "))),
     ]
 }
 
@@ -81,7 +86,7 @@ fn episodes(summary: &Summary) -> Vec<String> {
 
 fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
     let who = match (slowest, episode.requests) {
-        (1, _) => "the only completed request was".to_owned(),
+        (1, _) => "the slowest request was".to_owned(),
         (all, requests) if all == requests => format!("the {} slowest were", count(all)),
         (all, 1) => format!("1 of the {} slowest was", count(all)),
         (all, requests) => format!("{} of the {} slowest were", count(requests), count(all)),
@@ -105,33 +110,42 @@ fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
         duration(episode.ttft_s_mean),
     );
     if let Some(replicas) = &episode.replicas {
-        sentence += &format!(";\n    {}", meanwhile(replicas, episode.part));
+        sentence += &format!(";\n    {}", meanwhile(replicas, episode.part, run_s));
     }
     sentence
 }
 
 /// What the deployment was doing. That it could not grow is worth telling of
 /// requests that waited: more replicas do not shorten a prefill.
-fn meanwhile(replicas: &EpisodeReplicas, part: Part) -> String {
+fn meanwhile(replicas: &EpisodeReplicas, part: Part, run_s: f64) -> String {
     let waited = matches!(part, Part::ColdStart | Part::Queue | Part::Preemption);
     let target = counted(replicas.target_max.into(), "replica");
     let ready = count(replicas.ready_at_start.into());
-    let starting = format!(
-        "replicas were starting for {}",
-        duration(replicas.starting_s)
-    );
+    let starting = starting(replicas, run_s);
     let limit = if replicas.at_max {
         ", at max_replica_count"
     } else {
         ""
     };
     if replicas.was_at_zero && replicas.starting_max > 0 {
-        format!("the deployment woke from zero to {target}{limit}; {starting}")
+        format!("the deployment woke from zero to {target}{limit};\n    {starting}")
     } else if replicas.starting_max > 0 {
-        format!("it was going from {ready} ready to {target}{limit}; {starting}")
+        format!("it was going from {ready} ready to {target}{limit};\n    {starting}")
     } else if replicas.at_max && waited {
         format!("the deployment was at max_replica_count ({target}) and could not grow")
     } else {
         format!("{ready} of {target} ready and none starting{limit}")
     }
+}
+
+/// When replicas were ordered, and how long they took.
+fn starting(replicas: &EpisodeReplicas, run_s: f64) -> String {
+    let ordered = replicas
+        .starting_from_s
+        .map(|from_s| format!(", the first ordered at {}", clock(from_s, run_s)));
+    format!(
+        "replicas were starting for {}{}",
+        duration(replicas.starting_s),
+        ordered.unwrap_or_default()
+    )
 }

@@ -294,6 +294,10 @@ fn no_file(reader: &Reader<'_>, kind: Option<Place>, file_is_sound: bool) -> Pro
         .help("for example `file = \"profile.json\"`")
 }
 
+/// What a profile file is, for those whose file is none.
+const PROFILE_IS: &str = "a profile is JSON with `schema` (\"foresail.profile/1\"), `provenance`, \
+                          `decode` and `prefill`; `foresail init` writes an example";
+
 /// Reads and checks a profile.
 fn profile(
     reader: &Reader<'_>,
@@ -308,7 +312,10 @@ fn profile(
             format!("cannot read the profile `{}`", path.display()),
         )
         .at(place, what)
-        .help("the path is relative to the scenario; `foresail calibrate` writes profiles")
+        .help(format!(
+            "the path is relative to the scenario's folder; on the command line, to the working \
+             directory; {PROFILE_IS}"
+        ))
     })?;
     let table: ProfileTable = serde_json::from_str(&text).map_err(|error| {
         let what = format!("`{}` is not a profile: {error}", path.display());
@@ -317,7 +324,7 @@ fn profile(
                 place,
                 format!("line {}, column {} of it", error.line(), error.column()),
             )
-            .help("`foresail calibrate` writes profiles")
+            .help(PROFILE_IS)
     })?;
     Profile::new(&table, max_num_seqs).map_err(|error: ProfileError| {
         Problem::new(
@@ -325,7 +332,7 @@ fn profile(
             format!("`{}`: {error}", path.display()),
         )
         .at(place, "this profile cannot be used")
-        .help("measure again with `foresail calibrate`, or lower max_num_seqs to what was measured")
+        .help(format!("correct or measure the rows again, or lower max_num_seqs to what was measured; {PROFILE_IS}"))
     })
 }
 

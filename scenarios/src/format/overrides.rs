@@ -52,11 +52,31 @@ impl Overrides {
         }
         for argument in &self.set {
             let source = context.add_source("--set", argument, Path::new(""));
+            if let Some(seed) = self.seed.filter(|_| sets_seed(argument)) {
+                context.report(two_seeds(source, argument, seed));
+                continue;
+            }
             if let Err(problem) = set(source, argument, root) {
                 context.report(problem);
             }
         }
     }
+}
+
+fn sets_seed(argument: &str) -> bool {
+    let path = argument.split_once('=').map(|(path, _)| path.trim());
+    path == Some("seed")
+}
+
+fn two_seeds(source: usize, argument: &str, seed: u64) -> Problem {
+    let place = Place {
+        source,
+        start: 0,
+        end: argument.len(),
+    };
+    Problem::new("scenario::set", "the seed is given twice")
+        .at(place, format!("and `--seed {seed}` says it too"))
+        .help("leave out one of them")
 }
 
 fn put(table: &mut Table, key: &str, key_place: Place, node: Node) {

@@ -109,18 +109,28 @@ fn file(
     };
     if !is_there {
         let message = format!("there is no {what} `{}`", path.display());
-        let relative = "a path is relative to the scenario's folder; on the command line, to the \
-                        working directory";
+        let help = match path.is_dir() {
+            true => {
+                "name a trace file in it, or a folder of ServeGen client pools, which has \
+                 chunk-<client>-trace.csv and chunk-<client>-dataset.json"
+            }
+            false => {
+                "a path is relative to the scenario's folder; on the command line, to the \
+                 working directory"
+            }
+        };
         let problem = Problem::new("scenario::file", message)
             .at(
                 place,
-                if path.exists() {
+                if path.is_dir() {
+                    "this is a folder, and not one of client pools"
+                } else if path.exists() {
                     "something else is there"
                 } else {
                     "not found"
                 },
             )
-            .help(relative);
+            .help(help);
         reader.context.report(problem);
     }
     path

@@ -1,6 +1,7 @@
 //! What can be wrong with a workload, said so that a person can put it right.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::duration::format_nanos;
@@ -9,7 +10,7 @@ use crate::duration::format_nanos;
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
     /// A file or folder could not be read. Check the path and the permissions.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}; {}", path.display(), remedy(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -17,7 +18,7 @@ pub enum WorkloadError {
         source: std::io::Error,
     },
     /// A line is not what the format asks for. Correct the line, or name the right format.
-    #[error("{}:{line}:{fault}", path.display())]
+    #[error("{}:{line}:{fault}; correct or remove the line, or name the right format", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -55,7 +56,7 @@ pub enum WorkloadError {
         earlier_by_ns: u64,
     },
     /// A trace has no requests (none that were not skipped).
-    #[error("{}: the trace holds no requests", path.display())]
+    #[error("{}: the trace holds no requests; name another trace, or the right format", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
@@ -153,6 +154,17 @@ impl Fault {
             expected: expected.into(),
             text: excerpt(line),
         }
+    }
+}
+
+/// What to do about a file or folder that cannot be read.
+fn remedy(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::IsADirectory => {
+            "name a trace file in it (folders of client pools are for `foresail simulate`)"
+        }
+        ErrorKind::NotFound => "check the path",
+        _ => "check the path and the permissions",
     }
 }
 

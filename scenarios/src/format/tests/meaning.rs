@@ -92,6 +92,27 @@ fn the_last_set_wins_and_seed_has_its_own_argument() {
 }
 
 #[test]
+fn a_seed_that_is_given_twice_is_refused() {
+    let overrides = Overrides {
+        set: vec!["seed = 2".to_owned()],
+        seed: Some(2),
+        ..Overrides::default()
+    };
+    let error = parse("s.toml", BASE, Path::new(""), &overrides).unwrap_err();
+    insta::assert_snapshot!(super::render(&error), @r"
+    scenario::set
+
+      × the seed is given twice
+       ╭─[--set:1:1]
+     1 │ seed = 2
+       · ────┬───
+       ·     ╰── and `--seed 2` says it too
+       ╰────
+      help: leave out one of them
+    ");
+}
+
+#[test]
 fn the_profile_of_2026_rejects_at_zero_and_reads_zero_as_unset() {
     let scenario = set(
         BASE,

@@ -180,11 +180,11 @@ mod tests {
     fn bytes_that_are_no_text_name_their_place() {
         assert_eq!(
             lines(b"a\nb\xffc\n").unwrap_err().to_string(),
-            "t:2:2: text: expected UTF-8 text, found `\u{fffd}c`"
+            "t:2:2: text: expected UTF-8 text, found `\u{fffd}c`; correct or remove the line, or name the right format"
         );
         assert_eq!(
             lines(b"a\0b\n").unwrap_err().to_string(),
-            "t:1:2: text: expected text without NUL bytes, found `\\u{0}b`"
+            "t:1:2: text: expected text without NUL bytes, found `\\u{0}b`; correct or remove the line, or name the right format"
         );
         assert!(
             lines(b"\xff\xfea\0")
