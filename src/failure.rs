@@ -92,7 +92,9 @@ fn of_simulation(error: &SimulationError) -> ExitCode {
         | SimulationError::Overloaded { .. }
         | SimulationError::TooLong => ExitCode::Input,
         SimulationError::Interrupted => ExitCode::Interrupted,
-        SimulationError::Replica(_)
+        // The command's own workloads have no empty requests.
+        SimulationError::EmptyRequest { .. }
+        | SimulationError::Replica(_)
         | SimulationError::Biller(_)
         | SimulationError::Conservation(_) => ExitCode::Unexpected,
     }

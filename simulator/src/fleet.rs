@@ -488,7 +488,9 @@ impl Fleet<'_> {
 fn refusal(reject: foresail_core::batching::Reject) -> Outcome {
     use foresail_core::batching::Reject;
     match reject {
-        Reject::Empty | Reject::TooLong | Reject::NoAdapters => Outcome::RejectedTooLong,
+        Reject::TooLong => Outcome::RejectedTooLong,
         Reject::NeverFits => Outcome::RejectedNeverFits,
+        // `World::arrive` lets no empty request in, and none asks for an adapter.
+        Reject::Empty | Reject::NoAdapters => unreachable!("{reject}"),
     }
 }

@@ -96,6 +96,19 @@ pub enum SimulationError {
          replicas and steps faster"
     )]
     TooLong,
+    /// A request without a prompt or without output, which no reader or
+    /// generator of ours gives: check where the requests come from.
+    #[error(
+        "request {id} has {prompt_tokens} prompt and {output_tokens} output tokens; both must be at least 1"
+    )]
+    EmptyRequest {
+        /// Its position in the workload, from 0.
+        id: u64,
+        /// Tokens of its prompt.
+        prompt_tokens: u32,
+        /// Tokens it asks for.
+        output_tokens: u32,
+    },
     /// The watcher asked to stop.
     #[error("interrupted")]
     Interrupted,

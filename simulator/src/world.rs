@@ -192,6 +192,18 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     /// A request is received.
     fn arrive(&mut self, request: Request) -> Result<(), SimulationError> {
         let id = self.received.requests;
+        if request.prompt_tokens == 0 || request.output_tokens == 0 {
+            let Request {
+                prompt_tokens,
+                output_tokens,
+                ..
+            } = request;
+            return Err(SimulationError::EmptyRequest {
+                id,
+                prompt_tokens,
+                output_tokens,
+            });
+        }
         check_backlog(id - self.scene.sink.ended, self.scene.now)?;
         self.received.requests += 1;
         self.note_unused();

@@ -262,3 +262,37 @@ fn a_run_that_would_outlast_time_is_refused() {
         assert!(error.contains("longer than 292 years"), "{error}");
     }
 }
+
+/// It is not counted as too long, or as anything else that it is not.
+#[test]
+fn an_empty_request_is_an_error_of_whoever_made_it() {
+    let text = r#"
+        [deployment]
+        model = "llama-3-8b"
+        gpu = "h100"
+        min_replica_count = 1
+        [workload]
+        requests = 2
+        arrivals = { process = "constant", rate_per_s = 1.0 }
+        prompt_tokens = { fixed = 500 }
+        output_tokens = { fixed = 100 }
+        "#;
+    let scenario = scenario(text);
+    let requests = scenario.workload.open(1).expect("the workload opens");
+    let emptied = requests.map(|request| {
+        let mut request = request?;
+        request.output_tokens = if request.due > 0 { 0 } else { 100 };
+        Ok(request)
+    });
+    let options = foresail_simulator::Options {
+        seed: 1,
+        leaps: true,
+    };
+    let go_on = |_| std::ops::ControlFlow::Continue(());
+    let error =
+        foresail_simulator::simulate(&scenario, emptied, options, &mut (), go_on).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "request 1 has 500 prompt and 0 output tokens; both must be at least 1"
+    );
+}

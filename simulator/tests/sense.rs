@@ -97,7 +97,7 @@ proptest! {
             .map(|replicas| capacity(&run(&scenario(&deployment(1, batch, &fixed(replicas), &flood)), seed)))
             .into();
         prop_assert!(carried.is_sorted(), "{carried:?}");
-        prop_assert!(carried[4] > 2.0 * carried[0], "{carried:?}");
+        prop_assert!(carried[4] > 3.0 * carried[0], "{carried:?}");
     }
 
     /// Over several seeds together: in one, a replica that leaves early may by
