@@ -12,6 +12,10 @@
 //! Straight pieces in integer picoseconds are what makes a leap exact. Each
 //! piece begins where the one before it ends, so the time never jumps or falls
 //! as the context grows; rounding the slopes costs at most half a picosecond a token.
+//!
+//! A line that is continued below the smallest measured row may come out below
+//! zero, for a chunk shorter than any measured or for the fixed part of a step.
+//! There it is held at zero: measure short chunks too where they matter.
 
 mod table;
 #[cfg(test)]
