@@ -25,9 +25,14 @@ pub(crate) struct InSystem {
 }
 
 impl InSystem {
+    /// The integral up to `now`.
+    pub(crate) fn integral_by(&self, now: Nanos) -> u128 {
+        self.integral_ns + u128::from(self.requests) * u128::from(now - self.since)
+    }
+
     /// From `now` on there are so many.
     pub(crate) fn set(&mut self, now: Nanos, requests: u64) {
-        self.integral_ns += u128::from(self.requests) * u128::from(now - self.since);
+        self.integral_ns = self.integral_by(now);
         self.since = now;
         self.requests = requests;
     }

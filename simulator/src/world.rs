@@ -311,6 +311,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             tokens_generated: self.fleet.tokens_by(self.scene.now),
             prompt_tokens: self.received.prompt_tokens,
             requests_received: self.received.requests,
+            in_flight_request_ns: self.in_system.integral_by(self.scene.now),
         };
         if let Some(decision) = self
             .autoscaler

@@ -145,6 +145,11 @@ impl<'a> Reader<'a> {
         self.entry(key).map(|entry| entry.key_place)
     }
 
+    /// The place of the value of a key, if it is written.
+    pub(super) fn value_place(&self, key: &'static str) -> Option<Place> {
+        self.entry(key).map(|entry| entry.node.place)
+    }
+
     /// The keys and values of the table, for tables whose keys are read one by one.
     pub(super) fn entries(&self) -> &'a [Entry] {
         self.table.map_or(&[], |(table, _)| &table.entries)

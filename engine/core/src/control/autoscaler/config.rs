@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::trace::Column;
+use super::{fireworks, fixed, scripted};
 use crate::time::Nanos;
 
 /// Which policy, with its parameters.
@@ -105,8 +107,18 @@ pub enum IdleFrom {
 }
 
 /// Why parameters cannot be used. Each says which one to change.
-#[derive(Clone, Copy, Debug, PartialEq, Error)]
+#[derive(Clone, Debug, PartialEq, Error)]
 pub enum ConfigError {
+    /// A parameter that the autoscaler this policy replicates would refuse, too.
+    #[error("{name} must be {expected}: {value}")]
+    Parameter {
+        /// The parameter, as that autoscaler calls it.
+        name: &'static str,
+        /// What it may be: that autoscaler's own bound.
+        expected: &'static str,
+        /// What it is.
+        value: String,
+    },
     /// The text is that of the provider's own validator (B03).
     #[error("min_replica_count cannot be greater than max_replica_count ({min} > {max})")]
     MinAboveMax {
@@ -140,6 +152,26 @@ pub enum ConfigError {
 }
 
 impl AutoscalerConfig {
+    /// What people call the policy.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            AutoscalerConfig::Fireworks(_) => "fireworks",
+            AutoscalerConfig::Fixed { .. } => "fixed",
+            AutoscalerConfig::Scripted { .. } => "scripted",
+        }
+    }
+
+    /// The columns of a trace that the policy reads, beside the time.
+    #[must_use]
+    pub fn columns(&self) -> &'static [Column] {
+        match self {
+            AutoscalerConfig::Fireworks(_) => fireworks::COLUMNS,
+            AutoscalerConfig::Fixed { .. } => fixed::COLUMNS,
+            AutoscalerConfig::Scripted { .. } => scripted::COLUMNS,
+        }
+    }
+
     /// Finds the first parameter that cannot be used.
     ///
     /// # Errors

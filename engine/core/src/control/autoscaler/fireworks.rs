@@ -9,12 +9,27 @@
 //!
 //! A request at zero replicas does not wait for a tick.
 
-use super::load::{Gauge, Load};
+use super::load::{Gauge, Load, Signal};
+use super::policy::Policy;
 use super::reason::{LoadChange, Reason};
+use super::trace::{Column, Row, Verdict};
 use super::trailing::TrailingMean;
 use super::windows::{Limits, Windows};
-use super::{Decision, FireworksConfig, IdleFrom, Observation};
+use super::{Decision, FireworksConfig, IdleFrom, Observation, ReplicaLoad};
 use crate::time::Nanos;
+
+/// What a row of a trace says; a row is one tick.
+pub(super) const COLUMNS: &[Column] = &[
+    Column::required(
+        "load",
+        "batch occupancy: requests running and queued, in full batches of one replica",
+    ),
+    Column::required("ready", "replicas that take requests"),
+    Column::optional(
+        "requests",
+        "requests received since the row before; left out, a load above 0 counts as one",
+    ),
+];
 
 /// The state of the policy `fireworks`.
 #[derive(Clone, Debug)]
@@ -31,6 +46,83 @@ pub(super) struct Fireworks {
     /// `None` when the load is compared as it is.
     smoothing: Option<TrailingMean>,
     windows: Windows,
+}
+
+/// What a tick looks at.
+struct Seen {
+    in_flight: bool,
+    ready: u32,
+    load: Option<Load>,
+}
+
+impl Policy for Fireworks {
+    fn target(&self) -> u32 {
+        self.target
+    }
+
+    /// The next multiple of the tick. At zero replicas there is none: no load
+    /// and no idleness can change that, only a request.
+    fn next_deadline(&self) -> Option<Nanos> {
+        if self.target == 0 && self.within_limits(0) {
+            return None;
+        }
+        self.next_tick
+    }
+
+    /// This runs for every request of a simulation, so it must stay this short.
+    #[inline]
+    fn on_request(&mut self, now: Nanos) -> Option<Decision> {
+        self.last_received = now;
+        if self.target > 0 || self.config.max_replica_count == 0 {
+            return None;
+        }
+        Some(self.wake(now))
+    }
+
+    fn observe(
+        &mut self,
+        now: Nanos,
+        deployment: &Observation,
+        _: &[ReplicaLoad],
+    ) -> Option<Decision> {
+        let load = (self.target > 0).then(|| self.gauge.read(now, deployment));
+        self.tick(
+            now,
+            &Seen {
+                in_flight: deployment.running + deployment.queued > 0,
+                ready: deployment.ready,
+                load: load.flatten(),
+            },
+        )
+    }
+
+    fn look(&mut self, now: Nanos, row: &Row) -> Verdict {
+        let load = Load {
+            signal: Signal::BatchOccupancy,
+            total: row.required("load"),
+            target: self.config.load_targets.default.unwrap_or(1.0),
+        };
+        let seen = Seen {
+            in_flight: load.total > 0.0,
+            ready: row.count("ready"),
+            load: Some(load),
+        };
+        let woken = if row.number("requests").unwrap_or(load.total) > 0.0 {
+            self.on_request(now)
+        } else {
+            None
+        };
+        let decision = self.tick(now, &seen).or(woken);
+        Verdict {
+            desired: self.target,
+            reason: decision.map_or(
+                Reason::Unchanged {
+                    replicas: Some(load.replicas()),
+                },
+                |decision| decision.reason,
+            ),
+        }
+    }
 }
 
 impl Fireworks {
@@ -58,44 +150,18 @@ impl Fireworks {
         }
     }
 
-    pub(super) fn target(&self) -> u32 {
-        self.target
-    }
-
-    /// The next multiple of the tick. At zero replicas there is none: no load
-    /// and no idleness can change that, only a request.
-    pub(super) fn next_deadline(&self) -> Option<Nanos> {
-        if self.target == 0 && self.within_limits(0) {
-            return None;
-        }
-        self.next_tick
-    }
-
-    /// This runs for every request of a simulation, so it must stay this short.
-    #[inline]
-    pub(super) fn on_request(&mut self, now: Nanos) -> Option<Decision> {
-        self.last_received = now;
-        if self.target > 0 || self.config.max_replica_count == 0 {
-            return None;
-        }
-        Some(self.wake(now))
-    }
-
-    pub(super) fn on_observation(
-        &mut self,
-        now: Nanos,
-        observation: &Observation,
-    ) -> Option<Decision> {
+    /// One tick: limits, then zero, then load.
+    fn tick(&mut self, now: Nanos, seen: &Seen) -> Option<Decision> {
         self.next_tick = self.tick_after(now);
-        if observation.running + observation.queued > 0 {
+        if seen.in_flight {
             self.last_in_flight = now;
         }
-        if observation.ready > 0 {
+        if seen.ready > 0 {
             self.starting_from_zero = false;
         }
         self.enter_limits(now)
-            .or_else(|| self.go_to_zero(now, observation))
-            .or_else(|| self.follow_load(now, observation))
+            .or_else(|| self.go_to_zero(now, seen))
+            .or_else(|| self.follow_load(now, seen.load?))
     }
 
     /// S24: any request at zero replicas scales to 1, not to what the load would take.
@@ -116,10 +182,9 @@ impl Fireworks {
     }
 
     /// S23, S28: straight to zero from any count, if there is no minimum.
-    fn go_to_zero(&mut self, now: Nanos, observation: &Observation) -> Option<Decision> {
-        let in_flight = observation.running + observation.queued;
+    fn go_to_zero(&mut self, now: Nanos, seen: &Seen) -> Option<Decision> {
         let may = self.target > 0 && self.config.min_replica_count == 0;
-        if !may || in_flight > 0 || now - self.idle_since() < self.config.scale_to_zero_window {
+        if !may || seen.in_flight || now - self.idle_since() < self.config.scale_to_zero_window {
             return None;
         }
         let reason = Reason::Idle {
@@ -137,11 +202,10 @@ impl Fireworks {
     }
 
     /// Without a load there is no change: a deployment that reports nothing is left alone.
-    fn follow_load(&mut self, now: Nanos, observation: &Observation) -> Option<Decision> {
+    fn follow_load(&mut self, now: Nanos, load: Load) -> Option<Decision> {
         if self.target == 0 {
             return None;
         }
-        let load = self.gauge.read(now, observation)?;
         let load = self.smoothed(now, load);
         let replicas = self.target;
         let demand = self.demand(load);

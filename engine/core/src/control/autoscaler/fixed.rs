@@ -1,7 +1,12 @@
 //! Always the same number of replicas.
 
-use super::{Decision, Reason};
+use super::policy::Policy;
+use super::trace::{Column, Row, Verdict};
+use super::{Decision, Observation, Reason, ReplicaLoad};
 use crate::time::Nanos;
+
+/// It reads nothing.
+pub(super) const COLUMNS: &[Column] = &[];
 
 /// The policy that wants `replicas`, from time 0 on.
 #[derive(Clone, Debug)]
@@ -18,26 +23,41 @@ impl Fixed {
         }
     }
 
-    pub(super) fn target(&self) -> u32 {
+    fn reason(&self) -> Reason {
+        Reason::Fixed {
+            replicas: self.replicas,
+        }
+    }
+}
+
+/// It follows a plan, not the traffic.
+impl Policy for Fixed {
+    fn target(&self) -> u32 {
         self.target
     }
 
     /// There is one thing to do, at time 0, if the run begins with another number.
-    pub(super) fn next_deadline(&self) -> Option<Nanos> {
+    fn next_deadline(&self) -> Option<Nanos> {
         (self.target != self.replicas).then_some(0)
     }
 
-    pub(super) fn on_deadline(&mut self) -> Option<Decision> {
+    fn observe(&mut self, _: Nanos, _: &Observation, _: &[ReplicaLoad]) -> Option<Decision> {
         if self.target == self.replicas {
             return None;
         }
         self.target = self.replicas;
         Some(Decision {
             target: self.replicas,
-            reason: Reason::Fixed {
-                replicas: self.replicas,
-            },
+            reason: self.reason(),
         })
+    }
+
+    fn look(&mut self, _: Nanos, _: &Row) -> Verdict {
+        self.target = self.replicas;
+        Verdict {
+            desired: self.replicas,
+            reason: self.reason(),
+        }
     }
 }
 

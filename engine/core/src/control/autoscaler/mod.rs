@@ -11,13 +11,17 @@
 //! ```
 //!
 //! The policy `fireworks` puts these together with the rules around zero replicas.
+//! What every policy can do is in `policy.rs`; the other policies each replicate
+//! the autoscaler that they are named after.
 
 mod config;
 mod fireworks;
 mod fixed;
 mod load;
+mod policy;
 mod reason;
 mod scripted;
+pub mod trace;
 mod trailing;
 mod windows;
 
@@ -35,7 +39,9 @@ pub use reason::{LoadChange, Reason};
 use crate::time::Nanos;
 use fireworks::Fireworks;
 use fixed::Fixed;
+use policy::Policy;
 use scripted::Scripted;
+use trace::{Row, Verdict};
 
 /// What the deployment looks like at a tick. Counters are totals since the start of the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +62,32 @@ pub struct Observation {
     pub prompt_tokens: u64,
     /// Requests received.
     pub requests_received: u64,
+    /// Requests received and not ended, integrated over time (requests × ns):
+    /// its growth over an interval, divided by that, is the mean number in flight.
+    pub in_flight_request_ns: u128,
+}
+
+/// What one replica that takes requests looks like at a tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaLoad {
+    /// Which.
+    pub replica: u32,
+    /// Sequences in its batch.
+    pub running: u32,
+    /// Sequences that wait at it.
+    pub waiting: u32,
+    /// KV blocks that sequences hold.
+    pub kv_blocks_used: u32,
+    /// KV blocks there are.
+    pub kv_blocks: u32,
+    /// Tokens in one block.
+    pub kv_block_tokens: u32,
+    /// Prompt tokens of the sequences that wait, and what is left of prompts under way.
+    pub prompt_tokens_waiting: u64,
+    /// Tokens in the caches of the sequences that decode.
+    pub context_tokens: u64,
+    /// Tokens generated since it was ready.
+    pub tokens_generated: u64,
 }
 
 /// What happens to an autoscaler.
@@ -68,7 +100,7 @@ pub enum Event {
 }
 
 /// Another number of replicas, and why.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// How many replicas there should be from now on; never what it was before.
     pub target: u32,
@@ -79,14 +111,41 @@ pub struct Decision {
 /// Decides how many replicas a deployment should have.
 #[derive(Clone, Debug)]
 pub struct Autoscaler {
-    policy: Policy,
+    policy: AnyPolicy,
 }
 
 #[derive(Clone, Debug)]
-enum Policy {
+enum AnyPolicy {
     Fireworks(Box<Fireworks>),
     Fixed(Fixed),
     Scripted(Scripted),
+}
+
+/// The same call of whichever policy it is.
+macro_rules! of_policy {
+    ($any:expr, $policy:ident => $call:expr) => {
+        match $any {
+            AnyPolicy::Fireworks($policy) => $call,
+            AnyPolicy::Fixed($policy) => $call,
+            AnyPolicy::Scripted($policy) => $call,
+        }
+    };
+}
+
+impl AnyPolicy {
+    fn new(config: &AutoscalerConfig, initial_replicas: u32) -> Self {
+        match config {
+            AutoscalerConfig::Fireworks(config) => {
+                AnyPolicy::Fireworks(Box::new(Fireworks::new(config, initial_replicas)))
+            }
+            AutoscalerConfig::Fixed { replicas } => {
+                AnyPolicy::Fixed(Fixed::new(*replicas, initial_replicas))
+            }
+            AutoscalerConfig::Scripted { steps, initial } => {
+                AnyPolicy::Scripted(Scripted::new(steps, *initial, initial_replicas))
+            }
+        }
+    }
 }
 
 impl Autoscaler {
@@ -100,17 +159,7 @@ impl Autoscaler {
         if let Err(error) = config.validate() {
             panic!("an autoscaler needs valid parameters: {error}");
         }
-        let policy = match config {
-            AutoscalerConfig::Fireworks(config) => {
-                Policy::Fireworks(Box::new(Fireworks::new(config, initial_replicas)))
-            }
-            AutoscalerConfig::Fixed { replicas } => {
-                Policy::Fixed(Fixed::new(*replicas, initial_replicas))
-            }
-            AutoscalerConfig::Scripted { steps, initial } => {
-                Policy::Scripted(Scripted::new(steps, *initial, initial_replicas))
-            }
-        };
+        let policy = AnyPolicy::new(config, initial_replicas);
         Autoscaler { policy }
     }
 
@@ -118,46 +167,47 @@ impl Autoscaler {
     #[inline]
     pub fn on_event(&mut self, now: Nanos, event: Event) -> Option<Decision> {
         match event {
-            Event::RequestReceived => self.on_request(now),
-            Event::Observed(observation) => self.on_observation(now, &observation),
+            Event::RequestReceived => of_policy!(&mut self.policy, p => p.on_request(now)),
+            Event::Observed(observation) => self.observe(now, &observation, &[]),
         }
+    }
+
+    /// The deadline came: this is the load, and that of each ready replica if
+    /// the policy [asks for it](Self::wants_each_replica). `Some` when the
+    /// number of replicas must change.
+    pub fn observe(
+        &mut self,
+        now: Nanos,
+        deployment: &Observation,
+        replicas: &[ReplicaLoad],
+    ) -> Option<Decision> {
+        of_policy!(&mut self.policy, p => p.observe(now, deployment, replicas))
+    }
+
+    /// Whether the policy compares the replicas with one another.
+    #[must_use]
+    pub fn wants_each_replica(&self) -> bool {
+        of_policy!(&self.policy, p => p.wants_each_replica())
     }
 
     /// When to observe the deployment next; `None` while only a request could
     /// change the target, or nothing could.
+    #[inline]
     #[must_use]
     pub fn next_deadline(&self) -> Option<Nanos> {
-        match &self.policy {
-            Policy::Fireworks(policy) => policy.next_deadline(),
-            Policy::Fixed(policy) => policy.next_deadline(),
-            Policy::Scripted(policy) => policy.next_deadline(),
-        }
+        of_policy!(&self.policy, p => p.next_deadline())
     }
 
     /// How many replicas there should be now.
     #[must_use]
     pub fn target(&self) -> u32 {
-        match &self.policy {
-            Policy::Fireworks(policy) => policy.target(),
-            Policy::Fixed(policy) => policy.target(),
-            Policy::Scripted(policy) => policy.target(),
-        }
+        of_policy!(&self.policy, p => p.target())
     }
 
-    #[inline]
-    fn on_request(&mut self, now: Nanos) -> Option<Decision> {
-        match &mut self.policy {
-            Policy::Fireworks(policy) => policy.on_request(now),
-            // These two follow a plan, not the traffic.
-            Policy::Fixed(_) | Policy::Scripted(_) => None,
-        }
-    }
-
-    fn on_observation(&mut self, now: Nanos, observation: &Observation) -> Option<Decision> {
-        match &mut self.policy {
-            Policy::Fireworks(policy) => policy.on_observation(now, observation),
-            Policy::Fixed(policy) => policy.on_deadline(),
-            Policy::Scripted(policy) => policy.on_deadline(now),
-        }
+    /// One look at what was measured: a row of a trace with the
+    /// [columns](AutoscalerConfig::columns) of the policy. An autoscaler is
+    /// driven either by rows or by events.
+    pub fn look(&mut self, now: Nanos, row: &Row) -> Verdict {
+        of_policy!(&mut self.policy, p => p.look(now, row))
     }
 }

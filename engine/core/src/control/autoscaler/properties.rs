@@ -137,7 +137,7 @@ proptest! {
         happenings in prop::collection::vec(happening(), 1..80),
     ) {
         for step in run(&config, initial, &happenings) {
-            let Some(decision) = step.decision else { continue };
+            let Some(decision) = &step.decision else { continue };
             prop_assert_ne!(decision.target, step.before);
             prop_assert!(allowed(&config, decision.target), "{:?}", step);
         }
@@ -157,7 +157,7 @@ proptest! {
         happenings in prop::collection::vec(happening(), 1..60),
     ) {
         for step in run(&config, 1, &happenings) {
-            let target = step.decision.map_or(step.before, |decision| decision.target);
+            let target = step.decision.as_ref().map_or(step.before, |decision| decision.target);
             if matches!(step.event, Event::Observed(_)) {
                 prop_assert_eq!(step.now % config.tick, 0);
                 prop_assert!(step.deadline.is_none_or(|deadline| deadline > step.now));
@@ -204,7 +204,7 @@ proptest! {
             if higher && step.before > 0 {
                 first_higher = first_higher.or(Some(step.now));
             }
-            let Some(decision) = step.decision else { continue };
+            let Some(decision) = &step.decision else { continue };
             if let Reason::LoadHigher(_) = decision.reason {
                 let since = first_higher.expect("a higher load was seen");
                 prop_assert!(step.now - since >= config.scale_up_window, "{:?}", step);

@@ -6,9 +6,16 @@ use super::load::{Load, Signal};
 use super::{IdleFrom, WindowSemantics};
 use crate::time::{HOUR, MINUTE, Nanos, seconds};
 
-/// Why a target changed. Its text is the reason in the timeline.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Why a target changed, or did not. Its text is the reason in the timeline.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Reason {
+    /// What a policy says, with its numbers.
+    Words(Box<str>),
+    /// The target is what the load calls for, or waits for a window.
+    Unchanged {
+        /// What the load calls for, before it is rounded up; `None` without a load.
+        replicas: Option<f64>,
+    },
     /// More load than the replicas should have.
     LoadHigher(LoadChange),
     /// So little load that fewer replicas do.
@@ -56,9 +63,23 @@ pub struct LoadChange {
     pub semantics: WindowSemantics,
 }
 
+impl Reason {
+    /// The reason in these words.
+    pub(super) fn words(words: impl Into<Box<str>>) -> Self {
+        Reason::Words(words.into())
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Reason::Words(ref words) => f.write_str(words),
+            Reason::Unchanged {
+                replicas: Some(replicas),
+            } => {
+                write!(f, "unchanged; the load calls for {}", Decimal(replicas))
+            }
+            Reason::Unchanged { replicas: None } => f.write_str("unchanged; no load is known"),
             Reason::LoadHigher(change) => change.fmt_higher(f),
             Reason::LoadLower(change) => change.fmt_lower(f),
             Reason::Idle { window, from } => match from {

@@ -3,8 +3,13 @@
 
 use std::collections::VecDeque;
 
-use super::{Decision, Reason};
+use super::policy::Policy;
+use super::trace::{Column, Row, Verdict};
+use super::{Decision, Observation, Reason, ReplicaLoad};
 use crate::time::Nanos;
+
+/// It reads nothing but the time.
+pub(super) const COLUMNS: &[Column] = &[];
 
 /// The policy that follows a list of (from when, how many).
 #[derive(Clone, Debug)]
@@ -27,16 +32,8 @@ impl Scripted {
         }
     }
 
-    pub(super) fn target(&self) -> u32 {
-        self.target
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Nanos> {
-        self.steps.front().map(|&(from, _)| from)
-    }
-
-    /// Applies the last of the steps that are due.
-    pub(super) fn on_deadline(&mut self, now: Nanos) -> Option<Decision> {
+    /// Applies the last of the steps that are due, and says from when it was.
+    fn apply_due(&mut self, now: Nanos) -> Option<Nanos> {
         let mut due = None;
         while let Some(&step) = self.steps.front().filter(|(from, _)| *from <= now) {
             due = Some(step);
@@ -47,8 +44,38 @@ impl Scripted {
             return None;
         }
         self.target = target;
-        let reason = Reason::Script { from };
-        Some(Decision { target, reason })
+        Some(from)
+    }
+}
+
+/// It follows a plan, not the traffic: a request at zero replicas wakes nothing.
+impl Policy for Scripted {
+    fn target(&self) -> u32 {
+        self.target
+    }
+
+    fn next_deadline(&self) -> Option<Nanos> {
+        self.steps.front().map(|&(from, _)| from)
+    }
+
+    fn observe(&mut self, now: Nanos, _: &Observation, _: &[ReplicaLoad]) -> Option<Decision> {
+        let from = self.apply_due(now)?;
+        Some(Decision {
+            target: self.target,
+            reason: Reason::Script { from },
+        })
+    }
+
+    fn look(&mut self, now: Nanos, _: &Row) -> Verdict {
+        let from = self.apply_due(now);
+        let reason = from.map_or_else(
+            || Reason::words("the script has nothing new"),
+            |from| Reason::Script { from },
+        );
+        Verdict {
+            desired: self.target,
+            reason,
+        }
     }
 }
 

@@ -1,0 +1,155 @@
+//! The replica counts and windows of `[deployment]`, and `[autoscaler]`: how
+//! many replicas there are, and when that changes.
+//!
+//! A file a policy: it reads the policy's own keys from `[autoscaler]`. Keys of
+//! policies that were not chosen are errors, since they would have no effect.
+
+mod counts;
+mod fireworks;
+mod planned;
+
+use foresail_core::control::autoscaler::{AutoscalerConfig, LoadTargets};
+use foresail_core::time::{HOUR, MINUTE, Nanos};
+
+use super::decode;
+use super::problem::Problem;
+use super::reader::{Field, Reader};
+use crate::scenario::AtZero;
+use counts::Counts;
+use fireworks::Windows;
+
+/// What the two tables say together.
+pub(super) struct Autoscaling {
+    pub(super) autoscaler: AutoscalerConfig,
+    pub(super) initial_replica_count: u32,
+    pub(super) at_zero: AtZero,
+    pub(super) unused_auto_delete_duration: Nanos,
+    pub(super) drain_timeout: Nanos,
+}
+
+/// A policy with its parameters, and with how many replicas a run begins.
+struct Chosen {
+    autoscaler: AutoscalerConfig,
+    initial_replica_count: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    Fireworks,
+    Fixed,
+    Scripted,
+}
+
+const POLICIES: &[(&str, Policy)] = &[
+    ("fireworks", Policy::Fireworks),
+    ("fixed", Policy::Fixed),
+    ("scripted", Policy::Scripted),
+];
+
+impl Policy {
+    /// The keys of `[autoscaler]` that are about this policy.
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Policy::Fireworks => fireworks::KEYS,
+            Policy::Fixed => &[],
+            Policy::Scripted => planned::KEYS,
+        }
+    }
+
+    fn decode(self, tables: &Tables<'_>) -> Chosen {
+        match self {
+            Policy::Fireworks => fireworks::decode(tables),
+            Policy::Fixed => planned::fixed(tables),
+            Policy::Scripted => planned::scripted(tables),
+        }
+    }
+}
+
+/// Which documentation of the provider is followed where two differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Profile {
+    /// The specification: requests wait while a replica starts from zero.
+    Spec,
+    /// The provider's documentation of 2026: a 503 at zero, and limits on windows.
+    Fireworks2026,
+}
+
+const PROFILES: [(&str, Profile); 2] = [
+    ("spec", Profile::Spec),
+    ("fireworks-2026", Profile::Fireworks2026),
+];
+
+/// What a policy is decoded from. The settings of `[deployment]` are the
+/// specification's own, so they are checked, and may stay where they are,
+/// whichever policy is tried out.
+struct Tables<'a> {
+    deployment: &'a Reader<'a>,
+    autoscaler: Reader<'a>,
+    counts: Counts,
+    windows: Windows,
+    load_targets: LoadTargets,
+    profile: Profile,
+}
+
+pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autoscaling {
+    let counts = Counts::decode(deployment);
+    let windows = Windows::decode(deployment);
+    let load_targets = fireworks::load_targets(deployment.table("load_targets"));
+    // S13: a deployment is deleted when unused for one week.
+    let unused_auto_delete_duration = deployment
+        .setting("unused_auto_delete_duration", 168 * HOUR, decode::duration)
+        .value;
+    let profile = autoscaler
+        .setting("profile", Profile::Spec, decode::choice(&PROFILES))
+        .value;
+    let policy = autoscaler
+        .setting("policy", Policy::Fireworks, decode::choice(POLICIES))
+        .value;
+    let tables = Tables {
+        deployment,
+        autoscaler,
+        counts,
+        windows,
+        load_targets,
+        profile,
+    };
+    let chosen = policy.decode(&tables);
+    report_unused(&tables.autoscaler, policy);
+    // Twice the longest answer of a large model (2,000 tokens at 10 a second)
+    // fits in ten minutes; what is still running then has hung.
+    let drain_timeout = tables
+        .autoscaler
+        .setting("drain_timeout", 10 * MINUTE, decode::duration)
+        .value;
+    tables.autoscaler.finish();
+    Autoscaling {
+        autoscaler: chosen.autoscaler,
+        initial_replica_count: chosen.initial_replica_count,
+        at_zero: if profile == Profile::Spec {
+            AtZero::Hold
+        } else {
+            AtZero::Reject
+        },
+        unused_auto_delete_duration,
+        drain_timeout,
+    }
+}
+
+/// Settings of other policies, which the chosen one would ignore.
+fn report_unused(autoscaler: &Reader<'_>, chosen: Policy) {
+    for (name, policy) in POLICIES {
+        if *policy == chosen {
+            continue;
+        }
+        for key in policy.keys() {
+            if !chosen.keys().contains(key) {
+                autoscaler.unused(&[key], &format!("unless `policy = \"{name}\"`"));
+            }
+        }
+    }
+}
+
+/// At most 1000, as the provider's validator has it (B03).
+fn replica_count(field: Field<'_>) -> Result<u32, Problem> {
+    decode::integer_between(field, 0, 1000)
+}
