@@ -175,19 +175,34 @@ impl Measurements {
             rejected_too_long,
             rejected_never_fits,
             rejected_scaling_up,
+            rejected_queue_full,
+            rejected_deleted,
+            rejected_paused,
             failed_drain,
+            failed_crash,
+            failed_timeout,
             failed_unserved,
         ] = self.outcomes;
         Requests {
             offered: totals.offered,
             completed,
-            failed: failed_drain + failed_unserved,
-            rejected: rejected_too_long + rejected_never_fits + rejected_scaling_up,
+            failed: failed_drain + failed_crash + failed_timeout + failed_unserved,
+            rejected: rejected_too_long
+                + rejected_never_fits
+                + rejected_scaling_up
+                + rejected_queue_full
+                + rejected_deleted
+                + rejected_paused,
             waited_for_cold_start: totals.waited_for_cold_start,
             rejected_too_long,
             rejected_never_fits,
             rejected_scaling_up,
+            rejected_queue_full,
+            rejected_deleted,
+            rejected_paused,
             failed_drain,
+            failed_crash,
+            failed_timeout,
             failed_unserved,
             preemptions: self.preemptions,
         }
@@ -323,8 +338,10 @@ fn parts_mean(total: &PartsTotal) -> PartsMean {
     };
     PartsMean {
         requests: total.requests,
+        retry_s: mean_s(total.retry_ns),
         cold_start_s: mean_s(total.cold_start_ns),
         queue_s: mean_s(total.queue_ns),
+        adapter_s: mean_s(total.adapter_ns),
         prefill_s: mean_s(total.prefill_ns),
         preemption_s: mean_s(total.preemption_ns),
         decode_s: mean_s(total.decode_ns),

@@ -17,6 +17,10 @@ pub struct RequestRecord {
     pub output_tokens: u32,
     /// Conversation, if there is one.
     pub session: Option<u64>,
+    /// The adapter that it asks for: its position among those of the scenario; `None` for the base model.
+    pub adapter: Option<u32>,
+    /// How often it was sent: 1 unless it was tried again.
+    pub attempts: u32,
     /// The replica that served it last.
     pub replica: Option<u32>,
     /// Prompt tokens found in the prefix cache at (first) admission.
@@ -36,10 +40,14 @@ pub struct RequestRecord {
 /// Where the time of a request went, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
+    /// Earlier attempts, and waiting to try again.
+    pub retry_ns: u64,
     /// Waiting while no replica was ready.
     pub cold_start_ns: u64,
     /// Waiting for its first step although a replica was ready.
     pub queue_ns: u64,
+    /// Waiting at a replica for its adapter to be loaded.
+    pub adapter_ns: u64,
     /// From its first step to its first token.
     pub prefill_ns: u64,
     /// From each preemption to the next token after it.
@@ -59,8 +67,18 @@ pub enum Outcome {
     RejectedNeverFits,
     /// Refused with 503: the deployment was at zero replicas.
     RejectedScalingUp,
+    /// Refused with 503: more requests wait for a replica than may.
+    RejectedQueueFull,
+    /// Refused with 404: the deployment was deleted.
+    RejectedDeleted,
+    /// Refused: the account has reached its spend limit.
+    RejectedPaused,
     /// Cut off: its replica's drain time ran out.
     FailedDrain,
+    /// Cut off: its replica crashed.
+    FailedCrash,
+    /// Given up by the client.
+    FailedTimeout,
     /// Never served: the run ended with no replica allowed to start.
     FailedUnserved,
 }
@@ -111,6 +129,12 @@ pub enum ChangeKind {
     Draining,
     /// A replica was cancelled before it was ready.
     Cancelled,
+    /// The start of a replica failed.
+    StartFailed,
+    /// A replica crashed.
+    Crashed,
+    /// The deployment as a whole was changed, paused or deleted.
+    Deployment,
     /// A replica is gone; its GPUs are free.
     Gone,
 }
@@ -187,12 +211,17 @@ pub struct GpuTime {
 
 impl Outcome {
     /// Every outcome, in the order in which they are counted.
-    pub const ALL: [Outcome; 6] = [
+    pub const ALL: [Outcome; 11] = [
         Outcome::Completed,
         Outcome::RejectedTooLong,
         Outcome::RejectedNeverFits,
         Outcome::RejectedScalingUp,
+        Outcome::RejectedQueueFull,
+        Outcome::RejectedDeleted,
+        Outcome::RejectedPaused,
         Outcome::FailedDrain,
+        Outcome::FailedCrash,
+        Outcome::FailedTimeout,
         Outcome::FailedUnserved,
     ];
 
@@ -204,7 +233,12 @@ impl Outcome {
             Outcome::RejectedTooLong => "rejected_too_long",
             Outcome::RejectedNeverFits => "rejected_never_fits",
             Outcome::RejectedScalingUp => "rejected_scaling_up",
+            Outcome::RejectedQueueFull => "rejected_queue_full",
+            Outcome::RejectedDeleted => "rejected_deleted",
+            Outcome::RejectedPaused => "rejected_paused",
             Outcome::FailedDrain => "failed_drain",
+            Outcome::FailedCrash => "failed_crash",
+            Outcome::FailedTimeout => "failed_timeout",
             Outcome::FailedUnserved => "failed_unserved",
         }
     }
@@ -222,6 +256,9 @@ impl ChangeKind {
             ChangeKind::Ready => "ready",
             ChangeKind::Draining => "draining",
             ChangeKind::Cancelled => "cancelled",
+            ChangeKind::StartFailed => "start_failed",
+            ChangeKind::Crashed => "crashed",
+            ChangeKind::Deployment => "deployment",
             ChangeKind::Gone => "gone",
         }
     }

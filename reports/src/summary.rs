@@ -160,8 +160,18 @@ pub struct Requests {
     pub rejected_never_fits: u64,
     /// 503: the deployment was at zero replicas.
     pub rejected_scaling_up: u64,
+    /// 503: more requests waited for a replica than may.
+    pub rejected_queue_full: u64,
+    /// 404: the deployment had been deleted.
+    pub rejected_deleted: u64,
+    /// The account had reached its spend limit.
+    pub rejected_paused: u64,
     /// Its replica's drain time ran out.
     pub failed_drain: u64,
+    /// Its replica crashed.
+    pub failed_crash: u64,
+    /// The client gave it up.
+    pub failed_timeout: u64,
     /// The run ended and no replica was allowed to start.
     pub failed_unserved: u64,
     /// Times that a completed request was preempted.
@@ -273,10 +283,14 @@ pub struct PartsSummary {
 pub struct PartsMean {
     /// How many requests.
     pub requests: u64,
+    /// Earlier attempts, and waiting to try again (s).
+    pub retry_s: f64,
     /// Waiting while no replica was ready (s).
     pub cold_start_s: f64,
     /// Waiting for the first step although a replica was ready (s).
     pub queue_s: f64,
+    /// Waiting at a replica for an adapter to be loaded (s).
+    pub adapter_s: f64,
     /// From the first step to the first token (s).
     pub prefill_s: f64,
     /// From each preemption to the next token after it (s).
@@ -289,10 +303,14 @@ pub struct PartsMean {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
+    /// Earlier attempts, and waiting to try again.
+    Retry,
     /// Waiting while no replica was ready.
     ColdStart,
     /// Waiting for the first step although a replica was ready.
     Queue,
+    /// Waiting at a replica for an adapter to be loaded.
+    Adapter,
     /// From the first step to the first token.
     Prefill,
     /// From each preemption to the next token after it.

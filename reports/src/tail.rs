@@ -19,10 +19,14 @@ const BUCKETS: usize = 60 * 8 + 16;
 pub struct PartsTotal {
     /// How many requests.
     pub requests: u64,
+    /// Sum of earlier attempts and of waiting to try again (ns).
+    pub retry_ns: u128,
     /// Sum of their cold starts (ns).
     pub cold_start_ns: u128,
     /// Sum of their queueing (ns).
     pub queue_ns: u128,
+    /// Sum of their waiting for adapters (ns).
+    pub adapter_ns: u128,
     /// Sum of their prefills (ns).
     pub prefill_ns: u128,
     /// Sum of what preemption cost them (ns).
@@ -35,8 +39,10 @@ impl PartsTotal {
     #[inline]
     pub(crate) fn record(&mut self, parts: &Parts) {
         self.requests += 1;
+        self.retry_ns += u128::from(parts.retry_ns);
         self.cold_start_ns += u128::from(parts.cold_start_ns);
         self.queue_ns += u128::from(parts.queue_ns);
+        self.adapter_ns += u128::from(parts.adapter_ns);
         self.prefill_ns += u128::from(parts.prefill_ns);
         self.preemption_ns += u128::from(parts.preemption_ns);
         self.decode_ns += u128::from(parts.decode_ns);
@@ -44,8 +50,10 @@ impl PartsTotal {
 
     fn add(&mut self, other: &PartsTotal) {
         self.requests += other.requests;
+        self.retry_ns += other.retry_ns;
         self.cold_start_ns += other.cold_start_ns;
         self.queue_ns += other.queue_ns;
+        self.adapter_ns += other.adapter_ns;
         self.prefill_ns += other.prefill_ns;
         self.preemption_ns += other.preemption_ns;
         self.decode_ns += other.decode_ns;
@@ -60,8 +68,10 @@ impl PartsTotal {
         };
         PartsTotal {
             requests,
+            retry_ns: of(self.retry_ns),
             cold_start_ns: of(self.cold_start_ns),
             queue_ns: of(self.queue_ns),
+            adapter_ns: of(self.adapter_ns),
             prefill_ns: of(self.prefill_ns),
             preemption_ns: of(self.preemption_ns),
             decode_ns: of(self.decode_ns),
@@ -131,7 +141,8 @@ impl Tail {
 /// The parts before the first token, which add up to the TTFT.
 #[inline]
 pub(crate) fn parts_of_ttft(ttft_ns: u64, parts: &Parts) -> Parts {
-    let unpreempted_ns = parts.cold_start_ns + parts.queue_ns + parts.prefill_ns;
+    let unpreempted_ns =
+        parts.retry_ns + parts.cold_start_ns + parts.queue_ns + parts.adapter_ns + parts.prefill_ns;
     Parts {
         // Later preemptions cost time too, but not before the first token.
         preemption_ns: ttft_ns.saturating_sub(unpreempted_ns),
@@ -208,6 +219,8 @@ mod tests {
             prompt_tokens: 1,
             output_tokens: 1,
             session: None,
+            adapter: None,
+            attempts: 1,
             replica: None,
             cached_tokens: 0,
             preemptions: 0,

@@ -129,8 +129,10 @@ fn dominant_part(requests: &[RequestRecord]) -> (Part, u128) {
     let sum =
         |f: fn(&RequestRecord) -> u64| requests.iter().map(|r| u128::from(f(r))).sum::<u128>();
     let parts = [
+        (Part::Retry, sum(|r| r.parts.retry_ns)),
         (Part::ColdStart, sum(|r| r.parts.cold_start_ns)),
         (Part::Queue, sum(|r| r.parts.queue_ns)),
+        (Part::Adapter, sum(|r| r.parts.adapter_ns)),
         (Part::Prefill, sum(|r| r.parts.prefill_ns)),
         (Part::Preemption, sum(preempted_before_first_token_ns)),
     ];
@@ -169,6 +171,8 @@ mod tests {
             prompt_tokens: 100,
             output_tokens: 1,
             session: None,
+            adapter: None,
+            attempts: 1,
             replica: Some(0),
             cached_tokens: 0,
             preemptions: 0,

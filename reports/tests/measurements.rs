@@ -13,15 +13,17 @@ use proptest::prelude::*;
 
 fn any_parts() -> impl Strategy<Value = Parts> {
     let any_ns = || prop_oneof![Just(0), 0..SECOND, 0..10_000 * SECOND];
-    (any_ns(), any_ns(), any_ns(), any_ns(), any_ns()).prop_map(
-        |(cold_start_ns, queue_ns, prefill_ns, preemption_ns, decode_ns)| Parts {
-            cold_start_ns,
-            queue_ns,
-            prefill_ns,
-            preemption_ns,
-            decode_ns,
-        },
-    )
+    let before = (any_ns(), any_ns(), any_ns(), any_ns());
+    let after = (any_ns(), any_ns(), any_ns());
+    (before, after).prop_map(|(before, (prefill_ns, preemption_ns, decode_ns))| Parts {
+        retry_ns: before.0,
+        cold_start_ns: before.1,
+        queue_ns: before.2,
+        adapter_ns: before.3,
+        prefill_ns,
+        preemption_ns,
+        decode_ns,
+    })
 }
 
 fn any_requests() -> impl Strategy<Value = Vec<RequestRecord>> {

@@ -69,8 +69,10 @@ impl<S: RecordSink> RecordSink for Tap<'_, S> {
         self.tokens += u64::from(record.output_tokens);
         self.sojourn_ns += u128::from(record.end_ns - record.due_ns);
         let parts = &record.parts;
-        let sum = parts.cold_start_ns
+        let sum = parts.retry_ns
+            + parts.cold_start_ns
             + parts.queue_ns
+            + parts.adapter_ns
             + parts.prefill_ns
             + parts.preemption_ns
             + parts.decode_ns;

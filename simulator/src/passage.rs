@@ -88,6 +88,8 @@ impl Passage {
             prompt_tokens: self.request.prompt_tokens,
             output_tokens,
             session: self.request.session,
+            adapter: None,
+            attempts: 1,
             replica,
             cached_tokens: self.cached_tokens,
             preemptions: self.preemptions,
@@ -114,8 +116,10 @@ impl Passage {
             ),
         };
         Parts {
+            retry_ns: 0,
             cold_start_ns: self.cold_start,
             queue_ns: waited - self.cold_start,
+            adapter_ns: 0,
             prefill_ns: in_prefill - before,
             preemption_ns: before + after,
             decode_ns: in_decode - after,

@@ -61,14 +61,18 @@ pub(super) fn write_request(row: &mut Row, record: &RequestRecord) {
     row.integer(record.prompt_tokens.into());
     row.integer(record.output_tokens.into());
     row.optional(record.session, Row::integer);
+    row.optional(record.adapter.map(u64::from), Row::integer);
+    row.integer(record.attempts.into());
     row.optional(record.replica.map(u64::from), Row::integer);
     row.integer(record.cached_tokens.into());
     row.integer(record.preemptions.into());
     row.word(record.outcome.name());
     row.optional(record.first_token_ns, Row::seconds);
     row.seconds(record.end_ns);
+    row.seconds(record.parts.retry_ns);
     row.seconds(record.parts.cold_start_ns);
     row.seconds(record.parts.queue_ns);
+    row.seconds(record.parts.adapter_ns);
     row.seconds(record.parts.prefill_ns);
     row.seconds(record.parts.preemption_ns);
     row.seconds(record.parts.decode_ns);
@@ -85,7 +89,7 @@ pub(super) fn write_change(row: &mut Row, change: &Change) {
     row.text(&change.reason);
 }
 
-/// Longer than the fields of any row, texts aside: at most 16 numbers of 20
+/// Longer than the fields of any row, texts aside: at most 20 numbers of 20
 /// digits, a point and a comma.
 const FIELDS_BYTES: usize = 512;
 

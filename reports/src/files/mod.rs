@@ -9,10 +9,10 @@
 //! one file system to another, even if the target is a mount.
 //!
 //! Columns of `requests.csv`, one row a request in the order of their ends:
-//! `id, due_s, prompt_tokens, output_tokens, session, replica, cached_tokens,
-//! preemptions, outcome, first_token_s, end_s, cold_start_s, queue_s,
-//! prefill_s, preemption_s, decode_s`. TTFT is `first_token_s - due_s`, E2E is
-//! `end_s - due_s` and the sum of the last five. Columns of `timeline.csv`, one
+//! `id, due_s, prompt_tokens, output_tokens, session, adapter, attempts, replica,
+//! cached_tokens, preemptions, outcome, first_token_s, end_s, retry_s,
+//! cold_start_s, queue_s, adapter_s, prefill_s, preemption_s, decode_s`. TTFT is
+//! `first_token_s - due_s`, E2E is `end_s - due_s` and the sum of the last seven. Columns of `timeline.csv`, one
 //! row a change: `at_s, change, replica, target, starting, ready, draining,
 //! reason`. Seconds have nine decimals, so they are exact; what there is none
 //! of is empty.
@@ -34,9 +34,9 @@ const SUMMARY: &str = "summary.json";
 /// Made later, out of the others; of another run once they are replaced.
 const REPORT: &str = "report.html";
 
-const REQUESTS_HEADER: &str = "id,due_s,prompt_tokens,output_tokens,session,replica,\
-    cached_tokens,preemptions,outcome,first_token_s,end_s,cold_start_s,queue_s,prefill_s,\
-    preemption_s,decode_s\n";
+const REQUESTS_HEADER: &str = "id,due_s,prompt_tokens,output_tokens,session,adapter,\
+    attempts,replica,cached_tokens,preemptions,outcome,first_token_s,end_s,retry_s,cold_start_s,\
+    queue_s,adapter_s,prefill_s,preemption_s,decode_s\n";
 const TIMELINE_HEADER: &str = "at_s,change,replica,target,starting,ready,draining,reason\n";
 
 /// Why the files of a run cannot be written.
@@ -259,6 +259,8 @@ mod tests {
             prompt_tokens: 512,
             output_tokens: 128,
             session: None,
+            adapter: None,
+            attempts: 1,
             replica: Some(2),
             cached_tokens: 64,
             preemptions: 1,
@@ -266,8 +268,10 @@ mod tests {
             first_token_ns: Some(63_000_000_001),
             end_ns: 65_000_000_000,
             parts: Parts {
+                retry_ns: 0,
                 cold_start_ns: 61_000_000_000,
-                queue_ns: 400_000_000,
+                queue_ns: 300_000_000,
+                adapter_ns: 100_000_000,
                 prefill_ns: 100_000_001,
                 preemption_ns: 5,
                 decode_ns: 1_999_999_994,
@@ -299,6 +303,8 @@ mod tests {
         files.request(&RequestRecord {
             replica: None,
             session: Some(9),
+            adapter: Some(4),
+            attempts: 2,
             first_token_ns: None,
             outcome: Outcome::RejectedScalingUp,
             ..record()
@@ -311,9 +317,9 @@ mod tests {
             ["requests.csv", "summary.json", "timeline.csv"]
         );
         insta::assert_snapshot!(fs::read_to_string(target.join(REQUESTS)).unwrap(), @r"
-        id,due_s,prompt_tokens,output_tokens,session,replica,cached_tokens,preemptions,outcome,first_token_s,end_s,cold_start_s,queue_s,prefill_s,preemption_s,decode_s
-        3,1.500000000,512,128,,2,64,1,completed,63.000000001,65.000000000,61.000000000,0.400000000,0.100000001,0.000000005,1.999999994
-        3,1.500000000,512,128,9,,64,1,rejected_scaling_up,,65.000000000,61.000000000,0.400000000,0.100000001,0.000000005,1.999999994
+        id,due_s,prompt_tokens,output_tokens,session,adapter,attempts,replica,cached_tokens,preemptions,outcome,first_token_s,end_s,retry_s,cold_start_s,queue_s,adapter_s,prefill_s,preemption_s,decode_s
+        3,1.500000000,512,128,,,1,2,64,1,completed,63.000000001,65.000000000,0.000000000,61.000000000,0.300000000,0.100000000,0.100000001,0.000000005,1.999999994
+        3,1.500000000,512,128,9,4,2,,64,1,rejected_scaling_up,,65.000000000,0.000000000,61.000000000,0.300000000,0.100000000,0.100000001,0.000000005,1.999999994
         ");
         insta::assert_snapshot!(fs::read_to_string(target.join(TIMELINE)).unwrap(), @r#"
         at_s,change,replica,target,starting,ready,draining,reason

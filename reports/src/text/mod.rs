@@ -277,9 +277,26 @@ fn requests(summary: &Summary, style: Style) -> Vec<String> {
             "rejected with 503: no replica was ready",
         ),
         (
+            requests.rejected_queue_full,
+            "rejected with 503: too many waited for a replica",
+        ),
+        (
+            requests.rejected_deleted,
+            "rejected with 404: the deployment had been deleted",
+        ),
+        (
+            requests.rejected_paused,
+            "rejected: the account had reached its spend limit",
+        ),
+        (
             requests.failed_drain,
             "failed: cut off when the drain time ran out",
         ),
+        (
+            requests.failed_crash,
+            "failed: cut off when a replica crashed",
+        ),
+        (requests.failed_timeout, "failed: given up by the client"),
         (
             requests.failed_unserved,
             "failed: the run ended and no replica was allowed to start",

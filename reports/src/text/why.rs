@@ -3,7 +3,7 @@
 use super::Style;
 use super::chart::parts_bar;
 use super::units::{clock, count, counted, duration, percent};
-use crate::summary::{Episode, EpisodeReplicas, Part, PartsMean, Summary};
+use crate::summary::{Episode, EpisodeReplicas, Part, PartsMean, PartsSummary, Summary};
 
 /// Most episodes that are told.
 const EPISODES_MAX: usize = 5;
@@ -17,9 +17,11 @@ const SLOWEST: &str = "slowest 1 % to first token";
 
 type NamedPart = (&'static str, char, fn(&PartsMean) -> f64);
 
-const PARTS: [NamedPart; 5] = [
+const PARTS: [NamedPart; 7] = [
+    ("retry", '▚', |parts| parts.retry_s),
     ("cold start", '█', |parts| parts.cold_start_s),
     ("queue", '▓', |parts| parts.queue_s),
+    ("adapter load", '▞', |parts| parts.adapter_s),
     ("prefill", '▒', |parts| parts.prefill_s),
     ("preemption", '░', |parts| parts.preemption_s),
     ("decode", '·', |parts| parts.decode_s),
@@ -30,9 +32,7 @@ pub(super) fn section(summary: &Summary, style: Style) -> Vec<String> {
     if parts.all.requests == 0 {
         return Vec::new();
     }
-    let legend = PARTS
-        .map(|(name, character, _)| format!("{character} {name}"))
-        .join("  ");
+    let legend = legend(parts).join("  ");
     let mut lines = vec![format!(
         "{}  {}",
         style.heading("WHY"),
@@ -42,6 +42,19 @@ pub(super) fn section(summary: &Summary, style: Style) -> Vec<String> {
     lines.extend(bar(SLOWEST, &parts.slowest, style));
     lines.extend(episodes(summary));
     lines
+}
+
+/// The parts that every run may have, and of the rarer ones those that this run has.
+fn legend(parts: &PartsSummary) -> Vec<String> {
+    let is_shown = |(name, _, of): &&NamedPart| {
+        let is_rare = ["retry", "adapter load"].contains(name);
+        !is_rare || of(&parts.all) > 0.0 || of(&parts.slowest) > 0.0
+    };
+    PARTS
+        .iter()
+        .filter(is_shown)
+        .map(|(name, character, _)| format!("{character} {name}"))
+        .collect()
 }
 
 fn bar(label: &str, parts: &PartsMean, style: Style) -> Vec<String> {
@@ -98,8 +111,10 @@ fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
         format!("{from} - {until}")
     };
     let what = match episode.part {
+        Part::Retry => "waiting to try again",
         Part::ColdStart => "waiting for a cold start",
         Part::Queue => "queueing",
+        Part::Adapter => "waiting for an adapter",
         Part::Prefill => "in prefill",
         Part::Preemption => "preempted",
         Part::Decode => "decoding",
@@ -118,7 +133,7 @@ fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
 /// What the deployment was doing. That it could not grow is worth telling of
 /// requests that waited: more replicas do not shorten a prefill.
 fn meanwhile(replicas: &EpisodeReplicas, part: Part, run_s: f64) -> String {
-    let waited = matches!(part, Part::ColdStart | Part::Queue | Part::Preemption);
+    let waited = !matches!(part, Part::Prefill | Part::Decode);
     let target = counted(replicas.target_max.into(), "replica");
     let ready = count(replicas.ready_at_start.into());
     let starting = starting(replicas, run_s);
