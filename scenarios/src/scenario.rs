@@ -26,6 +26,54 @@ pub struct Scenario {
     pub workload: Workload,
     /// What the run is judged by.
     pub objectives: Vec<Objective>,
+    /// The GPUs that it shares with the other deployments of its file; without
+    /// a pool there are always enough.
+    pub gpu_pool: Option<GpuPool>,
+}
+
+/// The GPUs that all deployments of a run share.
+#[derive(Clone, Debug, Default)]
+pub struct GpuPool {
+    /// Each kind of GPU that a deployment of the run is on, by catalogue name.
+    pub kinds: Vec<GpuStock>,
+    /// When none can be had, whatever is free.
+    pub stock_outs: StockOuts,
+}
+
+/// How many GPUs of a kind there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuStock {
+    /// Catalogue name.
+    pub gpu: String,
+    /// How many; `None` is enough for all.
+    pub gpus: Option<u32>,
+}
+
+/// Times at which no GPU can be had.
+#[derive(Clone, Debug, Default)]
+pub struct StockOuts {
+    /// At known times, in order.
+    pub fixed: Vec<StockOut>,
+    /// At random times.
+    pub random: Option<RandomStockOuts>,
+}
+
+/// A time at which no GPU can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StockOut {
+    /// When it begins.
+    pub at: Nanos,
+    /// How long it lasts.
+    pub lasts: Nanos,
+}
+
+/// Stock-outs at random times.
+#[derive(Clone, Debug)]
+pub struct RandomStockOuts {
+    /// From the end of one, or the start of the run, to the beginning of the next (s).
+    pub every_s: Distribution,
+    /// How long each lasts (s).
+    pub lasts_s: Distribution,
 }
 
 /// An on-demand deployment of one model.

@@ -1,8 +1,9 @@
 //! The replicas of the deployment, from the order to start until their GPUs are free.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use foresail_core::control::biller::Biller;
+use foresail_core::control::gpu_pool::Claimed;
 use foresail_core::control::replica_set::{Counts, ReplicaAction, ReplicaSet, Stage};
 use foresail_core::control::router::{Candidate, RouterPolicy};
 use foresail_core::step_time::StepTime;
@@ -29,6 +30,8 @@ pub(crate) struct Fleet<'a> {
     biller: Biller,
     /// What starting replicas have still to go through.
     starting: BTreeMap<u32, VecDeque<(ColdStartPhase, Nanos)>>,
+    /// Replicas that start as soon as there are GPUs for them.
+    without_gpus: BTreeSet<u32>,
     /// Replicas that serve: ready and draining, in order of id.
     servers: Vec<Server>,
     /// When what each of those computes ends.
@@ -79,6 +82,7 @@ impl<'a> Fleet<'a> {
             set: ReplicaSet::new(),
             biller: Biller::new(deployment.price, deployment.billing, deployment.world_size),
             starting: BTreeMap::new(),
+            without_gpus: BTreeSet::new(),
             servers: Vec::new(),
             boundaries: Boundaries::default(),
             candidates: Vec::new(),
@@ -99,6 +103,12 @@ impl<'a> Fleet<'a> {
             .set_target(0, self.deployment.initial_replica_count)
         {
             if let ReplicaAction::Start(id) = action {
+                // The first replicas are there already, so they have their GPUs.
+                if let Some(share) = &scene.share
+                    && share.claim(id) != Claimed::Granted
+                {
+                    return Err(SimulationError::PoolTooSmall);
+                }
                 self.biller.stage_changed(0, Stage::Gone, Stage::Pending)?;
                 self.ready(id, "there from the beginning", scene)?;
             }
@@ -114,6 +124,9 @@ impl<'a> Fleet<'a> {
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         let actions = self.set.set_target(scene.now, target);
+        if scene.share.is_some() {
+            self.without_gpus.extend(starts(&actions));
+        }
         self.report(ChangeKind::Target, None, &reason.to_string(), scene);
         for action in actions {
             match action {
@@ -125,7 +138,42 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
+    /// A replica is ordered: it starts when there are GPUs for it.
     fn start(
+        &mut self,
+        id: u32,
+        scene: &mut Scene<'_, impl RecordSink>,
+    ) -> Result<(), SimulationError> {
+        self.done.starts += 1;
+        let Some(share) = &scene.share else {
+            return self.begin_start(id, scene);
+        };
+        match share.claim(id) {
+            Claimed::Granted => self.granted(id, scene),
+            Claimed::Waits { free, ahead } => {
+                let reason = match ahead {
+                    0 => format!("waits for GPUs: {free} to be had"),
+                    _ => format!("waits for GPUs: {free} to be had, {ahead} replicas before it"),
+                };
+                self.report(ChangeKind::Pending, Some(id), &reason, scene);
+                Ok(())
+            }
+        }
+    }
+
+    /// A replica that was ordered has its GPUs.
+    pub(crate) fn granted(
+        &mut self,
+        id: u32,
+        scene: &mut Scene<'_, impl RecordSink>,
+    ) -> Result<(), SimulationError> {
+        if self.without_gpus.remove(&id) {
+            self.begin_start(id, scene)?;
+        }
+        Ok(())
+    }
+
+    fn begin_start(
         &mut self,
         id: u32,
         scene: &mut Scene<'_, impl RecordSink>,
@@ -137,7 +185,6 @@ impl<'a> Fleet<'a> {
         }
         self.biller
             .stage_changed(scene.now, Stage::Gone, Stage::Pending)?;
-        self.done.starts += 1;
         self.starting.insert(id, phases.into());
         let reason = format!("will be ready in {:.1} s", seconds(total));
         self.report(ChangeKind::Pending, Some(id), &reason, scene);
@@ -220,10 +267,13 @@ impl<'a> Fleet<'a> {
         id: u32,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        self.starting.remove(&id);
-        // All stages before ready are one state to the biller.
-        self.biller
-            .stage_changed(scene.now, Stage::Pending, Stage::Gone)?;
+        release(id, scene);
+        if !self.without_gpus.remove(&id) {
+            self.starting.remove(&id);
+            // All stages before ready are one state to the biller.
+            self.biller
+                .stage_changed(scene.now, Stage::Pending, Stage::Gone)?;
+        }
         self.done.wasted_starts += 1;
         self.report(
             ChangeKind::Cancelled,
@@ -290,6 +340,7 @@ impl<'a> Fleet<'a> {
         let was = self.set.gone(scene.now, replica.id)?;
         self.biller
             .stage_changed(scene.now, was.stage, Stage::Gone)?;
+        release(replica.id, scene);
         self.add_up(&replica);
         self.report(ChangeKind::Gone, Some(replica.id), reason, scene);
         Ok(())
@@ -317,7 +368,9 @@ impl<'a> Fleet<'a> {
             draining,
         } = self.set.counts();
         self.unready.set(scene.now, ready == 0);
-        self.held.set(scene.now, starting + ready + draining);
+        let without_gpus = self.without_gpus.len() as u32;
+        self.held
+            .set(scene.now, starting - without_gpus + ready + draining);
         let replicas = ReplicaCounts {
             target,
             starting,
@@ -481,6 +534,21 @@ impl Fleet<'_> {
             totals,
             tokens: self.done.tokens,
         })
+    }
+}
+
+/// The replicas that are to start.
+fn starts(actions: &[ReplicaAction]) -> impl Iterator<Item = u32> + '_ {
+    actions.iter().filter_map(|action| match action {
+        ReplicaAction::Start(id) => Some(*id),
+        ReplicaAction::Cancel(_) | ReplicaAction::Drain(_) => None,
+    })
+}
+
+/// Gives back the GPUs of a replica.
+fn release<S>(replica: u32, scene: &Scene<'_, S>) {
+    if let Some(share) = &scene.share {
+        share.release(replica);
     }
 }
 

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! At equal times, requests come first, then step ends, then phases, then the
-//! autoscaler's look: events precede deadlines.
+//! autoscaler's look: events precede deadlines. Several deployments that share
+//! GPUs run as one (`group.rs`).
 
 mod agenda;
 mod boundaries;
@@ -21,23 +22,30 @@ mod cold_start;
 mod conservation;
 mod fleet;
 mod front;
+mod group;
 mod integrals;
 mod passage;
+mod pool;
 mod replica;
 mod scene;
 mod world;
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use foresail_core::batching::ConfigError;
 use foresail_core::control::biller::BillerError;
 use foresail_core::control::replica_set::ReplicaError;
 use foresail_core::time::{Nanos, seconds};
 use foresail_reports::records::{RecordSink, RunTotals};
-use foresail_scenarios::scenario::{Scenario, StepTimeModel};
+use foresail_scenarios::scenario::{Deployment, GpuPool, Scenario, StepTimeModel};
 use foresail_scenarios::workload::{Request, WorkloadError};
 
 pub use conservation::Violation;
+use group::{Group, Joined, Member};
+use pool::{Share, SharedPool};
+use world::World;
 
 /// The longest run: half of what a time can hold (ns), which is also the longest
 /// duration that a scenario can say. The other half is room for the steps and
@@ -109,6 +117,12 @@ pub enum SimulationError {
         /// Tokens it asks for.
         output_tokens: u32,
     },
+    /// The pool has fewer GPUs than the replicas that are there when the run begins.
+    #[error(
+        "the GPU pool is too small for the replicas that are there when the run begins; enlarge it, or \
+         lower initial_replica_count"
+    )]
+    PoolTooSmall,
     /// The watcher asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -131,12 +145,107 @@ pub fn simulate<S: RecordSink>(
     sink: &mut S,
     watch: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<RunTotals, SimulationError> {
+    if scenario.gpu_pool.is_some() {
+        let member = Deployed {
+            scenario,
+            requests,
+            sink,
+            seed: options.seed,
+        };
+        let totals = simulate_together(vec![member], options, watch)?;
+        return Ok(totals.into_iter().next().unwrap_or_default());
+    }
     match &scenario.deployment.step_time {
         StepTimeModel::Roofline(model) => {
-            world::World::new(scenario, model.as_ref(), options, sink)?.run(requests, watch)
+            let world = World::new(scenario, model.as_ref(), options, sink, None)?;
+            Member::new(world, requests).run_alone(watch)
         }
         StepTimeModel::Profile(model) => {
-            world::World::new(scenario, model.as_ref(), options, sink)?.run(requests, watch)
+            let world = World::new(scenario, model.as_ref(), options, sink, None)?;
+            Member::new(world, requests).run_alone(watch)
         }
     }
+}
+
+/// One deployment of several that are simulated together.
+#[derive(Debug)]
+pub struct Deployed<'a, R, S> {
+    /// The deployment.
+    pub scenario: &'a Scenario,
+    /// The requests that it gets.
+    pub requests: R,
+    /// Gets its records.
+    pub sink: &'a mut S,
+    /// Seed of its own random streams; those of the pool are under [`Options::seed`].
+    pub seed: u64,
+}
+
+/// Simulates several deployments that share the GPUs of the first scenario's
+/// pool, and nothing else. Returns the totals of each, in their order.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_together<'a, R, S>(
+    deployed: Vec<Deployed<'a, R, S>>,
+    options: Options,
+    watch: impl FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Vec<RunTotals>, SimulationError>
+where
+    R: Iterator<Item = Result<Request, WorkloadError>> + 'a,
+    S: RecordSink,
+{
+    let spec = deployed
+        .first()
+        .and_then(|first| first.scenario.gpu_pool.clone())
+        .unwrap_or_default();
+    let pool = SharedPool::new(&spec, options.seed);
+    let mut members: Vec<Box<dyn Joined + 'a>> = Vec::with_capacity(deployed.len());
+    for (index, each) in (0..).zip(deployed) {
+        let share = share_of(&pool, &spec, index, each.scenario);
+        members.push(joined(each, options, share)?);
+    }
+    Group::new(members, pool).run(watch)
+}
+
+/// What a deployment has of the pool. A kind of GPU that the pool does not name is not limited.
+fn share_of(
+    pool: &Rc<RefCell<SharedPool>>,
+    spec: &GpuPool,
+    deployment: u32,
+    scenario: &Scenario,
+) -> Share {
+    let Deployment {
+        gpu, world_size, ..
+    } = &scenario.deployment;
+    let kind = spec.kinds.iter().position(|kind| kind.gpu == *gpu);
+    let kind = kind.unwrap_or(spec.kinds.len()) as u32;
+    Share::new(pool, deployment, kind, *world_size)
+}
+
+fn joined<'a, R, S>(
+    each: Deployed<'a, R, S>,
+    options: Options,
+    share: Share,
+) -> Result<Box<dyn Joined + 'a>, SimulationError>
+where
+    R: Iterator<Item = Result<Request, WorkloadError>> + 'a,
+    S: RecordSink,
+{
+    let Deployed {
+        scenario,
+        requests,
+        sink,
+        seed,
+    } = each;
+    let options = Options { seed, ..options };
+    Ok(match &scenario.deployment.step_time {
+        StepTimeModel::Roofline(model) => {
+            let world = World::new(scenario, model.as_ref(), options, sink, Some(share))?;
+            Box::new(Member::new(world, requests))
+        }
+        StepTimeModel::Profile(model) => {
+            let world = World::new(scenario, model.as_ref(), options, sink, Some(share))?;
+            Box::new(Member::new(world, requests))
+        }
+    })
 }

@@ -1,24 +1,20 @@
 //! The deployment as a whole: one clock, and everything that happens by it.
 
-use std::ops::ControlFlow;
-
 use foresail_core::control::autoscaler::{Autoscaler, Event, Observation};
 use foresail_core::step_time::StepTime;
 use foresail_core::time::Nanos;
 use foresail_reports::records::{Outcome, RecordSink, RunTotals};
 use foresail_scenarios::scenario::{AtZero, Scenario};
-use foresail_scenarios::workload::{Request, WorkloadError};
+use foresail_scenarios::workload::Request;
 
 use crate::agenda::What;
 use crate::conservation::{InSystem, same};
 use crate::fleet::Fleet;
 use crate::front::Front;
 use crate::passage::Passage;
+use crate::pool::Share;
 use crate::scene::Scene;
 use crate::{Options, Progress, SimulationError, TIME_MAX};
-
-/// Events between two calls of the watcher.
-const EVENTS_PER_WATCH: u64 = 1 << 16;
 
 /// Most requests that may be in the system: each takes some 300 bytes, so this
 /// is about 5 GB. A queue of that length says what a longer one would.
@@ -71,7 +67,7 @@ struct Turns {
 
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+pub(crate) enum Next {
     Arrival,
     Boundary,
     Agenda,
@@ -85,13 +81,14 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
         model: &'a M,
         options: Options,
         sink: &'a mut S,
+        share: Option<Share>,
     ) -> Result<Self, SimulationError> {
         let deployment = &scenario.deployment;
         deployment.batching.validate()?;
         Ok(Self {
             scenario,
             model,
-            scene: Scene::new(sink),
+            scene: Scene::new(sink, share),
             autoscaler: Autoscaler::new(&deployment.autoscaler, deployment.initial_replica_count),
             fleet: Fleet::new(deployment, options),
             front: Front::new(deployment.router, options.seed),
@@ -102,59 +99,19 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
         })
     }
 
-    /// Runs until all requests have ended and the workload's time is over.
-    pub(crate) fn run(
-        mut self,
-        requests: impl Iterator<Item = Result<Request, WorkloadError>>,
-        mut watch: impl FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<RunTotals, SimulationError> {
-        self.fleet.begin(&mut self.scene)?;
-        let mut requests = requests.peekable();
-        loop {
-            let arrival = match requests.peek() {
-                Some(Ok(request)) => Some(request.due),
-                Some(Err(_)) => {
-                    let error = requests.next().and_then(Result::err);
-                    return Err(error.map_or(SimulationError::Interrupted, Into::into));
-                }
-                None => None,
-            };
-            let next = self.next(arrival);
-            if self.scene.now > TIME_MAX {
-                return Err(SimulationError::TooLong);
-            }
-            match next {
-                Next::Arrival => {
-                    let Some(Ok(request)) = requests.next() else {
-                        break;
-                    };
-                    self.arrive(request)?;
-                }
-                Next::Boundary => self.pass_boundary()?,
-                Next::Agenda => self.proceed()?,
-                Next::Look => self.look()?,
-                Next::Nothing => break,
-            }
-            self.events += 1;
-            if self.events.is_multiple_of(EVENTS_PER_WATCH) {
-                let progress = Progress {
-                    now: self.scene.now,
-                    received: self.received.requests,
-                };
-                if watch(progress).is_break() {
-                    return Err(SimulationError::Interrupted);
-                }
-            }
-        }
-        self.end()
+    /// Makes what is there when the run begins.
+    pub(crate) fn begin(&mut self) -> Result<(), SimulationError> {
+        self.fleet.begin(&mut self.scene)
     }
 
-    /// Decides what happens next and moves the clock there.
+    /// Decides what happens next, if the next request comes at `arrival`, and
+    /// when. `Nothing` is at the end of the run, which is `over` if that is known.
     /// At equal times: requests, then the ends of steps, then the agenda, then
     /// the autoscaler's look.
-    fn next(&mut self, arrival: Option<Nanos>) -> Next {
+    #[inline]
+    pub(crate) fn next(&self, arrival: Option<Nanos>, over: Option<Nanos>) -> (Nanos, Next) {
         let look = self.autoscaler.next_deadline();
-        let (mut at, mut next) = (self.time_is_over(arrival), Next::Nothing);
+        let (mut at, mut next) = (over, Next::Nothing);
         let mut consider = |candidate: Option<Nanos>, what: Next| {
             if let Some(time) = candidate
                 && at.is_none_or(|earliest| time < earliest)
@@ -167,23 +124,66 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
         consider(self.scene.agenda.next_at(), Next::Agenda);
         consider(look, Next::Look);
         // Nothing left to happen, but requests that wait: they wait to the end.
-        let at = at
-            .or(self.scenario.workload.duration())
-            .unwrap_or(self.scene.now);
-        self.scene.now = self.scene.now.max(at);
-        next
+        let at = at.unwrap_or(self.duration());
+        (at.max(self.scene.now), next)
     }
 
-    /// When the run ends, if nothing happens before: at once when all requests
-    /// have ended, but not before the workload's own duration is over.
-    fn time_is_over(&self, arrival: Option<Nanos>) -> Option<Nanos> {
-        let in_system = self.front.held() + self.fleet.outstanding();
-        let over = arrival.is_none() && in_system == 0;
-        over.then(|| {
-            self.scene
-                .now
-                .max(self.scenario.workload.duration().unwrap_or(0))
-        })
+    /// Whether all requests that have come have ended.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.front.held() + self.fleet.outstanding() == 0
+    }
+
+    /// Whether more is to come than requests and looks of the autoscaler.
+    pub(crate) fn expects_more(&self) -> bool {
+        self.fleet.next_boundary().is_some() || self.scene.agenda.next_at().is_some()
+    }
+
+    /// The workload's own duration, which a run is not shorter than.
+    pub(crate) fn duration(&self) -> Nanos {
+        self.scenario.workload.duration().unwrap_or(0)
+    }
+
+    pub(crate) fn now(&self) -> Nanos {
+        self.scene.now
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            now: self.scene.now,
+            received: self.received.requests,
+        }
+    }
+
+    /// Moves the clock to `at`, where `next` happens; an arrival is that of `request`.
+    #[inline]
+    pub(crate) fn happen(
+        &mut self,
+        at: Nanos,
+        next: Next,
+        request: Option<Request>,
+    ) -> Result<(), SimulationError> {
+        if at > TIME_MAX {
+            return Err(SimulationError::TooLong);
+        }
+        self.scene.now = at;
+        self.events += 1;
+        match (next, request) {
+            (Next::Arrival, Some(request)) => self.arrive(request),
+            (Next::Boundary, _) => self.pass_boundary(),
+            (Next::Agenda, _) => self.proceed(),
+            (Next::Look, _) => self.look(),
+            (Next::Arrival | Next::Nothing, _) => Ok(()),
+        }
+    }
+
+    /// A replica that waited for GPUs has them.
+    pub(crate) fn granted(&mut self, at: Nanos, replica: u32) -> Result<(), SimulationError> {
+        self.scene.now = at;
+        self.fleet.granted(replica, &mut self.scene)?;
+        // A cold start that takes no time is over.
+        self.release_held();
+        Ok(())
     }
 }
 
@@ -336,8 +336,13 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         Ok(())
     }
 
-    /// The run is over: fails what was never served, releases the replicas, and checks the sums.
-    fn end(mut self) -> Result<RunTotals, SimulationError> {
+    /// The run is over at `at`: fails what was never served, releases the
+    /// replicas, and checks the sums.
+    pub(crate) fn end(mut self, at: Nanos) -> Result<RunTotals, SimulationError> {
+        if at > TIME_MAX {
+            return Err(SimulationError::TooLong);
+        }
+        self.scene.now = at;
         while let Some(passage) = self.front.release(self.fleet.unready_ns(self.scene.now)) {
             self.scene.sink.request(&passage.record(
                 self.scene.now,

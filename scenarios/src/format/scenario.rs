@@ -36,6 +36,7 @@ pub(super) fn decode(
         deployment: deployment?,
         workload: workload?,
         objectives,
+        gpu_pool: None,
     })
 }
 
