@@ -24,6 +24,7 @@ mod fleet;
 mod front;
 mod group;
 mod integrals;
+mod oracle;
 mod passage;
 mod pool;
 mod replica;
@@ -44,6 +45,7 @@ use foresail_scenarios::workload::{Request, WorkloadError};
 
 pub use conservation::Violation;
 use group::{Group, Joined, Member};
+pub use oracle::foresee;
 use pool::{Share, SharedPool};
 use world::World;
 
@@ -123,6 +125,9 @@ pub enum SimulationError {
          lower initial_replica_count"
     )]
     PoolTooSmall,
+    /// The oracle has to be told the future first, by [`foresee`].
+    #[error("the policy oracle has no plan: it has to foresee this seed's requests first")]
+    NotForeseen,
     /// The watcher asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -1,6 +1,8 @@
 //! The deployment as a whole: one clock, and everything that happens by it.
 
-use foresail_core::control::autoscaler::{Autoscaler, Event, Observation};
+use foresail_core::control::autoscaler::{
+    Autoscaler, ConfigError as AutoscalerError, Event, Observation,
+};
 use foresail_core::step_time::StepTime;
 use foresail_core::time::Nanos;
 use foresail_reports::records::{Outcome, RecordSink, RunTotals};
@@ -85,6 +87,9 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
     ) -> Result<Self, SimulationError> {
         let deployment = &scenario.deployment;
         deployment.batching.validate()?;
+        if deployment.autoscaler.validate() == Err(AutoscalerError::NoPlan) {
+            return Err(SimulationError::NotForeseen);
+        }
         Ok(Self {
             scenario,
             model,

@@ -38,12 +38,14 @@ enum Policy {
     Fireworks,
     Fixed,
     Scripted,
+    Oracle,
 }
 
 const POLICIES: &[(&str, Policy)] = &[
     ("fireworks", Policy::Fireworks),
     ("fixed", Policy::Fixed),
     ("scripted", Policy::Scripted),
+    ("oracle", Policy::Oracle),
 ];
 
 impl Policy {
@@ -51,7 +53,7 @@ impl Policy {
     fn keys(self) -> &'static [&'static str] {
         match self {
             Policy::Fireworks => fireworks::KEYS,
-            Policy::Fixed => &[],
+            Policy::Fixed | Policy::Oracle => &[],
             Policy::Scripted => planned::KEYS,
         }
     }
@@ -61,6 +63,7 @@ impl Policy {
             Policy::Fireworks => fireworks::decode(tables),
             Policy::Fixed => planned::fixed(tables),
             Policy::Scripted => planned::scripted(tables),
+            Policy::Oracle => planned::oracle(tables),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The policies that follow a plan instead of the traffic: `fixed` and `scripted`.
+//! The policies that follow a plan instead of the traffic: `fixed`, `scripted`,
+//! and `oracle`, whose plan is made of the traffic to come.
 
-use foresail_core::control::autoscaler::AutoscalerConfig;
+use foresail_core::control::autoscaler::{AutoscalerConfig, OracleConfig};
 use foresail_core::time::Nanos;
 
 use super::{Chosen, Tables, replica_count};
@@ -51,6 +52,22 @@ pub(super) fn scripted(tables: &Tables<'_>) -> Chosen {
             initial,
         },
         initial_replica_count: initial,
+    }
+}
+
+/// Between the same counts, and by the same load targets, as the policy `fireworks`.
+pub(super) fn oracle(tables: &Tables<'_>) -> Chosen {
+    let Tables {
+        counts,
+        load_targets,
+        ..
+    } = tables;
+    Chosen {
+        autoscaler: AutoscalerConfig::Oracle(OracleConfig {
+            load_targets: *load_targets,
+            ..OracleConfig::new(counts.min.value, counts.max.value)
+        }),
+        initial_replica_count: counts.initial.value,
     }
 }
 

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::trace::Column;
-use super::{fireworks, fixed, scripted};
+use super::{fireworks, fixed, foreseen, scripted};
 use crate::time::Nanos;
 
 /// Which policy, with its parameters.
@@ -23,6 +23,45 @@ pub enum AutoscalerConfig {
         /// How many before the first entry.
         initial: u32,
     },
+    /// What the future calls for: a bound, not a policy that anyone could run.
+    Oracle(OracleConfig),
+}
+
+/// The parameters of the policy `oracle`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OracleConfig {
+    /// Fewest replicas.
+    pub min_replica_count: u32,
+    /// Most replicas.
+    pub max_replica_count: u32,
+    /// Targets per replica: what it takes a load to call for another.
+    pub load_targets: LoadTargets,
+    /// What to do and when, once somebody knows the future.
+    pub plan: Option<Vec<Foreseen>>,
+}
+
+/// A step of a plan that is made with knowledge of the future.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreseen {
+    /// When to ask for another number of replicas.
+    pub at: Nanos,
+    /// How many.
+    pub replicas: u32,
+    /// When the load calls for that many.
+    pub needed_at: Nanos,
+}
+
+impl OracleConfig {
+    /// Between these counts, at 0.8 of a batch a replica, without a plan.
+    #[must_use]
+    pub fn new(min_replica_count: u32, max_replica_count: u32) -> Self {
+        OracleConfig {
+            min_replica_count,
+            max_replica_count,
+            load_targets: LoadTargets::DEFAULT,
+            plan: None,
+        }
+    }
 }
 
 /// The parameters of the specification's policy, with its names.
@@ -71,6 +110,15 @@ pub struct LoadTargets {
 }
 
 impl LoadTargets {
+    /// 0.8 of a batch (B01).
+    pub const DEFAULT: Self = LoadTargets {
+        default: Some(0.8),
+        tokens_generated_per_second: None,
+        prompt_tokens_per_second: None,
+        requests_per_second: None,
+        concurrent_requests: None,
+    };
+
     /// Whether a target is about something a second.
     pub(super) fn has_rates(&self) -> bool {
         let rates = [
@@ -143,6 +191,9 @@ pub enum ConfigError {
         /// What it is.
         value: f64,
     },
+    /// An oracle has to be told the future.
+    #[error("the oracle has no plan yet: only a simulation can make one")]
+    NoPlan,
     /// The steps of a script must come in order of time.
     #[error("script step {index} must come after the step before it")]
     ScriptOrder {
@@ -159,6 +210,7 @@ impl AutoscalerConfig {
             AutoscalerConfig::Fireworks(_) => "fireworks",
             AutoscalerConfig::Fixed { .. } => "fixed",
             AutoscalerConfig::Scripted { .. } => "scripted",
+            AutoscalerConfig::Oracle(_) => "oracle",
         }
     }
 
@@ -169,6 +221,7 @@ impl AutoscalerConfig {
             AutoscalerConfig::Fireworks(_) => fireworks::COLUMNS,
             AutoscalerConfig::Fixed { .. } => fixed::COLUMNS,
             AutoscalerConfig::Scripted { .. } => scripted::COLUMNS,
+            AutoscalerConfig::Oracle(_) => foreseen::COLUMNS,
         }
     }
 
@@ -181,6 +234,10 @@ impl AutoscalerConfig {
             AutoscalerConfig::Fireworks(config) => config.validate(),
             AutoscalerConfig::Fixed { .. } => Ok(()),
             AutoscalerConfig::Scripted { steps, .. } => in_order(steps),
+            AutoscalerConfig::Oracle(config) => match &config.plan {
+                Some(_) => config.load_targets.validate(),
+                None => Err(ConfigError::NoPlan),
+            },
         }
     }
 }

@@ -17,6 +17,7 @@
 mod config;
 mod fireworks;
 mod fixed;
+mod foreseen;
 mod load;
 mod policy;
 mod reason;
@@ -31,7 +32,8 @@ mod conformance;
 mod properties;
 
 pub use config::{
-    AutoscalerConfig, ConfigError, FireworksConfig, IdleFrom, LoadTargets, WindowSemantics,
+    AutoscalerConfig, ConfigError, FireworksConfig, Foreseen, IdleFrom, LoadTargets, OracleConfig,
+    WindowSemantics,
 };
 pub use load::{Load, Signal};
 pub use reason::{LoadChange, Reason};
@@ -39,6 +41,7 @@ pub use reason::{LoadChange, Reason};
 use crate::time::Nanos;
 use fireworks::Fireworks;
 use fixed::Fixed;
+use foreseen::Oracle;
 use policy::Policy;
 use scripted::Scripted;
 use trace::{Row, Verdict};
@@ -119,6 +122,7 @@ enum AnyPolicy {
     Fireworks(Box<Fireworks>),
     Fixed(Fixed),
     Scripted(Scripted),
+    Oracle(Oracle),
 }
 
 /// The same call of whichever policy it is.
@@ -128,6 +132,7 @@ macro_rules! of_policy {
             AnyPolicy::Fireworks($policy) => $call,
             AnyPolicy::Fixed($policy) => $call,
             AnyPolicy::Scripted($policy) => $call,
+            AnyPolicy::Oracle($policy) => $call,
         }
     };
 }
@@ -143,6 +148,10 @@ impl AnyPolicy {
             }
             AutoscalerConfig::Scripted { steps, initial } => {
                 AnyPolicy::Scripted(Scripted::new(steps, *initial, initial_replicas))
+            }
+            AutoscalerConfig::Oracle(config) => {
+                let plan = config.plan.as_deref().unwrap_or_default();
+                AnyPolicy::Oracle(Oracle::new(plan, initial_replicas))
             }
         }
     }

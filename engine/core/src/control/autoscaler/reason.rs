@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::load::{Load, Signal};
-use super::{IdleFrom, WindowSemantics};
+use super::{Foreseen, IdleFrom, WindowSemantics};
 use crate::time::{HOUR, MINUTE, Nanos, seconds};
 
 /// Why a target changed, or did not. Its text is the reason in the timeline.
@@ -41,6 +41,8 @@ pub enum Reason {
         /// How many.
         replicas: u32,
     },
+    /// The policy `oracle` knows what comes.
+    Foreseen(Foreseen),
     /// The policy `scripted` says so.
     Script {
         /// From when the script says so.
@@ -93,6 +95,13 @@ impl fmt::Display for Reason {
                 write!(f, "limits are {min} to {}", Replicas(max))
             }
             Reason::Fixed { replicas } => write!(f, "fixed at {}", Replicas(replicas)),
+            Reason::Foreseen(step) => {
+                let calls = format!("calls for {}", Replicas(step.replicas));
+                match step.needed_at.saturating_sub(step.at) {
+                    0 => write!(f, "the load from now on {calls}"),
+                    ahead => write!(f, "the load in {} {calls}", Span(ahead)),
+                }
+            }
             Reason::Script { from } => write!(f, "the script says so from {}", Span(from)),
         }
     }
