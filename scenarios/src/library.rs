@@ -152,6 +152,8 @@ mod tests {
             "step_time",
             "cold_start",
             "price",
+            "gpu_pool",
+            "gpu_pool.random_stock_outs",
             "workload",
             "workload.arrivals",
             "workload.shape",

@@ -3,7 +3,7 @@
 //! the others, so two scenarios with one seed see the same arrivals
 //! (common random numbers).
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The generator of every stream. ChaCha8 is specified and portable: a seed
@@ -23,4 +23,10 @@ pub fn stream(seed: u64, name: &str) -> Stream {
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&hash.to_le_bytes());
     Stream::from_seed(key)
+}
+
+/// A seed of its own for the part of a run that has this name.
+#[must_use]
+pub fn derived(seed: u64, name: &str) -> u64 {
+    stream(seed, &format!("seed.{name}")).next_u64()
 }

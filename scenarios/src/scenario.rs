@@ -9,6 +9,7 @@ use foresail_core::step_time::{Gpu, ModelShape, Precision, Profile, Roofline};
 use foresail_core::time::Nanos;
 
 use crate::distribution::Distribution;
+use crate::random;
 use crate::workload::Workload;
 
 /// One deployment, the traffic it gets, and what is asked of it.
@@ -29,6 +30,34 @@ pub struct Scenario {
     /// The GPUs that it shares with the other deployments of its file; without
     /// a pool there are always enough.
     pub gpu_pool: Option<GpuPool>,
+}
+
+/// The deployments of one file, which run together.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Short name; the file's stem unless the file says otherwise.
+    pub name: String,
+    /// One sentence on what the file is for.
+    pub description: String,
+    /// Seed of all random streams.
+    pub seed: u64,
+    /// At least one. Each has the file's seed; what it draws is under [`Group::seed_of`].
+    pub deployments: Vec<Scenario>,
+    /// Whether the file is a list of deployments with a name each.
+    pub is_list: bool,
+}
+
+impl Group {
+    /// The seed of a deployment's own streams when the run's is `seed`: if
+    /// there are several, each draws something else.
+    #[must_use]
+    pub fn seed_of(&self, deployment: &Scenario, seed: u64) -> u64 {
+        if self.is_list {
+            random::derived(seed, &deployment.name)
+        } else {
+            seed
+        }
+    }
 }
 
 /// The GPUs that all deployments of a run share.

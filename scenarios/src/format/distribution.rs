@@ -5,6 +5,7 @@ use super::node::{Node, Value};
 use super::problem::Problem;
 use super::reader::{Field, Reader, Setting};
 use crate::distribution::Distribution;
+use foresail_core::time;
 
 /// The names of the kinds, as they are written.
 const KINDS: [&str; 5] = ["fixed", "uniform", "exponential", "log_normal", "empirical"];
@@ -27,6 +28,16 @@ pub(super) fn distribution(field: Field<'_>) -> Result<Distribution, Problem> {
 }
 
 /// The distribution of a table that may have other keys beside it, such as `max`.
+/// A duration, or a distribution of seconds.
+pub(super) fn seconds(field: Field<'_>) -> Result<Distribution, Problem> {
+    match &field.node.value {
+        Value::Text(_) => decode::duration(field).map(|nanos| Distribution::Fixed {
+            value: time::seconds(nanos),
+        }),
+        _ => distribution(field),
+    }
+}
+
 pub(super) fn from_table(reader: &Reader<'_>, field: Field<'_>) -> Result<Distribution, Problem> {
     let written: Vec<_> = KINDS.into_iter().filter(|kind| reader.has(kind)).collect();
     let kind = match written[..] {

@@ -6,6 +6,7 @@
 //!   (node.rs)                          (overrides.rs)             (a file a table)
 //! ```
 //!
+//! [`load_group`] and [`parse_group`] are the same for files with several deployments.
 //! [`load`] reads a file or a scenario of the [library];
 //! [`parse`] takes text. Both report every problem that they find, not only the
 //! first. Each problem has a code (such as `scenario::replicas`), points at the
@@ -21,6 +22,7 @@ mod deployment;
 mod distribution;
 mod engine;
 mod fit;
+mod gpu_pool;
 mod node;
 mod objectives;
 mod overrides;
@@ -37,7 +39,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crate::library;
-use crate::scenario::Scenario;
+use crate::scenario::{Group, Scenario};
 use problem::{Context, Place};
 
 pub use overrides::Overrides;
@@ -82,15 +84,23 @@ fn summary(diagnoses: &[Diagnosis]) -> String {
 /// library has that name. Relative files in it are relative to its folder.
 ///
 /// # Errors
-/// If the file cannot be read or is not a valid scenario.
+/// If the file cannot be read, is not a valid scenario, or has several deployments.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Scenario, LoadError> {
+    alone(load_group(path, overrides)?)
+}
+
+/// As [`load`], with all deployments of the file, one or several.
+///
+/// # Errors
+/// If the file cannot be read or is not a valid scenario.
+pub fn load_group(path: &Path, overrides: &Overrides) -> Result<Group, LoadError> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let entry = path
                 .to_str()
                 .and_then(library::find)
                 .ok_or_else(|| missing(path))?;
-            parse(
+            parse_group(
                 &format!("{}.toml", entry.name),
                 entry.text,
                 Path::new(""),
@@ -100,7 +110,7 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Scenario, LoadError> {
         _ => {
             let text = read(path).map_err(LoadError::Unreadable)?;
             let base_dir = path.parent().unwrap_or(Path::new(""));
-            parse(&path.display().to_string(), &text, base_dir, overrides)
+            parse_group(&path.display().to_string(), &text, base_dir, overrides)
         }
     }
 }
@@ -109,13 +119,26 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Scenario, LoadError> {
 /// relative files in it are relative to.
 ///
 /// # Errors
-/// If the text is not a valid scenario.
+/// If the text is not a valid scenario, or has several deployments.
 pub fn parse(
     name: &str,
     text: &str,
     base_dir: &Path,
     overrides: &Overrides,
 ) -> Result<Scenario, LoadError> {
+    alone(parse_group(name, text, base_dir, overrides)?)
+}
+
+/// As [`parse`], with all deployments of the text, one or several.
+///
+/// # Errors
+/// If the text is not a valid scenario.
+pub fn parse_group(
+    name: &str,
+    text: &str,
+    base_dir: &Path,
+    overrides: &Overrides,
+) -> Result<Group, LoadError> {
     let mut context = Context::default();
     let source = context.add_source(name, text, base_dir);
     let Some(mut root) = node::parse_document(&context, source, text) else {
@@ -132,6 +155,22 @@ pub fn parse(
         .map_or(name.into(), |stem| stem.to_string_lossy());
     let scenario = scenario::decode(&context, &root, place, &stem);
     scenario.ok_or_else(|| LoadError::Invalid(context.diagnoses()))
+}
+
+/// The one deployment of a file.
+fn alone(group: Group) -> Result<Scenario, LoadError> {
+    let Group {
+        name, deployments, ..
+    } = group;
+    let count = deployments.len();
+    let mut deployments = deployments.into_iter();
+    match (deployments.next(), deployments.next()) {
+        (Some(only), None) => Ok(only),
+        _ => Err(LoadError::Unreadable(Diagnosis::of_file(
+            format!("`{name}` has {count} deployments, and this takes one"),
+            "`foresail simulate` runs several together".to_owned(),
+        ))),
+    }
 }
 
 fn missing(path: &Path) -> LoadError {

@@ -168,8 +168,14 @@ fn insert(table: &mut Table, path: &str, path_place: Place, node: Node) -> Resul
     };
     let rest_place = path_place.part(segment.len() + 1, path.len());
     let Node { value, place } = &mut table.entry_or_table(key, key_place).node;
-    if let Value::Table(inner) = value {
-        return insert(inner, rest, rest_place, node);
+    match value {
+        Value::Table(inner) => return insert(inner, rest, rest_place, node),
+        Value::Array(items) => {
+            if let Some((inner, rest, rest_place)) = item(items, rest, rest_place) {
+                return insert(inner, rest, rest_place, node);
+            }
+        }
+        _ => {}
     }
     Err(
         Problem::new("scenario::set", format!("`{key}` has no keys in it"))
@@ -177,4 +183,24 @@ fn insert(table: &mut Table, path: &str, path_place: Place, node: Node) -> Resul
             .at(*place, format!("`{key}` is {}", value.kind()))
             .help(format!("set `{key}` itself")),
     )
+}
+
+/// The table of a list whose `name` the path goes on with, and the path after that.
+fn item<'t, 'p>(
+    items: &'t mut [Node],
+    path: &'p str,
+    path_place: Place,
+) -> Option<(&'t mut Table, &'p str, Place)> {
+    let (name, rest) = path.split_once('.')?;
+    let is_called = |node: &&mut Node| match &node.value {
+        Value::Table(table) => table.entry("name").is_some_and(
+            |entry| matches!(&entry.node.value, Value::Text(text) if text == name.trim()),
+        ),
+        _ => false,
+    };
+    let found = items.iter_mut().find(is_called)?;
+    let Value::Table(table) = &mut found.value else {
+        return None;
+    };
+    Some((table, rest, path_place.part(name.len() + 1, path.len())))
 }

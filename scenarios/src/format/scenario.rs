@@ -1,43 +1,139 @@
-//! The top level of a scenario file.
+//! The top level of a scenario file: one deployment, or a list of several.
 
 use super::decode;
 use super::deployment;
-use super::node::Table;
+use super::gpu_pool;
+use super::node::{Node, Table, Value};
 use super::objectives;
 use super::problem::{Context, Place, Problem};
 use super::reader::{Field, Reader};
 use super::workload;
-use crate::scenario::Scenario;
+use crate::scenario::{Group, Scenario};
 
-/// The scenario of a tree; `None` if there are problems, which are then in the context.
-pub(super) fn decode(
-    context: &Context,
-    root: &Table,
-    place: Place,
-    stem: &str,
-) -> Option<Scenario> {
+/// The tables of one deployment. In a file with several, each has its own.
+const OF_ONE_DEPLOYMENT: [&str; 9] = [
+    "deployment",
+    "autoscaler",
+    "router",
+    "batching",
+    "step_time",
+    "cold_start",
+    "price",
+    "workload",
+    "objectives",
+];
+
+/// What the file says as a whole.
+struct Title {
+    name: String,
+    description: String,
+    seed: u64,
+}
+
+/// The deployments of a tree; `None` if there are problems, which are then in the context.
+pub(super) fn decode(context: &Context, root: &Table, place: Place, stem: &str) -> Option<Group> {
     let reader = Reader::root(context, root, place);
-    let name = reader.setting("name", stem.to_owned(), name).value;
-    let description = reader
-        .setting("description", String::new(), decode::text)
-        .value;
-    let seed = reader.setting("seed", 1, decode::integer).value;
-    let deployment = deployment::decode(&reader);
-    let workload = workload::decode(&reader);
-    let objectives = objectives::decode(&reader.table("objectives"));
+    let title = title(&reader, stem);
+    let is_list = reader.has("deployments");
+    let mut deployments = if is_list {
+        several(&reader, title.seed)
+    } else {
+        let one = one(&reader, &title.name, &title.description, title.seed);
+        one.into_iter().collect()
+    };
+    let pool = gpu_pool::decode(&reader, &deployments);
     reader.finish();
     if context.has_problems() {
         return None;
     }
+    for deployment in &mut deployments {
+        deployment.gpu_pool.clone_from(&pool);
+    }
+    Some(Group {
+        name: title.name,
+        description: title.description,
+        seed: title.seed,
+        deployments,
+        is_list,
+    })
+}
+
+fn title(reader: &Reader<'_>, stem: &str) -> Title {
+    Title {
+        name: reader.setting("name", stem.to_owned(), name).value,
+        description: reader
+            .setting("description", String::new(), decode::text)
+            .value,
+        seed: reader.setting("seed", 1, decode::integer).value,
+    }
+}
+
+/// One deployment with its traffic; `None` if a part is missing, which has then been reported.
+fn one(reader: &Reader<'_>, name: &str, description: &str, seed: u64) -> Option<Scenario> {
+    let deployment = deployment::decode(reader);
+    let workload = workload::decode(reader);
+    let objectives = objectives::decode(&reader.table("objectives"));
     Some(Scenario {
-        name,
-        description,
+        name: name.to_owned(),
+        description: description.to_owned(),
         seed,
         deployment: deployment?,
         workload: workload?,
         objectives,
         gpu_pool: None,
     })
+}
+
+/// `[[deployments]]`: each has a name, and the tables of a whole scenario.
+fn several(root: &Reader<'_>, seed: u64) -> Vec<Scenario> {
+    root.unused(
+        &OF_ONE_DEPLOYMENT,
+        "beside `[[deployments]]`, each of which has its own",
+    );
+    let items = root.optional("deployments", tables).value;
+    let mut scenarios: Vec<Scenario> = Vec::new();
+    let mut names: Vec<(String, Option<Place>)> = Vec::new();
+    for item in items.unwrap_or_default() {
+        let field = Field {
+            context: root.context,
+            node: &item,
+            path: "deployments",
+        };
+        let reader = match field.reader() {
+            Ok(reader) => reader,
+            Err(problem) => {
+                root.context.report(problem);
+                continue;
+            }
+        };
+        let called = reader.required("name", "\"chat\"", name);
+        let description = reader.setting("description", String::new(), decode::text);
+        let its_name = called.value.unwrap_or_default();
+        if let Some((_, place)) = names.iter().find(|(other, _)| *other == its_name)
+            && called.is_sound
+        {
+            let message = format!("two deployments are called `{its_name}`");
+            let problem = Problem::new("scenario::deployments", message)
+                .at_if_written(called.place, "the second")
+                .at_if_written(*place, "the first")
+                .help("give each a name of its own");
+            root.context.report(problem);
+        }
+        scenarios.extend(one(&reader, &its_name, &description.value, seed));
+        reader.finish();
+        names.push((its_name, called.place));
+    }
+    scenarios
+}
+
+/// A list of at least one table.
+fn tables(field: Field<'_>) -> Result<Vec<Node>, Problem> {
+    match &field.node.value {
+        Value::Array(items) if !items.is_empty() => Ok(items.clone()),
+        _ => Err(field
+            .wrong_type("a list of deployments")
+            .help("begin each with a line `[[deployments]]`")),
+    }
 }
 
 /// A name stands in titles and in file names, so it is one line and no path.

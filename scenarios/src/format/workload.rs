@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::decode;
-use super::distribution::{distribution, from_table};
+use super::distribution::{distribution, from_table, seconds};
 use super::node::Value;
 use super::problem::{Place, Problem};
 use super::reader::{Field, Reader, suggestion};
@@ -12,7 +12,7 @@ use crate::workload::{
     Arrivals, Generator, Lengths, Process, ServeGenSource, Sessions, Shape, Slice, Source,
     Timestamps, TraceFormat, TraceSource, Transforms, Workload,
 };
-use foresail_core::time::{HOUR, seconds};
+use foresail_core::time::HOUR;
 
 const TIMESTAMPS: [(&str, Timestamps); 2] = [
     ("as-recorded", Timestamps::AsRecorded),
@@ -421,7 +421,7 @@ fn sessions(field: Field<'_>) -> Result<Sessions, Problem> {
         .required("turns", "{ uniform = { min = 2, max = 8 } }", distribution)
         .value;
     let think = reader
-        .required("think_time", "{ exponential = { mean = 20 } }", think_time)
+        .required("think_time", "{ exponential = { mean = 20 } }", seconds)
         .value;
     let one = Distribution::Fixed { value: 1.0 };
     let sessions = Sessions {
@@ -435,14 +435,4 @@ fn sessions(field: Field<'_>) -> Result<Sessions, Problem> {
     };
     reader.finish();
     Ok(sessions)
-}
-
-/// A duration, or a distribution of seconds.
-fn think_time(field: Field<'_>) -> Result<Distribution, Problem> {
-    match &field.node.value {
-        Value::Text(_) => decode::duration(field).map(|nanos| Distribution::Fixed {
-            value: seconds(nanos),
-        }),
-        _ => distribution(field),
-    }
 }

@@ -2,6 +2,7 @@
 
 mod deployment_errors;
 mod files;
+mod groups;
 mod meaning;
 mod text_errors;
 mod workload_errors;

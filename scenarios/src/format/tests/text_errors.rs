@@ -66,8 +66,8 @@ fn an_unknown_table() {
         ·  ────┬────
         ·      ╰── not a key here
         ╰────
-      help: did you mean `objectives`? the keys are: name, description, seed, deployment, autoscaler,
-            router, batching, step_time, cold_start, price, workload, objectives
+      help: did you mean `objectives`? the keys are: name, description, seed, deployments, deployment,
+            autoscaler, router, batching, step_time, cold_start, price, workload, objectives, gpu_pool
     ");
 }
 

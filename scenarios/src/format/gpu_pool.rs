@@ -1,0 +1,143 @@
+//! `[gpu_pool]`: the GPUs that all deployments of a file share, and when none can be had.
+
+use super::decode;
+use super::distribution::seconds;
+use super::node::Value;
+use super::problem::Problem;
+use super::reader::{Field, Reader, suggestion};
+use crate::catalogue::gpus;
+use crate::scenario::{GpuPool, GpuStock, RandomStockOuts, Scenario, StockOut, StockOuts};
+
+/// The pool; `None` if the file has none.
+pub(super) fn decode(root: &Reader<'_>, deployments: &[Scenario]) -> Option<GpuPool> {
+    if !root.has("gpu_pool") {
+        return None;
+    }
+    let reader = root.table("gpu_pool");
+    let sizes = sizes(reader.table("gpus"));
+    let fixed = reader
+        .optional("stock_outs", stock_outs)
+        .value
+        .unwrap_or_default();
+    let random = random(&reader);
+    reader.finish();
+    let mut kinds: Vec<GpuStock> = Vec::new();
+    for scenario in deployments {
+        let gpu = &scenario.deployment.gpu;
+        if kinds.iter().any(|kind| kind.gpu == *gpu) {
+            continue;
+        }
+        let size = sizes.iter().find(|size| size.gpu == *gpu);
+        kinds.push(size.cloned().unwrap_or(GpuStock {
+            gpu: gpu.clone(),
+            gpus: None,
+        }));
+    }
+    let pool = GpuPool {
+        kinds,
+        stock_outs: StockOuts { fixed, random },
+    };
+    check_beginning(root, &pool, deployments);
+    Some(pool)
+}
+
+/// `[gpu_pool.gpus]`: a GPU a key.
+fn sizes(reader: Reader<'_>) -> Vec<GpuStock> {
+    let mut sizes = Vec::new();
+    for entry in reader.entries() {
+        let path = reader.path_of(&entry.key);
+        let field = Field {
+            context: reader.context,
+            node: &entry.node,
+            path: &path,
+        };
+        let Some(gpu) = gpus::find(&entry.key) else {
+            let names = gpus::GPUS.iter().map(|gpu| gpu.name);
+            let message = format!("unknown GPU `{}`", entry.key);
+            let problem = Problem::new("scenario::gpu", message)
+                .at(entry.key_place, "not in the catalogue")
+                .help(suggestion(&entry.key, names, "the GPUs are"));
+            reader.context.report(problem);
+            continue;
+        };
+        match decode::integer(field) {
+            Ok(gpus) => sizes.push(GpuStock {
+                gpu: gpu.name.to_owned(),
+                gpus: Some(gpus),
+            }),
+            Err(problem) => reader.context.report(problem),
+        }
+    }
+    sizes
+}
+
+/// `[{ at = "1h", lasts = "20m" }, …]`, in order of time.
+fn stock_outs(field: Field<'_>) -> Result<Vec<StockOut>, Problem> {
+    const EXAMPLE: &str = "for example `stock_outs = [{ at = \"1h\", lasts = \"20m\" }]`";
+    let Value::Array(items) = &field.node.value else {
+        return Err(field.wrong_type("a list of stock-outs").help(EXAMPLE));
+    };
+    let mut stock_outs: Vec<StockOut> = Vec::with_capacity(items.len());
+    for item in items {
+        let reader = Field {
+            node: item,
+            ..field
+        }
+        .reader()?;
+        let at = reader.required("at", "\"1h\"", decode::duration);
+        let lasts = reader.required("lasts", "\"20m\"", decode::duration);
+        reader.finish();
+        let (Some(begin), Some(lasts)) = (at.value, lasts.value) else {
+            continue;
+        };
+        if stock_outs.last().is_some_and(|before| before.at >= begin) {
+            let message = "stock-outs must be in order of time";
+            return Err(Problem::new("scenario::stock_outs", message)
+                .at_if_written(at.place, "not after the one before it")
+                .help("sort them by `at`"));
+        }
+        stock_outs.push(StockOut { at: begin, lasts });
+    }
+    Ok(stock_outs)
+}
+
+/// `[gpu_pool.random_stock_outs]`: from one to the next, and how long each lasts.
+fn random(pool: &Reader<'_>) -> Option<RandomStockOuts> {
+    if !pool.has("random_stock_outs") {
+        return None;
+    }
+    let reader = pool.table("random_stock_outs");
+    let every_s = reader.required("every", "{ exponential = { mean = 14400 } }", seconds);
+    let lasts_s = reader.required("lasts", "{ exponential = { mean = 600 } }", seconds);
+    reader.finish();
+    Some(RandomStockOuts {
+        every_s: every_s.value?,
+        lasts_s: lasts_s.value?,
+    })
+}
+
+/// The replicas that are there when a run begins have their GPUs already.
+fn check_beginning(root: &Reader<'_>, pool: &GpuPool, deployments: &[Scenario]) {
+    for kind in &pool.kinds {
+        let Some(size) = kind.gpus else { continue };
+        let on_it = deployments
+            .iter()
+            .map(|scenario| &scenario.deployment)
+            .filter(|deployment| deployment.gpu == kind.gpu);
+        let needed: u64 = on_it
+            .map(|d| u64::from(d.initial_replica_count) * u64::from(d.world_size))
+            .sum();
+        if needed > u64::from(size) {
+            let message = format!(
+                "the pool has {size} {}, and the run begins with replicas on {needed}",
+                kind.gpu
+            );
+            let problem = Problem::new("scenario::gpu_pool", message)
+                .at_if_written(root.key_place("gpu_pool"), "too few")
+                .help(format!(
+                    "give the pool at least {needed}, or lower `initial_replica_count`"
+                ));
+            root.context.report(problem);
+        }
+    }
+}
