@@ -49,6 +49,7 @@ fn facts(scenario: &Scenario) -> ScenarioFacts {
 fn replica_counts(autoscaler: &AutoscalerConfig) -> (u32, u32) {
     match autoscaler {
         AutoscalerConfig::Fireworks(config) => (config.min_replica_count, config.max_replica_count),
+        AutoscalerConfig::Oracle(config) => (config.min_replica_count, config.max_replica_count),
         AutoscalerConfig::Fixed { replicas } => (*replicas, *replicas),
         AutoscalerConfig::Scripted { steps, initial } => steps
             .iter()

@@ -90,10 +90,12 @@ fn of_simulation(error: &SimulationError) -> ExitCode {
         SimulationError::Workload(_)
         | SimulationError::Batching(_)
         | SimulationError::Overloaded { .. }
+        | SimulationError::PoolTooSmall
         | SimulationError::TooLong => ExitCode::Input,
         SimulationError::Interrupted => ExitCode::Interrupted,
         // The command's own workloads have no empty requests.
         SimulationError::EmptyRequest { .. }
+        | SimulationError::NotForeseen
         | SimulationError::Replica(_)
         | SimulationError::Biller(_)
         | SimulationError::Conservation(_) => ExitCode::Unexpected,
