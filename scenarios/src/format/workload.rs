@@ -9,7 +9,7 @@ use super::problem::{Place, Problem};
 use super::reader::{Field, Reader, suggestion};
 use crate::distribution::Distribution;
 use crate::workload::{
-    Arrivals, Generator, Lengths, Process, ServeGenSource, Sessions, Shape, Slice, Source,
+    Arrivals, Generator, Lengths, Process, ServeGenSource, Sessions, Shape, Slice, Source, Steps,
     Timestamps, TraceFormat, TraceSource, Transforms, Workload,
 };
 use foresail_core::time::HOUR;
@@ -298,17 +298,19 @@ enum ShapeKind {
     Ramp,
     Spike,
     Diurnal,
+    Steps,
 }
 
-const SHAPES: [(&str, ShapeKind); 5] = [
+const SHAPES: [(&str, ShapeKind); 6] = [
     ("steady", ShapeKind::Steady),
     ("on-off", ShapeKind::OnOff),
     ("ramp", ShapeKind::Ramp),
     ("spike", ShapeKind::Spike),
     ("diurnal", ShapeKind::Diurnal),
+    ("steps", ShapeKind::Steps),
 ];
 
-const SHAPE_KEYS: [&str; 10] = [
+const SHAPE_KEYS: [&str; 12] = [
     "on",
     "off",
     "low_factor",
@@ -319,6 +321,8 @@ const SHAPE_KEYS: [&str; 10] = [
     "factor",
     "period",
     "peak_to_trough",
+    "step",
+    "factors",
 ];
 
 impl ShapeKind {
@@ -330,6 +334,7 @@ impl ShapeKind {
             Self::Ramp => &["to_factor", "over"],
             Self::Spike => &["at", "duration", "factor"],
             Self::Diurnal => &["period", "peak_to_trough"],
+            Self::Steps => &["step", "factors"],
         }
     }
 }
@@ -395,9 +400,36 @@ fn shape(reader: Reader<'_>) -> Option<Shape> {
                 peak_to_trough,
             })
         }
+        ShapeKind::Steps => {
+            let step = time("step", "\"1h\"");
+            let factors = reader.required("factors", "[0.5, 1.0, 1.5]", levels).value;
+            step.zip(factors)
+                .map(|(step, factors)| Shape::Steps(Steps::new(step, &factors)))
+        }
     };
     reader.finish();
     shape
+}
+
+/// A list of factors, one of them above 0.
+fn levels(field: Field<'_>) -> Result<Vec<f64>, Problem> {
+    let Value::Array(items) = &field.node.value else {
+        return Err(field.wrong_type("a list of numbers"));
+    };
+    let numbers = items
+        .iter()
+        .map(|node| decode::non_negative_number(Field { node, ..field }));
+    let levels: Vec<f64> = numbers.collect::<Result<_, _>>()?;
+    if levels.iter().any(|level| *level > 0.0) {
+        return Ok(levels);
+    }
+    Err(field
+        .problem(
+            "scenario::range",
+            "must have a number above 0",
+            "no request would ever come",
+        )
+        .help("write the factor of each level, such as `[0.5, 1.0, 1.5]`"))
 }
 
 fn at_least_one(field: Field<'_>) -> Result<f64, Problem> {

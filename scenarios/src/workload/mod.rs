@@ -24,7 +24,7 @@ mod transform;
 use foresail_core::time::Nanos;
 
 pub use error::{Fault, WorkloadError};
-pub use generator::{Arrivals, Generator, Lengths, Process, Sessions, Shape};
+pub use generator::{Arrivals, Generator, Lengths, Process, Sessions, Shape, Steps};
 pub use request::{Content, Request};
 pub use requests::{Requests, Skipped};
 pub use servegen::ServeGenSource;

@@ -8,6 +8,7 @@ mod lengths;
 mod process;
 mod sessions;
 mod shape;
+mod steps;
 
 use foresail_core::time::Nanos;
 
@@ -22,6 +23,7 @@ pub(super) use process::UnitGaps;
 pub(super) use sessions::SessionRequests;
 pub use sessions::Sessions;
 pub use shape::Shape;
+pub use steps::Steps;
 
 /// A workload drawn from distributions. It ends at `duration` or after
 /// `requests`, whichever comes first; at least one of them is set.
@@ -116,7 +118,12 @@ pub(super) struct SingleRequests {
 impl SingleRequests {
     pub(super) fn new(generator: &Generator, rate_scale: f64, seed: u64) -> Self {
         Self {
-            arrivals: ArrivalTimes::new(generator.arrivals, generator.shape, rate_scale, seed),
+            arrivals: ArrivalTimes::new(
+                generator.arrivals,
+                generator.shape.clone(),
+                rate_scale,
+                seed,
+            ),
             prompts: LengthDraws::new(&generator.prompt_tokens, "prompt_tokens", seed),
             outputs: LengthDraws::new(&generator.output_tokens, "output_tokens", seed),
             duration: generator.duration.unwrap_or(Nanos::MAX),

@@ -211,7 +211,12 @@ impl SessionRequests {
         rate_scale: f64,
         seed: u64,
     ) -> Self {
-        let mut starts = ArrivalTimes::new(generator.arrivals, generator.shape, rate_scale, seed);
+        let mut starts = ArrivalTimes::new(
+            generator.arrivals,
+            generator.shape.clone(),
+            rate_scale,
+            seed,
+        );
         Self {
             next_start: starts.next_time(),
             starts,

@@ -8,9 +8,10 @@
 use foresail_core::time::{Nanos, seconds};
 
 use super::super::error::WorkloadError;
+use super::steps::Steps;
 
 /// How the arrival rate changes over time, as a factor on `rate_per_s`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Shape {
     /// Factor 1 throughout.
     Steady,
@@ -46,6 +47,8 @@ pub enum Shape {
         /// Highest rate over lowest rate, at least 1.
         peak_to_trough: f64,
     },
+    /// From level to level.
+    Steps(Steps),
 }
 
 impl Shape {
@@ -92,6 +95,7 @@ impl Shape {
                     peak_to_trough,
                 ))
             }
+            Self::Steps(ref steps) => steps.validate(),
         }
     }
 
@@ -130,6 +134,7 @@ impl Shape {
                 let angle = core::f64::consts::TAU / seconds(period);
                 t - amplitude(peak_to_trough) * libm::sin(angle * t) / angle
             }
+            Self::Steps(ref steps) => steps.area(t),
         }
     }
 
@@ -153,6 +158,7 @@ impl Shape {
                 period,
                 peak_to_trough,
             } => diurnal_time(seconds(period), amplitude(peak_to_trough), area),
+            Self::Steps(ref steps) => steps.time_at(area),
         };
         Some(time)
     }
@@ -194,6 +200,7 @@ impl Shape {
                     seconds(period)
                 )
             }
+            Self::Steps(ref steps) => steps.describe(),
         }
     }
 }
@@ -322,7 +329,7 @@ mod tests {
 
         #[test]
         fn time_at_does_not_decrease(index in 0..SHAPES.len(), area in 0.0..1e5_f64, more in 0.0..10.0_f64) {
-            let shape = SHAPES[index];
+            let shape = &SHAPES[index];
             let (first, second) = (shape.time_at(area).unwrap(), shape.time_at(area + more).unwrap());
             prop_assert!(second >= first - 1e-9 * (1.0 + area));
         }
@@ -330,17 +337,17 @@ mod tests {
 
     #[test]
     fn known_points() {
-        let at = |shape: Shape, area| shape.time_at(area).unwrap();
-        assert_eq!(at(SHAPES[2], 10.0), 30.0);
-        assert_eq!(at(SHAPES[2], 15.0), 35.0);
-        assert_eq!(at(SHAPES[1], 11.0), 20.0);
-        assert_eq!(at(SHAPES[3], 180.0), 60.0);
-        assert_eq!(at(SHAPES[3], 185.0), 61.0);
-        assert_eq!(at(SHAPES[5], 130.0), 35.0);
-        assert_eq!(at(SHAPES[6], 31.0), 36.0);
+        let at = |shape: &Shape, area| shape.time_at(area).unwrap();
+        assert_eq!(at(&SHAPES[2], 10.0), 30.0);
+        assert_eq!(at(&SHAPES[2], 15.0), 35.0);
+        assert_eq!(at(&SHAPES[1], 11.0), 20.0);
+        assert_eq!(at(&SHAPES[3], 180.0), 60.0);
+        assert_eq!(at(&SHAPES[3], 185.0), 61.0);
+        assert_eq!(at(&SHAPES[5], 130.0), 35.0);
+        assert_eq!(at(&SHAPES[6], 31.0), 36.0);
         // By symmetry half of a cycle's arrivals come in its first half, and the
         // quarter around the trough has less than a quarter of them.
-        assert!((at(SHAPES[7], 43_200.0) - 43_200.0).abs() < 1e-6);
+        assert!((at(&SHAPES[7], 43_200.0) - 43_200.0).abs() < 1e-6);
         assert!(SHAPES[7].area(21_600.0) < 0.16 * 86_400.0);
     }
 
