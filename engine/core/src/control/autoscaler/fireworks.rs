@@ -9,6 +9,8 @@
 //!
 //! A request at zero replicas does not wait for a tick.
 
+mod reconfigure;
+
 use super::load::{Gauge, Load, Signal};
 use super::policy::Policy;
 use super::reason::{LoadChange, Reason};

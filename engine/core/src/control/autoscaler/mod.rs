@@ -21,6 +21,7 @@ mod foreseen;
 mod load;
 mod policy;
 mod reason;
+mod reconfigure;
 mod scripted;
 pub mod trace;
 mod trailing;
@@ -37,6 +38,7 @@ pub use config::{
 };
 pub use load::{Load, Signal};
 pub use reason::{LoadChange, Reason};
+pub use reconfigure::ReconfigureError;
 
 use crate::time::Nanos;
 use fireworks::Fireworks;

@@ -36,6 +36,11 @@ pub enum Reason {
         /// Most replicas.
         max: u32,
     },
+    /// Somebody asked for so many.
+    Scaled {
+        /// How many.
+        replicas: u32,
+    },
     /// The policy `fixed` says so.
     Fixed {
         /// How many.
@@ -94,6 +99,7 @@ impl fmt::Display for Reason {
             Reason::OutsideLimits { min, max } => {
                 write!(f, "limits are {min} to {}", Replicas(max))
             }
+            Reason::Scaled { replicas } => write!(f, "scaled to {}", Replicas(replicas)),
             Reason::Fixed { replicas } => write!(f, "fixed at {}", Replicas(replicas)),
             Reason::Foreseen(step) => {
                 let calls = format!("calls for {}", Replicas(step.replicas));
