@@ -8,7 +8,7 @@
 //!
 //! - [`batching`]: the continuous-batching scheduler and its KV-cache blocks.
 //! - [`step_time`]: how long an engine step takes, on which GPU, at which world size.
-//! - [`control`]: autoscaler, replica set, router and biller.
+//! - [`control`]: autoscaler, replica set, router, biller, and the life of a deployment.
 
 pub mod batching;
 pub mod control;

@@ -214,7 +214,28 @@ impl ReplicaSet {
         self.replicas.iter().filter_map(ready)
     }
 
-    fn start(&mut self, now: Nanos) -> ReplicaAction {
+    /// Notes how many there should be, for those who choose the replicas themselves.
+    pub(super) fn note_target(&mut self, target: u32) {
+        self.counts.target = target;
+    }
+
+    /// Ends one replica; `None` if it does not live, or drains already.
+    pub(super) fn stop(&mut self, now: Nanos, id: ReplicaId) -> Option<ReplicaAction> {
+        let index = self.index(id).ok()?;
+        let stage = self.replicas[index].stage;
+        if stage.is_starting() {
+            self.replicas.remove(index);
+            self.counts.starting -= 1;
+            return Some(ReplicaAction::Cancel(id));
+        }
+        (stage == Stage::Ready).then(|| {
+            self.enter(index, Stage::Draining, now);
+            ReplicaAction::Drain(id)
+        })
+    }
+
+    /// Begins one replica.
+    pub(super) fn start(&mut self, now: Nanos) -> ReplicaAction {
         let id = self.next_id;
         self.next_id = id.checked_add(1).expect("fewer than 2^32 replicas");
         self.replicas.push(Replica {

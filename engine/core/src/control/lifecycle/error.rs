@@ -156,16 +156,6 @@ pub enum LifecycleError {
         /// What other deployments leave of the quota.
         left: u64,
     },
-    /// Outside of what the deployment allows.
-    #[error("replica count must be {min} to {max}: {count}; update the limits first")]
-    CountOutsideLimits {
-        /// What was asked for.
-        count: u32,
-        /// Fewest.
-        min: u32,
-        /// Most.
-        max: u32,
-    },
     /// The deployment is past that, or not there yet.
     #[error("{deployment} is {} and cannot be {verb}", .state.name())]
     WrongState {

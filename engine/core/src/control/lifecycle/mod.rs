@@ -20,18 +20,28 @@
 //! precede deadlines. It does not know whether time is virtual.
 
 mod account;
+mod adapters;
+mod control_plane;
+mod deployment;
 mod error;
 mod model;
 mod names;
+mod rollout;
+mod routes;
 mod spec;
 mod state;
+mod update;
 
-pub use account::{GpuKind, Spend, Tier};
+pub use account::{Account, GpuKind, Spend, Tier};
+pub use control_plane::{ControlPlane, Created, DeploymentKey, NewDeployment, Order};
+pub use deployment::Deployment;
 pub use error::LifecycleError;
 pub use model::{BaseModel, DeployedModel, DeployedModelState, Model, ModelKind, ModelView};
 pub use names::{
     AccountId, DeploymentId, DeploymentName, ModelId, ModelName, NameError, QueryName,
 };
+pub use rollout::Rollout;
+pub use routes::Route;
 pub use spec::{
     DeploymentSpec, GoNanos, Profile, ReplicaLimits, Resolved, Scaling, ScalingWindows, Settings,
     SettingsError,

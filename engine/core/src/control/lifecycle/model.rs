@@ -17,6 +17,14 @@ pub enum ModelKind {
     Audio,
 }
 
+impl ModelKind {
+    /// Whether it can be deployed on demand (S04).
+    #[must_use]
+    pub fn is_text(self) -> bool {
+        self == ModelKind::Text
+    }
+}
+
 /// A base model: an entry of the provider's catalogue, or one of a user's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseModel {

@@ -60,6 +60,14 @@ pub struct Settings {
     pub unused_auto_delete_duration: Option<GoNanos>,
 }
 
+impl DeploymentSpec {
+    /// How many replicas the deployment begins with.
+    pub(super) fn initial_replicas(&self, limits: ReplicaLimits) -> Result<u32, SettingsError> {
+        let default = limits.min.max(1).min(limits.max);
+        limits.check(self.initial_replica_count.unwrap_or(default))
+    }
+}
+
 impl Settings {
     /// These settings with what an update sets.
     #[must_use]
@@ -162,6 +170,14 @@ pub struct Resolved {
     pub unused_auto_delete: Option<Nanos>,
 }
 
+impl Resolved {
+    /// GPUs that all replicas have together at most.
+    #[must_use]
+    pub fn gpus_max(&self) -> u64 {
+        u64::from(self.scaling.replicas.max) * u64::from(self.world_size)
+    }
+}
+
 /// What the autoscaler needs to know of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scaling {
@@ -202,10 +218,20 @@ impl ReplicaLimits {
         self.max == 0
     }
 
-    /// Whether there may be so many. Zero is reached by idleness and parking alone.
+    /// The count nearest to this one that the limits allow.
     #[must_use]
-    pub fn allow(self, count: u32) -> bool {
-        count <= self.max && count >= self.min.min(self.max)
+    pub fn nearest(self, count: u32) -> u32 {
+        count.max(self.min).min(self.max)
+    }
+
+    /// This count, if the limits allow it.
+    pub(super) fn check(self, count: u32) -> Result<u32, SettingsError> {
+        let ReplicaLimits { min, max } = self;
+        if count == self.nearest(count) {
+            Ok(count)
+        } else {
+            Err(SettingsError::CountOutsideLimits { count, min, max })
+        }
     }
 }
 
@@ -251,6 +277,16 @@ pub enum SettingsError {
         /// `min_replica_count`.
         min: u32,
         /// `max_replica_count`.
+        max: u32,
+    },
+    /// Outside of what the deployment allows.
+    #[error("replica count must be {min} to {max}: {count}; update the limits to change that")]
+    CountOutsideLimits {
+        /// What was asked for.
+        count: u32,
+        /// Fewest.
+        min: u32,
+        /// Most.
         max: u32,
     },
     /// More than the provider allows (B03).

@@ -179,7 +179,7 @@ pub struct Replacement {
     /// GPUs a replica from now on.
     pub world_size: u32,
     /// The most GPUs that the deployment may hold meanwhile, those that drain included.
-    pub gpus_max: Option<u32>,
+    pub gpus_max: Option<u64>,
     /// Whether to drain before anything new is ready: only when nothing is served.
     pub drain_first: bool,
 }
