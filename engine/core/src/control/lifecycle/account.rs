@@ -1,105 +1,13 @@
 //! Who deploys: what an account may use, and how much it may spend.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
+use super::control_plane::{ControlPlane, Order};
+use super::deployment::Deployment;
+use super::error::LifecycleError;
+use super::names::AccountId;
+use super::tiers::{GpuKind, Tier};
 use crate::time::{HOUR, Nanos};
-
-/// What an account has subscribed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tier {
-    /// For a person.
-    Developer,
-    /// For a company.
-    Business,
-    /// By contract.
-    Enterprise,
-}
-
-impl Tier {
-    const ALL: [Tier; 3] = [Tier::Developer, Tier::Business, Tier::Enterprise];
-
-    /// Whether an account of this tier may deploy on such a GPU (S36). The
-    /// specification gates two kinds and is silent on the others: they are for
-    /// everyone, as a gate on them would be made up.
-    #[must_use]
-    pub fn may_use(self, gpu: GpuKind) -> bool {
-        match gpu {
-            GpuKind::A100Gb80 => matches!(self, Tier::Developer | Tier::Business),
-            GpuKind::H100Gb80 => self == Tier::Enterprise,
-            _ => true,
-        }
-    }
-}
-
-impl fmt::Display for Tier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Tier::Developer => "developer",
-            Tier::Business => "business",
-            Tier::Enterprise => "enterprise",
-        })
-    }
-}
-
-/// A kind of GPU that can be asked for: the accelerator types of B09, and the B300.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum GpuKind {
-    /// NVIDIA A100 40 GB.
-    A100Gb40,
-    /// NVIDIA A100 80 GB.
-    A100Gb80,
-    /// NVIDIA H100 80 GB.
-    H100Gb80,
-    /// NVIDIA H200 141 GB.
-    H200Gb141,
-    /// NVIDIA B200 180 GB.
-    B200Gb180,
-    /// NVIDIA B300 288 GB.
-    B300Gb288,
-    /// NVIDIA A10G 24 GB.
-    A10gGb24,
-    /// NVIDIA L4 24 GB.
-    L4Gb24,
-    /// AMD MI300X 192 GB.
-    Mi300xGb192,
-    /// AMD MI325X 256 GB.
-    Mi325xGb256,
-    /// AMD MI350X 288 GB.
-    Mi350xGb288,
-}
-
-impl fmt::Display for GpuKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            GpuKind::A100Gb40 => "A100 40 GB",
-            GpuKind::A100Gb80 => "A100 80 GB",
-            GpuKind::H100Gb80 => "H100 80 GB",
-            GpuKind::H200Gb141 => "H200 141 GB",
-            GpuKind::B200Gb180 => "B200 180 GB",
-            GpuKind::B300Gb288 => "B300 288 GB",
-            GpuKind::A10gGb24 => "A10G 24 GB",
-            GpuKind::L4Gb24 => "L4 24 GB",
-            GpuKind::Mi300xGb192 => "MI300X 192 GB",
-            GpuKind::Mi325xGb256 => "MI325X 256 GB",
-            GpuKind::Mi350xGb288 => "MI350X 288 GB",
-        })
-    }
-}
-
-/// The tiers that may use a GPU, as a sentence has them: `developer and business`.
-pub(super) struct TiersOf(pub(super) GpuKind);
-
-impl fmt::Display for TiersOf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tiers = Tier::ALL.into_iter().filter(|tier| tier.may_use(self.0));
-        for (index, tier) in tiers.enumerate() {
-            let and = if index == 0 { "" } else { " and " };
-            write!(f, "{and}{tier}")?;
-        }
-        Ok(())
-    }
-}
 
 /// What an account has spent by now, and what it goes on to spend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,6 +94,102 @@ impl Account {
     pub(super) fn is_spent(&self, now: Nanos) -> bool {
         self.spend_deadline()
             .is_some_and(|deadline| deadline <= now)
+    }
+}
+
+/// Accounts.
+impl ControlPlane {
+    /// Opens an account.
+    ///
+    /// # Errors
+    /// If there is one of that id.
+    pub fn add_account(&mut self, account: AccountId, tier: Tier) -> Result<(), LifecycleError> {
+        if self.accounts.contains_key(&account) {
+            return Err(LifecycleError::AccountExists { account });
+        }
+        self.accounts.insert(account, Account::new(tier));
+        Ok(())
+    }
+
+    /// What an account may use and spend.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub fn account(&self, account: &AccountId) -> Result<&Account, LifecycleError> {
+        self.accounts
+            .get(account)
+            .ok_or_else(|| no_account(account))
+    }
+
+    /// Sets how many GPUs of a kind an account may hold (B12); `None` is no limit.
+    /// What it holds already, it keeps.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub fn set_gpu_quota(
+        &mut self,
+        account: &AccountId,
+        gpu: GpuKind,
+        gpus_max: Option<u32>,
+    ) -> Result<(), LifecycleError> {
+        self.account_mut(account)?.set_gpu_quota(gpu, gpus_max);
+        Ok(())
+    }
+
+    /// Sets how much an account may spend [1e-9 USD]; `None` is no limit. What is
+    /// paused goes on if that is more than it has spent: a new month is a new
+    /// limit, which is what is spent already and what the month allows.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub fn set_spend_limit(
+        &mut self,
+        now: Nanos,
+        account: &AccountId,
+        nanodollars: Option<u128>,
+    ) -> Result<Vec<Order>, LifecycleError> {
+        let spending = self.account_mut(account)?;
+        spending.set_spend_limit(nanodollars);
+        if spending.is_spent(now) {
+            return Ok(self.end_what_is_spent(now, account));
+        }
+        Ok(self.for_all_of(account, Deployment::resume))
+    }
+
+    /// What an account has spent, and spends while nothing changes. Tell it at
+    /// every change of what is billed, before [`next_deadline`](Self::next_deadline).
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub fn set_spend(
+        &mut self,
+        now: Nanos,
+        account: &AccountId,
+        spend: Spend,
+    ) -> Result<Vec<Order>, LifecycleError> {
+        self.account_mut(account)?.set_spend(now, spend);
+        Ok(self.end_what_is_spent(now, account))
+    }
+
+    fn account_mut(&mut self, account: &AccountId) -> Result<&mut Account, LifecycleError> {
+        self.accounts
+            .get_mut(account)
+            .ok_or_else(|| no_account(account))
+    }
+
+    pub(super) fn end_what_is_spent(&mut self, now: Nanos, account: &AccountId) -> Vec<Order> {
+        match self.accounts.get(account) {
+            Some(spent) if spent.is_spent(now) => {
+                self.for_all_of(account, Deployment::on_spend_limit)
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn no_account(account: &AccountId) -> LifecycleError {
+    LifecycleError::NoAccount {
+        account: account.clone(),
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::account::{Account, GpuKind, Spend, Tier};
+use super::account::Account;
 use super::deployment::{Deployment, Identity};
 use super::error::LifecycleError;
-use super::model::{BaseModel, Model};
+use super::model::Model;
 use super::names::{AccountId, DeploymentId, DeploymentName, ModelId, ModelName};
 use super::spec::{DeploymentSpec, Resolved, Settings};
 use super::state::{Cause, Effect, Observed, Refusal, State};
-use super::update::check_quota;
 use crate::time::Nanos;
 
 /// A deployment, for as long as the control plane lives: what replaces its name
@@ -71,7 +70,7 @@ pub struct ControlPlane {
     pub(super) keys: BTreeMap<DeploymentName, DeploymentKey>,
 }
 
-/// Accounts.
+/// Deployments.
 impl ControlPlane {
     /// A provider without accounts.
     #[must_use]
@@ -79,111 +78,6 @@ impl ControlPlane {
         Self::default()
     }
 
-    /// Opens an account.
-    ///
-    /// # Errors
-    /// If there is one of that id.
-    pub fn add_account(&mut self, account: AccountId, tier: Tier) -> Result<(), LifecycleError> {
-        if self.accounts.contains_key(&account) {
-            return Err(LifecycleError::AccountExists { account });
-        }
-        self.accounts.insert(account, Account::new(tier));
-        Ok(())
-    }
-
-    /// What an account may use and spend.
-    ///
-    /// # Errors
-    /// If there is no such account.
-    pub fn account(&self, account: &AccountId) -> Result<&Account, LifecycleError> {
-        self.accounts
-            .get(account)
-            .ok_or_else(|| no_account(account))
-    }
-
-    /// Sets how many GPUs of a kind an account may hold (B12); `None` is no limit.
-    /// What it holds already, it keeps.
-    ///
-    /// # Errors
-    /// If there is no such account.
-    pub fn set_gpu_quota(
-        &mut self,
-        account: &AccountId,
-        gpu: GpuKind,
-        gpus_max: Option<u32>,
-    ) -> Result<(), LifecycleError> {
-        self.account_mut(account)?.set_gpu_quota(gpu, gpus_max);
-        Ok(())
-    }
-
-    /// Sets how much an account may spend [1e-9 USD]; `None` is no limit. What is
-    /// paused goes on if that is more than it has spent.
-    ///
-    /// # Errors
-    /// If there is no such account.
-    pub fn set_spend_limit(
-        &mut self,
-        now: Nanos,
-        account: &AccountId,
-        nanodollars: Option<u128>,
-    ) -> Result<Vec<Order>, LifecycleError> {
-        self.account_mut(account)?.set_spend_limit(nanodollars);
-        Ok(self.on_spend_changed(now, account))
-    }
-
-    /// What an account has spent, and spends while nothing changes. Tell it at
-    /// every change of what is billed, before [`next_deadline`](Self::next_deadline).
-    ///
-    /// # Errors
-    /// If there is no such account.
-    pub fn set_spend(
-        &mut self,
-        now: Nanos,
-        account: &AccountId,
-        spend: Spend,
-    ) -> Result<Vec<Order>, LifecycleError> {
-        self.account_mut(account)?.set_spend(now, spend);
-        Ok(self.on_spend_changed(now, account))
-    }
-
-    fn account_mut(&mut self, account: &AccountId) -> Result<&mut Account, LifecycleError> {
-        self.accounts
-            .get_mut(account)
-            .ok_or_else(|| no_account(account))
-    }
-
-    fn on_spend_changed(&mut self, now: Nanos, account: &AccountId) -> Vec<Order> {
-        let is_spent = self
-            .accounts
-            .get(account)
-            .is_some_and(|account| account.is_spent(now));
-        self.for_all_of(account, |deployment| {
-            if is_spent {
-                deployment.on_spend_limit()
-            } else {
-                deployment.resume()
-            }
-        })
-    }
-
-    fn for_all_of(
-        &mut self,
-        account: &AccountId,
-        mut what: impl FnMut(&mut Deployment) -> Vec<Effect>,
-    ) -> Vec<Order> {
-        let of_account = |deployment: &Deployment| deployment.name().account == *account;
-        let mut orders = Vec::new();
-        for (index, deployment) in (0..).zip(&mut self.deployments) {
-            if of_account(deployment) {
-                orders.extend(ordered(DeploymentKey(index), what(deployment)));
-            }
-        }
-        orders
-    }
-}
-
-/// Deployments.
-impl ControlPlane {
     /// Creates a deployment. It is there at once, and ready when its state says so (S09).
     ///
     /// # Errors
@@ -360,6 +254,21 @@ impl ControlPlane {
         Ok(ordered(key, effects).collect())
     }
 
+    pub(super) fn for_all_of(
+        &mut self,
+        account: &AccountId,
+        mut what: impl FnMut(&mut Deployment) -> Vec<Effect>,
+    ) -> Vec<Order> {
+        let of_account = |deployment: &Deployment| deployment.name().account == *account;
+        let mut orders = Vec::new();
+        for (index, deployment) in (0..).zip(&mut self.deployments) {
+            if of_account(deployment) {
+                orders.extend(ordered(DeploymentKey(index), what(deployment)));
+            }
+        }
+        orders
+    }
+
     pub(super) fn command(
         &mut self,
         name: &DeploymentName,
@@ -425,9 +334,7 @@ impl ControlPlane {
         let mut orders = Vec::new();
         let accounts: Vec<_> = self.accounts.keys().cloned().collect();
         for account in &accounts {
-            if self.accounts[account].is_spent(now) {
-                orders.extend(self.for_all_of(account, Deployment::on_spend_limit));
-            }
+            orders.extend(self.end_what_is_spent(now, account));
         }
         for (index, deployment) in (0..).zip(&mut self.deployments) {
             orders.extend(ordered(DeploymentKey(index), deployment.on_deadline(now)));
@@ -441,100 +348,6 @@ impl ControlPlane {
             let spends = deployment.state().serves() && !deployment.is_paused;
             spends && deployment.name().account == *account
         })
-    }
-}
-
-/// What is checked before anything starts.
-impl ControlPlane {
-    fn check_may_start(
-        &self,
-        now: Nanos,
-        account: &AccountId,
-        gpu: GpuKind,
-        resolved: &Resolved,
-    ) -> Result<(), LifecycleError> {
-        let tier = self.account(account)?.tier();
-        let account = account.clone();
-        if !tier.may_use(gpu) {
-            return Err(LifecycleError::TierMayNotUse { account, tier, gpu });
-        }
-        if self.accounts[&account].is_spent(now) {
-            return Err(LifecycleError::SpendLimitReached { account });
-        }
-        check_quota(gpu, resolved, self.quota_left(&account, gpu, None)?)
-    }
-
-    /// GPUs of a kind that other deployments leave of the quota; `None` is no limit.
-    fn quota_left(
-        &self,
-        account: &AccountId,
-        gpu: GpuKind,
-        except: Option<&DeploymentName>,
-    ) -> Result<Option<u64>, LifecycleError> {
-        let others = self.deployments.iter().filter(|deployment| {
-            let name = deployment.name();
-            deployment.spec().gpu == gpu && name.account == *account && Some(name) != except
-        });
-        let reserved: u64 = others.map(Deployment::gpus_reserved).sum();
-        let quota = self.account(account)?.gpu_quota(gpu);
-        Ok(quota.map(|quota| u64::from(quota).saturating_sub(reserved)))
-    }
-
-    /// S04: the base model behind a model that can be deployed on demand.
-    fn deployable(&self, model: &ModelName) -> Result<&BaseModel, LifecycleError> {
-        let name = model.clone();
-        match self.model(model)? {
-            Model::Adapter { base } => Err(LifecycleError::AdapterAlone {
-                model: name,
-                base: base.clone(),
-            }),
-            Model::Base(base) if base.is_custom => Err(LifecycleError::Custom { model: name }),
-            Model::Base(base) if !base.kind.is_text() => Err(LifecycleError::NotText {
-                model: name,
-                kind: base.kind,
-            }),
-            Model::Base(base) => Ok(base),
-        }
-    }
-
-    /// The name for a new deployment: the one asked for, or the next that is free.
-    fn name_for(
-        &self,
-        account: &AccountId,
-        id: Option<&DeploymentId>,
-    ) -> Result<DeploymentName, LifecycleError> {
-        let name = |deployment: DeploymentId| DeploymentName {
-            account: account.clone(),
-            deployment,
-        };
-        if let Some(id) = id {
-            let deployment = name(id.clone());
-            return match self.is_taken(&deployment) {
-                true => Err(LifecycleError::DeploymentExists { deployment }),
-                false => Ok(deployment),
-            };
-        }
-        let mut number = 1_u64;
-        loop {
-            let candidate = name(format!("deployment-{number}").parse()?);
-            // A name that was used before is not generated again, even if it is free.
-            if !self.keys.contains_key(&candidate) {
-                return Ok(candidate);
-            }
-            number += 1;
-        }
-    }
-
-    /// What is deleted leaves its name to others.
-    fn is_taken(&self, name: &DeploymentName) -> bool {
-        self.get(name)
-            .is_ok_and(|deployment| deployment.state() != State::Deleted)
-    }
-}
-
-fn no_account(account: &AccountId) -> LifecycleError {
-    LifecycleError::NoAccount {
-        account: account.clone(),
     }
 }
 

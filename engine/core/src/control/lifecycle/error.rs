@@ -2,11 +2,11 @@
 
 use thiserror::Error;
 
-use super::account::{GpuKind, Tier, TiersOf};
 use super::model::ModelKind;
 use super::names::{AccountId, DeploymentName, ModelId, ModelName, NameError, QueryName};
 use super::spec::SettingsError;
 use super::state::State;
+use super::tiers::{GpuKind, Tier, TiersOf};
 
 /// Why a command was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

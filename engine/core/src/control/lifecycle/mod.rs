@@ -21,6 +21,7 @@
 
 mod account;
 mod adapters;
+mod admission;
 mod control_plane;
 mod deployment;
 mod error;
@@ -30,9 +31,10 @@ mod rollout;
 mod routes;
 mod spec;
 mod state;
+mod tiers;
 mod update;
 
-pub use account::{Account, GpuKind, Spend, Tier};
+pub use account::{Account, Spend};
 pub use control_plane::{ControlPlane, Created, DeploymentKey, NewDeployment, Order};
 pub use deployment::Deployment;
 pub use error::LifecycleError;
@@ -47,3 +49,4 @@ pub use spec::{
     SettingsError,
 };
 pub use state::{Cause, Effect, Observed, Refusal, Replacement, State, Transition};
+pub use tiers::{GpuKind, Tier};

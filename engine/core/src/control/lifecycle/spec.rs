@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use super::account::GpuKind;
+use super::tiers::GpuKind;
 use crate::control::autoscaler::FireworksConfig;
 use crate::time::{HOUR, MINUTE, Nanos, SECOND, seconds};
 

@@ -5,28 +5,13 @@
 //! time: where the account's quota has no room for that, the update is refused,
 //! unless there is nothing to strand.
 
-use super::account::GpuKind;
+use super::admission::check_quota;
 use super::deployment::{Deployment, Replacing};
 use super::error::LifecycleError;
 use super::rollout::{gpus_at_fullest, surge};
 use super::spec::{Resolved, Settings};
 use super::state::{Cause, Effect, Replacement, State};
 use crate::time::Nanos;
-
-/// B12: the largest number of replicas has to fit in what others leave of the
-/// quota, so that no later scale-up fails for want of it. The provider may only
-/// look when a replica starts; its documentation does not say.
-pub(super) fn check_quota(
-    gpu: GpuKind,
-    resolved: &Resolved,
-    left: Option<u64>,
-) -> Result<(), LifecycleError> {
-    let asked = resolved.gpus_max();
-    match left {
-        Some(left) if asked > left => Err(LifecycleError::QuotaExceeded { gpu, asked, left }),
-        _ => Ok(()),
-    }
-}
 
 impl Deployment {
     /// Changes settings; `left` is what other deployments leave of the GPU quota.
