@@ -303,7 +303,8 @@ impl ControlPlane {
 
     /// Replicas of the deployment do not start, and trying again is in vain: what
     /// never was ready has failed, and an update to another world size is taken
-    /// back. What was ready with the same settings is left alone: try on.
+    /// back, with all that was updated since. What was ready with the same settings
+    /// is left alone: try on.
     ///
     /// # Panics
     /// If the key is another control plane's.

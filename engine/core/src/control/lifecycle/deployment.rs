@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::error::LifecycleError;
 use super::model::DeployedModelState;
 use super::names::{DeploymentName, ModelName};
-use super::spec::{DeploymentSpec, Profile, Resolved};
+use super::spec::{DeploymentSpec, Profile, Resolved, Settings};
 use super::state::{Cause, Effect, Observed, Refusal, Replacement, State, Transition};
 use crate::time::Nanos;
 
@@ -36,13 +36,16 @@ pub struct Deployment {
     pub(super) adapters: BTreeMap<ModelName, DeployedModelState>,
 }
 
-/// A change of world size that is under way.
+/// A change of world size, until a replica of the new one was ready.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Replacing {
-    /// What was set before, to go back to.
-    pub(super) back: Option<u32>,
+    /// What was asked for before, to go back to.
+    pub(super) settings: Settings,
+    /// What that meant.
+    pub(super) resolved: Resolved,
     /// The largest world size of those that are replaced.
     pub(super) from: u32,
+    /// What old and new replicas may hold together.
     pub(super) gpus_max: Option<u64>,
 }
 
@@ -120,19 +123,19 @@ impl Deployment {
         self.used_at.checked_add(self.resolved.unused_auto_delete?)
     }
 
-    /// GPUs that it may come to hold, and that nobody else in its account may have.
+    /// GPUs that it may come to hold, and that nobody else in its account may have:
+    /// those of its settings, of those that it may go back to, and of the way between.
     pub(super) fn gpus_reserved(&self) -> u64 {
-        match (self.state, self.replacing) {
-            (State::Deleted | State::Failed, _) => 0,
-            (State::Deleting, _) => gpus(self.observed.held(), self.world_size_max()),
-            (
-                State::Updating,
-                Some(Replacing {
-                    gpus_max: Some(gpus_max),
-                    ..
-                }),
-            ) => gpus_max,
-            _ => self.resolved.gpus_max(),
+        match self.state {
+            State::Deleted | State::Failed => 0,
+            State::Deleting => gpus(self.observed.held(), self.world_size_max()),
+            State::Creating | State::Ready | State::Updating => {
+                let between = self.replacing.map_or(0, |replacing| {
+                    let back = replacing.resolved.gpus_max();
+                    replacing.gpus_max.map_or(back, |gpus| gpus.max(back))
+                });
+                self.resolved.gpus_max().max(between)
+            }
         }
     }
 
@@ -159,7 +162,8 @@ impl Deployment {
             resolved,
             state: State::Creating,
             used_at: now,
-            refusal: None,
+            // What was deleted refuses requests, until it says that it takes them.
+            refusal: from.map(|_| Refusal::NotDeployed),
             is_paused: false,
             observed: Observed::default(),
             replacing: None,
@@ -277,23 +281,29 @@ impl Deployment {
             self.enter(State::Failed, Cause::StartFailed, &mut effects);
             effects.push(Effect::DrainAll);
         } else if self.state.serves() {
-            self.return_to_old_world_size(&mut effects);
+            self.take_back_update(&mut effects);
         }
         effects
     }
 
-    fn return_to_old_world_size(&mut self, effects: &mut Vec<Effect>) {
+    /// Everything goes back to what last worked, as the settings belong together.
+    fn take_back_update(&mut self, effects: &mut Vec<Effect>) {
         let Some(replacing) = self.replacing.take() else {
             return;
         };
-        self.spec.settings.world_size = replacing.back;
-        let world_size = replacing.back.unwrap_or(self.identity.world_size);
-        self.resolved.world_size = world_size;
+        self.spec.settings = replacing.settings;
+        self.resolved = replacing.resolved;
+        let Resolved {
+            world_size,
+            scaling,
+            ..
+        } = self.resolved;
         effects.push(Effect::Replace(Replacement {
             world_size,
             gpus_max: replacing.gpus_max,
             drain_first: false,
         }));
+        effects.push(Effect::Reconfigure(scaling));
         self.enter(State::Ready, Cause::UpdateFailed, effects);
     }
 

@@ -15,9 +15,10 @@
 //! ```
 //!
 //! Drive it so: tell it of every request, of every change of replicas
-//! ([`Observed`]), and of the spend whenever that changes its rate; carry out what
-//! it answers; come back when `next_deadline` has come. At equal times, events
-//! precede deadlines. It does not know whether time is virtual.
+//! ([`Observed`]), and of the spend whenever that changes its rate; carry out all
+//! that it answers before telling it anything else; come back when `next_deadline`
+//! has come. At equal times, events precede deadlines. It does not know whether
+//! time is virtual.
 
 mod account;
 mod adapters;

@@ -48,6 +48,22 @@ impl Rollout {
         }
     }
 
+    /// Begins with so many replicas of that world size, or begins again: what of
+    /// another still drains goes on to.
+    ///
+    /// # Panics
+    /// If the deployment has started 2^32 replicas.
+    #[must_use = "the actions have to be carried out"]
+    pub fn begin(&mut self, now: Nanos, world_size: u32, replicas: u32) -> Vec<ReplicaAction> {
+        self.set.note_target(replicas);
+        let replacement = Replacement {
+            world_size,
+            gpus_max: None,
+            drain_first: false,
+        };
+        self.replace(now, replacement)
+    }
+
     /// Begins to replace the replicas that have another world size.
     ///
     /// # Panics

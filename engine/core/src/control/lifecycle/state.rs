@@ -68,7 +68,7 @@ pub enum Cause {
     Updated,
     /// Replicas are what the last update asked for.
     UpdateDone,
-    /// Replicas of the new world size could not start; those of the old one stay.
+    /// Replicas of the new world size could not start; all is as before.
     UpdateFailed,
     /// Its replicas could not start.
     StartFailed,
@@ -143,7 +143,8 @@ impl fmt::Display for Refusal {
 pub enum Effect {
     /// Note that the state changed; there is nothing else to do about it.
     Transition(Transition),
-    /// Begin: an autoscaler as of now, under these limits, and this many replicas.
+    /// Begin: an autoscaler as of now, under these limits, and this many replicas
+    /// ([`Rollout::begin`](super::Rollout::begin)).
     Start {
         /// How many replicas.
         replicas: u32,

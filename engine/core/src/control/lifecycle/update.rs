@@ -97,7 +97,7 @@ impl Deployment {
             return effects;
         }
         if let Some(replacement) = replacement {
-            self.replace(replacement, settings_before, before.world_size);
+            self.replace(replacement, settings_before, before);
             effects.push(Effect::Replace(replacement));
         }
         if resolved.scaling != before.scaling {
@@ -113,13 +113,18 @@ impl Deployment {
         effects
     }
 
-    fn replace(&mut self, replacement: Replacement, before: Settings, from: u32) {
-        let back = (self.replacing).map_or(before.world_size, |replacing| replacing.back);
-        let from = (self.replacing).map_or(from, |replacing| replacing.from.max(from));
+    fn replace(&mut self, replacement: Replacement, settings: Settings, resolved: Resolved) {
+        let begun = Replacing {
+            settings,
+            resolved,
+            from: resolved.world_size,
+            gpus_max: None,
+        };
+        let before = self.replacing.unwrap_or(begun);
         self.replacing = Some(Replacing {
-            back,
-            from,
+            from: before.from.max(resolved.world_size),
             gpus_max: replacement.gpus_max,
+            ..before
         });
         // Until it is told, all are taken for what they were.
         self.observed.outdated = self.observed.starting + self.observed.ready;
