@@ -14,6 +14,7 @@ pub mod duration;
 pub mod format;
 pub mod library;
 pub mod memory;
+pub mod provider;
 pub mod random;
 pub mod scenario;
 pub mod workload;

@@ -152,6 +152,7 @@ mod tests {
             "step_time",
             "cold_start",
             "price",
+            "account",
             "gpu_pool",
             "gpu_pool.random_stock_outs",
             "workload",

@@ -4,6 +4,7 @@
 use foresail_core::batching;
 use foresail_core::control::autoscaler::AutoscalerConfig;
 use foresail_core::control::biller::{BillingRule, Price};
+use foresail_core::control::lifecycle::{AccountId, DeploymentSpec, GpuKind, Settings, Tier};
 use foresail_core::control::router::RouterConfig;
 use foresail_core::step_time::{Gpu, ModelShape, Precision, Profile, Roofline};
 use foresail_core::time::Nanos;
@@ -30,6 +31,47 @@ pub struct Scenario {
     /// The GPUs that it shares with the other deployments of its file; without
     /// a pool there are always enough.
     pub gpu_pool: Option<GpuPool>,
+    /// The account that it shares with them.
+    pub account: Account,
+    /// What is done to it while it runs, in order of time.
+    pub operations: Vec<Operation>,
+    /// The same deployment at each other world size that an operation asks for.
+    pub other_world_sizes: Vec<Deployment>,
+}
+
+/// Whose the deployments are.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// As in `accounts/<id>/deployments/<name>`.
+    pub id: AccountId,
+    /// What it has subscribed to; `None` is one that may use the GPUs of the file.
+    pub tier: Option<Tier>,
+    /// The most that it may spend [1e-9 USD]; `None` is no limit.
+    pub spend_limit_nanodollars: Option<u128>,
+    /// The most GPUs of a kind that its deployments may hold.
+    pub gpu_quota: Vec<(GpuKind, u32)>,
+}
+
+/// Something that is done to a deployment while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// When.
+    pub at: Nanos,
+    /// What.
+    pub action: Action,
+}
+
+/// What can be done to a deployment while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Change these settings (S14, S18, S31, S32).
+    Update(Settings),
+    /// Set the number of replicas now (B10).
+    Scale(u32),
+    /// Delete it (S17).
+    Delete,
+    /// Take its deletion back (B10).
+    Undelete,
 }
 
 /// The deployments of one file, which run together.
@@ -122,15 +164,14 @@ pub struct Deployment {
     pub gpu_spec: Gpu,
     /// GPUs a replica (tensor parallel).
     pub world_size: u32,
+    /// What was asked for, as its provider keeps it: defaults stay defaults.
+    pub spec: DeploymentSpec,
     /// Replicas that exist and are ready when the run begins.
     pub initial_replica_count: u32,
     /// How many replicas there should be, and when that changes.
     pub autoscaler: AutoscalerConfig,
     /// What happens to a request that arrives while no replica is ready.
     pub at_zero: AtZero,
-    /// How long a quiet spell may be before the provider deletes the deployment; 0 is never.
-    /// A run does not act on it: a summary says whether one was that long.
-    pub unused_auto_delete_duration: Nanos,
     /// How long a draining replica may finish its requests; after that they fail.
     pub drain_timeout: Nanos,
     /// How requests are spread over replicas.

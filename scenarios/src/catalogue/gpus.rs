@@ -1,5 +1,6 @@
 //! GPUs by name. Their figures are in `foresail_core::step_time`.
 
+use foresail_core::control::lifecycle::GpuKind;
 use foresail_core::step_time::Gpu;
 
 use super::normalise;
@@ -13,6 +14,8 @@ pub struct GpuEntry {
     pub aliases: &'static [&'static str],
     /// The name that people know.
     pub title: &'static str,
+    /// The accelerator type of a deployment.
+    pub kind: GpuKind,
     /// Memory as CUDA reports it (bytes): the "80 GB" of a name is nominal.
     pub memory_bytes: u64,
     /// Peaks, efficiencies and interconnect.
@@ -52,6 +55,7 @@ pub const GPUS: &[GpuEntry] = &[
         name: "a100",
         aliases: &["a100-80", "a100-80gb", "nvidia-a100-80gb"],
         title: "NVIDIA A100 80 GB SXM4",
+        kind: GpuKind::A100Gb80,
         memory_bytes: gib_hundredths(7_915),
         figures: Gpu::a100_80gb,
     },
@@ -59,6 +63,7 @@ pub const GPUS: &[GpuEntry] = &[
         name: "h100",
         aliases: &["h100-80", "h100-80gb", "nvidia-h100-80gb"],
         title: "NVIDIA H100 80 GB SXM5",
+        kind: GpuKind::H100Gb80,
         memory_bytes: gib_hundredths(7_910),
         figures: Gpu::h100,
     },
@@ -66,6 +71,7 @@ pub const GPUS: &[GpuEntry] = &[
         name: "h200",
         aliases: &["h200-141", "h200-141gb", "nvidia-h200-141gb"],
         title: "NVIDIA H200 141 GB SXM5",
+        kind: GpuKind::H200Gb141,
         memory_bytes: gib_hundredths(13_981),
         figures: Gpu::h200,
     },
@@ -73,6 +79,7 @@ pub const GPUS: &[GpuEntry] = &[
         name: "b200",
         aliases: &["b200-180", "b200-180gb", "nvidia-b200-180gb"],
         title: "NVIDIA B200 180 GB SXM6",
+        kind: GpuKind::B200Gb180,
         memory_bytes: gib_hundredths(17_835),
         figures: Gpu::b200,
     },
@@ -80,6 +87,7 @@ pub const GPUS: &[GpuEntry] = &[
         name: "b300",
         aliases: &["b300-288", "b300-288gb", "nvidia-b300-288gb"],
         title: "NVIDIA B300 288 GB SXM6",
+        kind: GpuKind::B300Gb288,
         memory_bytes: gib_hundredths(26_768),
         figures: Gpu::b300,
     },

@@ -3,6 +3,7 @@
 
 use foresail_core::batching;
 use foresail_core::control::biller::{BillingRule, Price};
+use foresail_core::control::lifecycle::{DeploymentSpec, GpuKind, Settings};
 use foresail_core::step_time::{Gpu, ModelShape, Precision};
 
 use super::autoscaler::{self, Autoscaling};
@@ -29,6 +30,7 @@ pub(super) struct Model {
 #[derive(Clone)]
 pub(super) struct NamedGpu {
     pub(super) name: &'static str,
+    pub(super) kind: GpuKind,
     pub(super) spec: Gpu,
 }
 
@@ -80,9 +82,19 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
         autoscaler,
         initial_replica_count,
         at_zero,
-        unused_auto_delete_duration,
+        profile,
+        settings,
         drain_timeout,
     } = autoscaling;
+    let spec = DeploymentSpec {
+        gpu: gpu.kind,
+        profile,
+        initial_replica_count: Some(initial_replica_count),
+        settings: Settings {
+            world_size: hardware.world_size.value,
+            ..settings
+        },
+    };
     Some(Deployment {
         model: model.name.clone(),
         shape: model.shape,
@@ -91,10 +103,10 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
         gpu: gpu.name.to_owned(),
         gpu_spec: gpu.spec.clone(),
         world_size,
+        spec,
         initial_replica_count,
         autoscaler,
         at_zero,
-        unused_auto_delete_duration,
         drain_timeout,
         router,
         batching: batching_config(&limits, hardware.max_model_len.value, layout.num_blocks),
@@ -201,6 +213,7 @@ fn gpu(field: Field<'_>) -> Result<NamedGpu, Problem> {
         )));
     };
     Ok(NamedGpu {
+        kind: gpu.kind,
         name: gpu.name,
         spec: gpu.spec(),
     })

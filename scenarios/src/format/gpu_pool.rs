@@ -1,11 +1,11 @@
 //! `[gpu_pool]`: the GPUs that all deployments of a file share, and when none can be had.
 
+use super::account::gpu_counts;
 use super::decode;
 use super::distribution::seconds;
 use super::node::Value;
 use super::problem::Problem;
-use super::reader::{Field, Reader, suggestion};
-use crate::catalogue::gpus;
+use super::reader::{Field, Reader};
 use crate::scenario::{GpuPool, GpuStock, RandomStockOuts, Scenario, StockOut, StockOuts};
 
 /// The pool; `None` if the file has none.
@@ -43,32 +43,11 @@ pub(super) fn decode(root: &Reader<'_>, deployments: &[Scenario]) -> Option<GpuP
 
 /// `[gpu_pool.gpus]`: a GPU a key.
 fn sizes(reader: Reader<'_>) -> Vec<GpuStock> {
-    let mut sizes = Vec::new();
-    for entry in reader.entries() {
-        let path = reader.path_of(&entry.key);
-        let field = Field {
-            context: reader.context,
-            node: &entry.node,
-            path: &path,
-        };
-        let Some(gpu) = gpus::find(&entry.key) else {
-            let names = gpus::GPUS.iter().map(|gpu| gpu.name);
-            let message = format!("unknown GPU `{}`", entry.key);
-            let problem = Problem::new("scenario::gpu", message)
-                .at(entry.key_place, "not in the catalogue")
-                .help(suggestion(&entry.key, names, "the GPUs are"));
-            reader.context.report(problem);
-            continue;
-        };
-        match decode::integer(field) {
-            Ok(gpus) => sizes.push(GpuStock {
-                gpu: gpu.name.to_owned(),
-                gpus: Some(gpus),
-            }),
-            Err(problem) => reader.context.report(problem),
-        }
-    }
-    sizes
+    let sizes = gpu_counts(&reader).into_iter().map(|(gpu, gpus)| GpuStock {
+        gpu: gpu.name.to_owned(),
+        gpus: Some(gpus),
+    });
+    sizes.collect()
 }
 
 /// `[{ at = "1h", lasts = "20m" }, …]`, in order of time.

@@ -15,6 +15,7 @@
 //!
 //! [`crate::library::template`] is a scenario with every key, explained.
 
+mod account;
 mod autoscaler;
 mod cold_start;
 mod decode;
@@ -25,6 +26,7 @@ mod fit;
 mod gpu_pool;
 mod node;
 mod objectives;
+mod operations;
 mod overrides;
 mod problem;
 mod reader;

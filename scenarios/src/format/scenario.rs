@@ -1,17 +1,19 @@
 //! The top level of a scenario file: one deployment, or a list of several.
 
+use super::account::{self, Written};
 use super::decode;
 use super::deployment;
 use super::gpu_pool;
 use super::node::{Node, Table, Value};
 use super::objectives;
+use super::operations;
 use super::problem::{Context, Place, Problem};
 use super::reader::{Field, Reader};
 use super::workload;
 use crate::scenario::{Group, Scenario};
 
 /// The tables of one deployment. In a file with several, each has its own.
-const OF_ONE_DEPLOYMENT: [&str; 9] = [
+const OF_ONE_DEPLOYMENT: [&str; 10] = [
     "deployment",
     "autoscaler",
     "router",
@@ -21,6 +23,7 @@ const OF_ONE_DEPLOYMENT: [&str; 9] = [
     "price",
     "workload",
     "objectives",
+    "operations",
 ];
 
 /// What the file says as a whole.
@@ -35,12 +38,15 @@ pub(super) fn decode(context: &Context, root: &Table, place: Place, stem: &str) 
     let reader = Reader::root(context, root, place);
     let title = title(&reader, stem);
     let is_list = reader.has("deployments");
-    let mut deployments = if is_list {
-        several(&reader, title.seed)
+    let account = account::decode(&reader);
+    let found = if is_list {
+        several(&reader, &title, &account)
     } else {
-        let one = one(&reader, &title.name, &title.description, title.seed);
-        one.into_iter().collect()
+        one(&reader, root, &title, &account).into_iter().collect()
     };
+    let gpus: Vec<_> = found.iter().map(|(_, gpu)| *gpu).collect();
+    let mut deployments: Vec<_> = found.into_iter().map(|(scenario, _)| scenario).collect();
+    account::check(&reader, &account, &deployments, &gpus);
     let pool = gpu_pool::decode(&reader, &deployments);
     reader.finish();
     if context.has_problems() {
@@ -68,30 +74,43 @@ fn title(reader: &Reader<'_>, stem: &str) -> Title {
     }
 }
 
-/// One deployment with its traffic; `None` if a part is missing, which has then been reported.
-fn one(reader: &Reader<'_>, name: &str, description: &str, seed: u64) -> Option<Scenario> {
+/// One deployment with its traffic, and where its GPU is written; `None` if a
+/// part is missing, which has then been reported. `table` is what `reader` reads.
+fn one(
+    reader: &Reader<'_>,
+    table: &Table,
+    title: &Title,
+    account: &Written,
+) -> Option<(Scenario, Option<Place>)> {
     let deployment = deployment::decode(reader);
     let workload = workload::decode(reader);
     let objectives = objectives::decode(&reader.table("objectives"));
-    Some(Scenario {
-        name: name.to_owned(),
-        description: description.to_owned(),
-        seed,
-        deployment: deployment?,
+    reader.has("operations");
+    let deployment = deployment?;
+    let operations = operations::decode(reader, table, &deployment);
+    let scenario = Scenario {
+        name: title.name.clone(),
+        description: title.description.clone(),
+        seed: title.seed,
+        deployment,
         workload: workload?,
         objectives,
         gpu_pool: None,
-    })
+        account: account.account.clone(),
+        operations: operations.operations,
+        other_world_sizes: operations.other_world_sizes,
+    };
+    Some((scenario, reader.table("deployment").value_place("gpu")))
 }
 
 /// `[[deployments]]`: each has a name, and the tables of a whole scenario.
-fn several(root: &Reader<'_>, seed: u64) -> Vec<Scenario> {
+fn several(root: &Reader<'_>, title: &Title, account: &Written) -> Vec<(Scenario, Option<Place>)> {
     root.unused(
         &OF_ONE_DEPLOYMENT,
         "beside `[[deployments]]`, each of which has its own",
     );
     let items = root.optional("deployments", tables).value;
-    let mut scenarios: Vec<Scenario> = Vec::new();
+    let mut scenarios = Vec::new();
     let mut names: Vec<(String, Option<Place>)> = Vec::new();
     for item in items.unwrap_or_default() {
         let field = Field {
@@ -99,9 +118,10 @@ fn several(root: &Reader<'_>, seed: u64) -> Vec<Scenario> {
             node: &item,
             path: "deployments",
         };
-        let reader = match field.reader() {
-            Ok(reader) => reader,
-            Err(problem) => {
+        let (reader, table) = match (field.reader(), &item.value) {
+            (Ok(reader), Value::Table(table)) => (reader, table),
+            (Ok(_), _) => continue,
+            (Err(problem), _) => {
                 root.context.report(problem);
                 continue;
             }
@@ -119,7 +139,12 @@ fn several(root: &Reader<'_>, seed: u64) -> Vec<Scenario> {
                 .help("give each a name of its own");
             root.context.report(problem);
         }
-        scenarios.extend(one(&reader, &its_name, &description.value, seed));
+        let title = Title {
+            name: its_name.clone(),
+            description: description.value,
+            seed: title.seed,
+        };
+        scenarios.extend(one(&reader, table, &title, account));
         reader.finish();
         names.push((its_name, called.place));
     }

@@ -3,9 +3,10 @@
 use foresail_core::control::autoscaler::{
     AutoscalerConfig, FireworksConfig, IdleFrom, LoadTargets, WindowSemantics,
 };
+use foresail_core::control::lifecycle::Profile;
 use foresail_core::time::{HOUR, MINUTE, Nanos, SECOND};
 
-use super::{Chosen, Profile, Tables};
+use super::{Chosen, Tables};
 use crate::format::decode;
 use crate::format::problem::Problem;
 use crate::format::reader::{Reader, Setting};
@@ -86,9 +87,9 @@ pub(super) fn decode(tables: &Tables<'_>) -> Chosen {
 /// The windows of `[deployment]`.
 #[derive(Clone, Copy)]
 pub(super) struct Windows {
-    up: Setting<Nanos>,
-    down: Setting<Nanos>,
-    zero: Setting<Nanos>,
+    pub(super) up: Setting<Nanos>,
+    pub(super) down: Setting<Nanos>,
+    pub(super) zero: Setting<Nanos>,
 }
 
 impl Windows {

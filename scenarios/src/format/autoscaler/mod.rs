@@ -9,11 +9,12 @@ mod fireworks;
 mod planned;
 
 use foresail_core::control::autoscaler::{AutoscalerConfig, LoadTargets};
+use foresail_core::control::lifecycle::{Profile, Settings};
 use foresail_core::time::{HOUR, MINUTE, Nanos};
 
 use super::decode;
 use super::problem::Problem;
-use super::reader::{Field, Reader};
+use super::reader::{Field, Reader, Setting};
 use crate::scenario::AtZero;
 use counts::Counts;
 use fireworks::Windows;
@@ -23,7 +24,9 @@ pub(super) struct Autoscaling {
     pub(super) autoscaler: AutoscalerConfig,
     pub(super) initial_replica_count: u32,
     pub(super) at_zero: AtZero,
-    pub(super) unused_auto_delete_duration: Nanos,
+    pub(super) profile: Profile,
+    /// As they are written, so that defaults stay defaults.
+    pub(super) settings: Settings,
     pub(super) drain_timeout: Nanos,
 }
 
@@ -68,15 +71,6 @@ impl Policy {
     }
 }
 
-/// Which documentation of the provider is followed where two differ.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Profile {
-    /// The specification: requests wait while a replica starts from zero.
-    Spec,
-    /// The provider's documentation of 2026: a 503 at zero, and limits on windows.
-    Fireworks2026,
-}
-
 const PROFILES: [(&str, Profile); 2] = [
     ("spec", Profile::Spec),
     ("fireworks-2026", Profile::Fireworks2026),
@@ -99,9 +93,7 @@ pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autosca
     let windows = Windows::decode(deployment);
     let load_targets = fireworks::load_targets(deployment.table("load_targets"));
     // S13: a deployment is deleted when unused for one week.
-    let unused_auto_delete_duration = deployment
-        .setting("unused_auto_delete_duration", 168 * HOUR, decode::duration)
-        .value;
+    let unused = deployment.setting("unused_auto_delete_duration", 168 * HOUR, decode::duration);
     let profile = autoscaler
         .setting("profile", Profile::Spec, decode::choice(&PROFILES))
         .value;
@@ -124,6 +116,7 @@ pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autosca
         .autoscaler
         .setting("drain_timeout", 10 * MINUTE, decode::duration)
         .value;
+    let settings = settings(&tables, policy, &unused);
     tables.autoscaler.finish();
     Autoscaling {
         autoscaler: chosen.autoscaler,
@@ -133,8 +126,38 @@ pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autosca
         } else {
             AtZero::Reject
         },
-        unused_auto_delete_duration,
+        profile,
+        settings,
         drain_timeout,
+    }
+}
+
+/// What the provider is asked for. Its counts and windows are those of the
+/// policy `fireworks`; another policy has bounds of its own.
+fn settings(tables: &Tables<'_>, policy: Policy, unused: &Setting<Nanos>) -> Settings {
+    let Tables {
+        counts, windows, ..
+    } = tables;
+    // Durations are read from 63 bits.
+    let written = |window: &Setting<Nanos>| window.is_written().then_some(window.value as i64);
+    let count = |count: &Setting<u32>| count.is_written().then_some(count.value);
+    let settings = Settings {
+        min_replica_count: count(&counts.min),
+        max_replica_count: count(&counts.max),
+        scale_up_window: written(&windows.up),
+        scale_down_window: written(&windows.down),
+        scale_to_zero_window: written(&windows.zero),
+        unused_auto_delete_duration: written(unused),
+        ..Settings::default()
+    };
+    if policy == Policy::Fireworks {
+        return settings;
+    }
+    Settings {
+        min_replica_count: Some(0),
+        max_replica_count: Some(counts.max.value.max(REPLICA_COUNT_MAX)),
+        unused_auto_delete_duration: settings.unused_auto_delete_duration,
+        ..Settings::default()
     }
 }
 
@@ -152,7 +175,9 @@ fn report_unused(autoscaler: &Reader<'_>, chosen: Policy) {
     }
 }
 
-/// At most 1000, as the provider's validator has it (B03).
+/// As the provider's validator has it (B03).
+const REPLICA_COUNT_MAX: u32 = 1000;
+
 fn replica_count(field: Field<'_>) -> Result<u32, Problem> {
-    decode::integer_between(field, 0, 1000)
+    decode::integer_between(field, 0, REPLICA_COUNT_MAX)
 }

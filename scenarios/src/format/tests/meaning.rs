@@ -27,7 +27,11 @@ fn defaults_are_those_of_the_specification() {
     assert_eq!(config.scale_to_zero_window, HOUR);
     assert_eq!(config.load_targets.default, Some(0.8));
     let deployment = &scenario.deployment;
-    assert_eq!(deployment.unused_auto_delete_duration, 168 * HOUR);
+    let resolved = deployment.spec.settings.resolve(deployment.spec.profile, 1);
+    assert_eq!(
+        resolved.map(|it| it.unused_auto_delete),
+        Ok(Some(168 * HOUR))
+    );
     assert_eq!(deployment.initial_replica_count, 0);
     assert_eq!(deployment.world_size, 1);
     assert_eq!(deployment.at_zero, AtZero::Hold);
@@ -63,7 +67,9 @@ fn set_takes_toml_or_plain_text() {
     );
     assert_eq!(fireworks(&scenario).scale_up_window, 15 * SECOND);
     assert_eq!(scenario.deployment.gpu, "h200");
-    assert_eq!(scenario.deployment.unused_auto_delete_duration, 0);
+    let spec = &scenario.deployment.spec;
+    let resolved = spec.settings.resolve(spec.profile, 1);
+    assert_eq!(resolved.map(|it| it.unused_auto_delete), Ok(None));
     assert_eq!(scenario.name, "plain text");
 }
 

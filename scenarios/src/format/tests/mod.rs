@@ -4,6 +4,7 @@ mod deployment_errors;
 mod files;
 mod groups;
 mod meaning;
+mod provider_errors;
 mod text_errors;
 mod workload_errors;
 

@@ -66,8 +66,9 @@ fn an_unknown_table() {
         ·  ────┬────
         ·      ╰── not a key here
         ╰────
-      help: did you mean `objectives`? the keys are: name, description, seed, deployments, deployment,
-            autoscaler, router, batching, step_time, cold_start, price, workload, objectives, gpu_pool
+      help: did you mean `objectives`? the keys are: name, description, seed, deployments, account,
+            deployment, autoscaler, router, batching, step_time, cold_start, price, workload,
+            objectives, operations, gpu_pool
     ");
 }
 
