@@ -18,6 +18,7 @@ mod interrupt;
 mod man;
 mod output_file;
 mod progress;
+mod runs;
 mod simulate;
 mod terminal;
 mod trace;

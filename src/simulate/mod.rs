@@ -1,32 +1,21 @@
 //! `foresail simulate`: what users would have seen, what it would have cost, and why.
 //!
 //! ```text
-//! SCENARIO… ──prepare──> sound scenarios ──plan──> jobs ──execute──> runs ──publish, show──> exit code
+//! SCENARIO… ──prepare──> sound scenarios ──runs──> summaries ──show──> exit code
 //! ```
-//!
-//! Nothing runs before every scenario has been found sound, and nothing is put
-//! in place or printed before every run has ended well.
 
-mod execute;
-mod folders;
 mod list;
-mod plan;
-mod prepare;
 mod show;
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::thread;
 
 use foresail_reports::Summary;
-use foresail_scenarios::format::Overrides;
 
+use crate::diagnostics::Diagnostics;
 use crate::exit_code::{self, ExitCode};
 use crate::failure::Failure;
-use crate::interrupt::Interrupt;
-use crate::progress::Progress;
+use crate::runs::{self, Changes, Run, Subject, Threads};
 use crate::terminal::{OutputFormat, Terminal};
-use execute::Run;
 
 /// Simulate deployments against their traffic
 ///
@@ -48,26 +37,15 @@ pub(crate) struct Arguments {
     )]
     scenarios: Vec<PathBuf>,
 
-    /// Replay this recorded trace, or folder of ServeGen client pools, in place of the scenario's own
-    /// traffic
-    #[arg(long, value_name = "PATH")]
-    trace: Option<PathBuf>,
-
-    /// Change a setting, such as deployment.scale_up_window=15s; can be repeated
-    #[arg(long, value_name = "PATH=VALUE")]
-    set: Vec<String>,
-
-    /// Seed of all random streams, in place of the scenario's own
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    #[command(flatten)]
+    changes: Changes,
 
     /// Run under N seeds in a row, and say how far off the means may be
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     seeds: u16,
 
-    /// Threads that share the runs, with the same results; one a processor if not given
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    threads: Threads,
 
     /// Write requests.csv, timeline.csv and summary.json to this folder; several
     /// scenarios get a folder each in it, and several seeds one each in that
@@ -87,37 +65,26 @@ pub(crate) struct Arguments {
     list: bool,
 }
 
-impl Arguments {
-    fn overrides(&self) -> Overrides {
-        Overrides {
-            set: self.set.clone(),
-            seed: self.seed,
-            trace: self.trace.clone(),
-        }
-    }
-
-    /// What changes the scenarios, in the order in which it is applied.
-    fn settings(&self) -> Vec<String> {
-        let trace = self.trace.as_ref();
-        let trace = trace.map(|path| format!("--trace {}", path.display()));
-        trace.into_iter().chain(self.set.iter().cloned()).collect()
-    }
-
-    fn thread_count(&self) -> usize {
-        let available = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        self.threads.unwrap_or_else(available).get()
-    }
-}
-
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
     if arguments.list {
         return list::run(terminal);
     }
-    let prepared = prepare::all(&arguments.scenarios, &arguments.overrides(), terminal)?;
-    let jobs = plan::jobs(prepared, arguments.seeds, arguments.out.as_deref())?;
-    let _unfilled = folders::Unfilled::among(jobs.iter().filter_map(|job| job.folder.as_deref()));
-    let runs = execute(jobs, arguments, terminal)?;
-    let summaries = publish(runs, usize::from(arguments.seeds), terminal)?;
+    let options = runs::Options {
+        seeds: arguments.seeds,
+        out: arguments.out.as_deref(),
+        threads: &arguments.threads,
+        leaps: !arguments.step_by_step,
+    };
+    let runs = runs::all(subjects(arguments, terminal)?, &options, terminal)?;
+    let seeds = usize::from(arguments.seeds);
+    // Other seeds have much the same to say.
+    runs.iter()
+        .step_by(seeds)
+        .for_each(|run| tell(run, terminal));
+    let summaries: Vec<Summary> = runs::summaries(runs)
+        .chunks(seeds)
+        .map(show::together)
+        .collect();
     terminal.print(&show::text(&summaries, arguments.format, terminal.style())?)?;
     let all_met = summaries.iter().all(show::is_met);
     Ok(if all_met {
@@ -127,34 +94,36 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     })
 }
 
-fn execute(
-    jobs: Vec<plan::Job>,
-    arguments: &Arguments,
-    terminal: &Terminal,
-) -> Result<Vec<Run>, Failure> {
-    let interrupt = Interrupt::listen()?;
-    let progress = Progress::new(plan::expected_requests(&jobs), !terminal.quiet);
-    let context = execute::Context {
-        settings: &arguments.settings(),
-        leaps: !arguments.step_by_step,
-        interrupt: &interrupt,
-        progress: &progress,
-    };
-    execute::all(jobs, arguments.thread_count(), &context)
+/// All scenarios, or everything that is wrong with any of them.
+fn subjects(arguments: &Arguments, terminal: &Terminal) -> Result<Vec<Subject>, Failure> {
+    let overrides = arguments.changes.overrides(&[]);
+    let is_alone = arguments.scenarios.len() == 1;
+    let mut diagnostics = Diagnostics::new(terminal.error_style());
+    let mut subjects = Vec::new();
+    for path in &arguments.scenarios {
+        match runs::prepare(path, &overrides) {
+            Err(unsound) => unsound.add_to(&mut diagnostics, path),
+            Ok(prepared) => {
+                let name = prepared.scenario.name.clone();
+                subjects.push(Subject {
+                    folder: (!is_alone).then(|| name.clone()),
+                    name,
+                    settings: arguments.changes.settings(&[]),
+                    prepared,
+                });
+            }
+        }
+    }
+    diagnostics.into_result()?;
+    if arguments.out.is_some() && !is_alone {
+        runs::check_names(subjects.iter().map(|subject| subject.name.as_str()))?;
+    }
+    Ok(subjects)
 }
 
-/// Puts the files of all runs in place, and the seeds of each scenario together.
-fn publish(runs: Vec<Run>, seeds: usize, terminal: &Terminal) -> Result<Vec<Summary>, Failure> {
-    let mut summaries = Vec::with_capacity(runs.len());
-    for (index, run) in runs.into_iter().enumerate() {
-        if let Some(files) = run.files {
-            files.publish()?;
-        }
-        // Other seeds have much the same to say.
-        if index.is_multiple_of(seeds) {
-            run.notes.iter().for_each(|note| terminal.note(note));
-        }
-        summaries.push(run.summary);
+/// Says what is good to know about the requests of a run.
+fn tell(run: &Run, terminal: &Terminal) {
+    for note in &run.notes {
+        terminal.note(&format!("{}: {note}", run.name));
     }
-    Ok(summaries.chunks(seeds).map(show::together).collect())
 }

@@ -1,4 +1,4 @@
-//! Which runs there will be: every scenario under every seed.
+//! Which runs there will be: every subject under every seed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,26 +6,28 @@ use std::sync::Arc;
 use foresail_scenarios::scenario::Scenario;
 use foresail_scenarios::workload::{Requests, WorkloadError};
 
-use super::folders;
 use super::prepare::Prepared;
+use super::{Subject, folders};
 use crate::failure::Failure;
 
 /// One run to do.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) scenario: Arc<Scenario>,
-    pub(super) seed: u64,
+pub(crate) struct Job {
+    pub(crate) scenario: Arc<Scenario>,
+    /// What the command line changed about the scenario.
+    pub(crate) settings: Arc<[String]>,
+    pub(crate) seed: u64,
     /// What messages call the run.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The requests, if they are open already.
     requests: Option<Requests>,
     /// Where the records go, if they are wanted.
-    pub(super) folder: Option<PathBuf>,
+    pub(crate) folder: Option<PathBuf>,
 }
 
 impl Job {
     /// The requests, from the first on.
-    pub(super) fn open(&mut self) -> Result<Requests, WorkloadError> {
+    pub(crate) fn open(&mut self) -> Result<Requests, WorkloadError> {
         match self.requests.take() {
             Some(requests) => Ok(requests),
             None => self.scenario.workload.open(self.seed),
@@ -33,30 +35,28 @@ impl Job {
     }
 }
 
-/// The runs: all seeds of the first scenario, then those of the next.
-pub(super) fn jobs(
-    prepared: Vec<Prepared>,
+/// The runs: all seeds of the first subject, then those of the next.
+pub(crate) fn jobs(
+    subjects: Vec<Subject>,
     seeds: u16,
     out: Option<&Path>,
 ) -> Result<Vec<Job>, Failure> {
-    let is_alone = prepared.len() == 1;
-    if out.is_some() && !is_alone {
-        folders::check_names(prepared.iter().map(|each| each.scenario.name.as_str()))?;
-    }
     let mut jobs = Vec::new();
-    for Prepared { scenario, requests } in prepared {
+    for subject in subjects {
+        let Prepared { scenario, requests } = subject.prepared;
         let scenario = Arc::new(scenario);
+        let settings: Arc<[String]> = subject.settings.into();
         let mut requests = Some(requests);
-        for seed in seed_range(&scenario, seeds)? {
+        for seed in seed_range(&subject.name, scenario.seed, seeds)? {
             let folder = out.map(|out| {
-                let name = (!is_alone).then_some(scenario.name.as_str());
+                let name = subject.folder.as_deref();
                 folders::of_run(out, name, (seeds > 1).then_some(seed))
             });
-            let name = run_name(&scenario, seed, seeds);
             jobs.push(Job {
                 scenario: Arc::clone(&scenario),
+                settings: Arc::clone(&settings),
                 seed,
-                name,
+                name: run_name(&subject.name, seed, seeds),
                 requests: requests.take(),
                 folder,
             });
@@ -66,7 +66,7 @@ pub(super) fn jobs(
 }
 
 /// About how many requests all runs have together, where that can be known.
-pub(super) fn expected_requests(jobs: &[Job]) -> Option<u64> {
+pub(crate) fn expected_requests(jobs: &[Job]) -> Option<u64> {
     // Seeds whose requests are not open yet have about as many as the one before.
     let mut last = None;
     let counts = jobs.iter().map(|job| {
@@ -76,20 +76,18 @@ pub(super) fn expected_requests(jobs: &[Job]) -> Option<u64> {
     counts.sum()
 }
 
-fn seed_range(scenario: &Scenario, seeds: u16) -> Result<impl Iterator<Item = u64>, Failure> {
-    let first = scenario.seed;
+fn seed_range(name: &str, first: u64, seeds: u16) -> Result<impl Iterator<Item = u64>, Failure> {
     let last = first.checked_add(u64::from(seeds) - 1).ok_or_else(|| {
         Failure::Input(format!(
-            "{}: there are no {seeds} seeds from {first} on; give a smaller --seed",
-            scenario.name
+            "{name}: there are no {seeds} seeds from {first} on; give a smaller --seed"
         ))
     })?;
     Ok(first..=last)
 }
 
-fn run_name(scenario: &Scenario, seed: u64, seeds: u16) -> String {
+fn run_name(name: &str, seed: u64, seeds: u16) -> String {
     match seeds {
-        1 => scenario.name.clone(),
-        _ => format!("{}, seed {seed}", scenario.name),
+        1 => name.to_owned(),
+        _ => format!("{name}, seed {seed}"),
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::failure::Failure;
 
 /// The folder of a run. A scenario is named if there are several, and so is a seed.
-pub(super) fn of_run(out: &Path, scenario: Option<&str>, seed: Option<u64>) -> PathBuf {
+pub(crate) fn of_run(out: &Path, scenario: Option<&str>, seed: Option<u64>) -> PathBuf {
     let mut folder = out.to_owned();
     folder.extend(scenario);
     folder.extend(seed.map(|seed| format!("seed-{seed}")));
@@ -16,7 +16,7 @@ pub(super) fn of_run(out: &Path, scenario: Option<&str>, seed: Option<u64>) -> P
 }
 
 /// The names of scenarios become folders: none may be that of another, or lead elsewhere.
-pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Failure> {
+pub(crate) fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Failure> {
     let mut seen = BTreeSet::new();
     for name in names {
         let mut components = Path::new(name).components();
@@ -41,10 +41,10 @@ pub(super) fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<()
 /// removes what is its own if it fails; the last to go removes what none of
 /// them filled.
 #[derive(Debug)]
-pub(super) struct Unfilled(BTreeSet<PathBuf>);
+pub(crate) struct Unfilled(BTreeSet<PathBuf>);
 
 impl Unfilled {
-    pub(super) fn among<'a>(folders: impl Iterator<Item = &'a Path>) -> Self {
+    pub(crate) fn among<'a>(folders: impl Iterator<Item = &'a Path>) -> Self {
         let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
         let missing = folders.flat_map(|folder| folder.ancestors().take_while(is_missing));
         Self(missing.map(Path::to_owned).collect())

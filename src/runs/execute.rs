@@ -25,29 +25,29 @@ use crate::progress::Progress;
 
 /// What all runs have in common.
 #[derive(Debug)]
-pub(super) struct Context<'a> {
-    /// What the command line changed about the scenarios.
-    pub(super) settings: &'a [String],
+pub(crate) struct Context<'a> {
     /// Whether runs of equal steps are done at once.
-    pub(super) leaps: bool,
-    pub(super) interrupt: &'a Interrupt,
-    pub(super) progress: &'a Progress,
+    pub(crate) leaps: bool,
+    pub(crate) interrupt: &'a Interrupt,
+    pub(crate) progress: &'a Progress,
 }
 
 /// A run that has ended well.
 #[derive(Debug)]
-pub(super) struct Run {
-    pub(super) summary: Summary,
-    /// Its records, not in place yet.
+pub(crate) struct Run {
+    /// What messages call it.
+    pub(crate) name: String,
+    pub(crate) summary: Summary,
+    /// Its records, until they are put in place.
     pub(super) files: Option<SealedFiles>,
     /// What is good to know about its requests.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Does all jobs, in their order as far as threads allow. The runs come in the
 /// order of the jobs. If some fail, the failure is that of the first of them,
 /// as with one thread.
-pub(super) fn all(
+pub(crate) fn all(
     jobs: Vec<Job>,
     threads: usize,
     context: &Context<'_>,
@@ -138,16 +138,17 @@ fn run(mut job: Job, context: &Context<'_>, is_in_vain: impl Fn() -> bool) -> Re
         Err(source) => return Err(failure(&job, source, files)),
     };
     let workload = requests.describe();
-    let described = description::of_run(&job.scenario, job.seed, workload, context.settings);
+    let described = description::of_run(&job.scenario, job.seed, workload, &job.settings);
     let summary = measurements.summary(&described, &totals);
     let files = files.map(|files| files.seal(&summary)).transpose()?;
-    let mut notes = notes(&job.name, &requests, totals.offered);
+    let mut notes = notes(&requests, totals.offered);
     notes.extend(too_long(
         &job,
         summary.requests.rejected_too_long,
         tokens_max,
     ));
     Ok(Run {
+        name: job.name,
         summary: summary.with_wall_s(wall_s),
         files,
         notes,
@@ -188,13 +189,13 @@ fn failure(job: &Job, source: SimulationError, files: Option<RecordFiles>) -> Fa
 }
 
 /// What was done to the requests on the way, which the person may not expect.
-fn notes(name: &str, requests: &Requests, offered: u64) -> Vec<String> {
+fn notes(requests: &Requests, offered: u64) -> Vec<String> {
     let mut notes = Vec::new();
     let skipped = requests.skipped();
     if skipped.rows > 0 {
         let Skipped { rows, reason } = skipped;
         notes.push(format!(
-            "{name}: rows of the trace that were skipped: {rows} ({reason})"
+            "rows of the trace that were skipped: {rows} ({reason})"
         ));
     }
     // A few are what a `max` is for. Many make the lengths others than the
@@ -202,13 +203,13 @@ fn notes(name: &str, requests: &Requests, offered: u64) -> Vec<String> {
     let redrawn = requests.redrawn_lengths();
     if redrawn > offered / 50 {
         notes.push(format!(
-            "{name}: lengths drawn again because they were above `max`: {redrawn}"
+            "lengths drawn again because they were above `max`: {redrawn}"
         ));
     }
     let ended_early = requests.sessions_ended_early();
     if ended_early > 0 {
         notes.push(format!(
-            "{name}: conversations that the largest context cut short: {ended_early}"
+            "conversations that the largest context cut short: {ended_early}"
         ));
     }
     notes
@@ -224,10 +225,9 @@ fn too_long(job: &Job, rejected: u64, tokens_max: u64) -> Option<String> {
     let context = job.scenario.deployment.batching.max_model_len;
     (rejected > 0).then(|| {
         format!(
-            "{}: requests rejected because they are longer than the context of {context} tokens: \
+            "requests rejected because they are longer than the context of {context} tokens: \
              {rejected}; the longest has {tokens_max}: raise deployment.max_model_len if the model \
-             allows more, or choose a model with a longer context",
-            job.name
+             allows more, or choose a model with a longer context"
         )
     })
 }

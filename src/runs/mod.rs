@@ -1,0 +1,142 @@
+//! Runs of simulations: what `simulate` and `compare` have in common.
+//!
+//! ```text
+//! Subject… ──plan──> jobs ──execute──> runs ──publish──> summaries
+//! ```
+//!
+//! Nothing runs before every scenario has been found sound, and nothing is put
+//! in place before every run has ended well.
+
+mod execute;
+mod folders;
+mod plan;
+mod prepare;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use foresail_reports::Summary;
+use foresail_scenarios::format::Overrides;
+
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+use crate::terminal::Terminal;
+
+pub(crate) use execute::Run;
+pub(crate) use folders::check_names;
+pub(crate) use prepare::{Prepared, prepare};
+
+/// What the command line changes about every scenario.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Changes {
+    /// Replay this recorded trace, or folder of ServeGen client pools, in place of the scenario's own
+    /// traffic
+    #[arg(long, value_name = "PATH")]
+    trace: Option<PathBuf>,
+
+    /// Change a setting, such as deployment.scale_up_window=15s; can be repeated
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<String>,
+
+    /// Seed of all random streams, in place of the scenario's own
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl Changes {
+    /// The same, for the scenario format; `more` settings are applied last.
+    pub(crate) fn overrides(&self, more: &[String]) -> Overrides {
+        Overrides {
+            set: self.set.iter().chain(more).cloned().collect(),
+            seed: self.seed,
+            trace: self.trace.clone(),
+        }
+    }
+
+    /// What changes the scenarios, in the order in which it is applied.
+    pub(crate) fn settings(&self, more: &[String]) -> Vec<String> {
+        let trace = self.trace.as_ref();
+        let trace = trace.map(|path| format!("--trace {}", path.display()));
+        let set = self.set.iter().chain(more).cloned();
+        trace.into_iter().chain(set).collect()
+    }
+}
+
+/// How many threads share the runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Threads {
+    /// Threads that share the runs, with the same results; one a processor if not given
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl Threads {
+    fn count(&self) -> usize {
+        let available = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.threads.unwrap_or_else(available).get()
+    }
+}
+
+/// A sound scenario, and what it is called among those of one command.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    /// What messages call it.
+    pub(crate) name: String,
+    /// The folder of its records in that of the command; none if it is the only one.
+    pub(crate) folder: Option<String>,
+    /// What the command line changed about the scenario.
+    pub(crate) settings: Vec<String>,
+    pub(crate) prepared: Prepared,
+}
+
+/// How the runs of a command are done.
+#[derive(Debug)]
+pub(crate) struct Options<'a> {
+    /// How many seeds in a row each subject is run under, from its own on.
+    pub(crate) seeds: u16,
+    /// Where the records go, if they are wanted.
+    pub(crate) out: Option<&'a Path>,
+    pub(crate) threads: &'a Threads,
+    /// Whether runs of equal steps are done at once.
+    pub(crate) leaps: bool,
+}
+
+/// Runs every subject under every seed: all seeds of the first subject, then
+/// those of the next. When all have ended well, their files are put in place.
+pub(crate) fn all(
+    subjects: Vec<Subject>,
+    options: &Options<'_>,
+    terminal: &Terminal,
+) -> Result<Vec<Run>, Failure> {
+    let jobs = plan::jobs(subjects, options.seeds, options.out)?;
+    let _unfilled = folders::Unfilled::among(jobs.iter().filter_map(|job| job.folder.as_deref()));
+    let mut runs = execute(jobs, options, terminal)?;
+    for run in &mut runs {
+        if let Some(files) = run.files.take() {
+            files.publish()?;
+        }
+    }
+    Ok(runs)
+}
+
+fn execute(
+    jobs: Vec<plan::Job>,
+    options: &Options<'_>,
+    terminal: &Terminal,
+) -> Result<Vec<Run>, Failure> {
+    let interrupt = Interrupt::listen()?;
+    let progress = Progress::new(plan::expected_requests(&jobs), !terminal.quiet);
+    let context = execute::Context {
+        leaps: options.leaps,
+        interrupt: &interrupt,
+        progress: &progress,
+    };
+    execute::all(jobs, options.threads.count(), &context)
+}
+
+/// The summaries of runs.
+pub(crate) fn summaries(runs: Vec<Run>) -> Vec<Summary> {
+    runs.into_iter().map(|run| run.summary).collect()
+}
