@@ -11,6 +11,7 @@
 //!                              └─> RecordFiles ─────────────┴─> requests.csv timeline.csv summary.json
 //! ```
 
+pub mod compare;
 pub mod files;
 pub mod histogram;
 pub mod measurements;
@@ -23,6 +24,7 @@ pub mod tail;
 pub mod text;
 mod why;
 
+pub use compare::{Comparison, VariantRuns};
 pub use files::{FilesError, RecordFiles, SealedFiles};
 pub use measurements::Measurements;
 pub use objectives::{Latency, ObjectiveMetric, ObjectiveSpec, Statistic};

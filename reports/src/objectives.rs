@@ -89,7 +89,7 @@ impl ObjectiveMetric {
     #[must_use]
     pub fn bound(self) -> Bound {
         match self.unit() {
-            Unit::Seconds | Unit::Usd => Bound::AtMost,
+            Unit::Seconds | Unit::Usd | Unit::Count | Unit::GpuSeconds => Bound::AtMost,
             Unit::RequestsPerSecond | Unit::TokensPerSecond | Unit::Share | Unit::Replicas => {
                 Bound::AtLeast
             }
@@ -113,6 +113,10 @@ pub enum Unit {
     Usd,
     /// Replicas.
     Replicas,
+    /// How many.
+    Count,
+    /// GPUs times seconds.
+    GpuSeconds,
 }
 
 /// Which side of a limit meets it.

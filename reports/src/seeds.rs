@@ -93,7 +93,7 @@ fn objectives_met(summaries: &[Summary]) -> Vec<u64> {
         .collect()
 }
 
-fn metrics_of(summary: &Summary) -> Vec<(String, Unit, Option<f64>)> {
+pub(crate) fn metrics_of(summary: &Summary) -> Vec<(String, Unit, Option<f64>)> {
     let latencies = [
         ("ttft", summary.ttft_s),
         ("itl", summary.itl_s),
@@ -152,13 +152,13 @@ fn latency_metrics(
     ]
 }
 
-fn mean(values: &[f64]) -> Option<f64> {
+pub(crate) fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 /// Half the width of the 95 % confidence interval of a mean: `t * s / sqrt(n)`
 /// (NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.5.2).
-fn half_width(values: &[f64]) -> Option<f64> {
+pub(crate) fn half_width(values: &[f64]) -> Option<f64> {
     let mean = mean(values)?;
     let freedom = values.len() - 1;
     if freedom == 0 {
@@ -173,7 +173,7 @@ fn half_width(values: &[f64]) -> Option<f64> {
 }
 
 /// The 97.5 % quantile of Student's t distribution.
-fn student_t(freedom: usize) -> f64 {
+pub(crate) fn student_t(freedom: usize) -> f64 {
     match T_QUANTILES.get(freedom - 1) {
         Some(quantile) => *quantile,
         None => student_t_expansion(freedom as f64),

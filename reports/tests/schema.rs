@@ -1,13 +1,19 @@
-//! `summary.json` is what its schema says it is, and says nothing else.
+//! `summary.json` and the JSON of a comparison are what their schemas say they
+//! are, and say nothing else.
 
 mod fixture;
 
+use foresail_reports::compare::Comparison;
 use foresail_reports::seeds::Seeds;
 use foresail_reports::summary::{SCHEMA, Summary, SummaryError};
 use serde_json::{Map, Value, json};
 
 fn schema() -> Value {
     serde_json::from_str(include_str!("../schema/summary.schema.json")).unwrap()
+}
+
+fn compare_schema() -> Value {
+    serde_json::from_str(include_str!("../schema/compare.schema.json")).unwrap()
 }
 
 fn full_summary() -> Summary {
@@ -54,15 +60,51 @@ fn another_version_is_named() {
     assert!(matches!(error, SummaryError::Form(_)), "{error}");
 }
 
-/// A schema that would let anything pass proves nothing: each field that is
-/// taken away, added or of another type must be noticed.
+/// With and without the oracle, with several seeds and with one.
+#[test]
+fn comparisons_are_of_the_schema() {
+    let mut variants = fixture::compared::variants();
+    let mut comparisons = vec![fixture::compared::comparison()];
+    variants
+        .iter_mut()
+        .for_each(|variant| variant.runs.truncate(1));
+    variants[1].runs[0].seed = 9;
+    variants[1].runs[0].objectives.clear();
+    comparisons.push(Comparison::of(&variants, "fixed", None).unwrap());
+    for comparison in comparisons {
+        let json = comparison.to_json().unwrap();
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(errors_of(&compare_schema(), &value), Vec::<String>::new());
+        let read: Comparison = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, comparison);
+    }
+}
+
 #[test]
 fn the_schema_notices_every_field() {
     let summary = value_of(&full_summary());
     let optional = ["/seeds", "/run/wall_s", "/run/requests_per_wall_s"];
+    let fields = assert_every_field_is_noticed(&schema(), &summary, &optional);
+    assert!(fields > 100, "{fields}");
+}
+
+#[test]
+fn the_schema_of_comparisons_notices_every_field() {
+    let mut comparison = fixture::compared::comparison();
+    // Its first figure has a difference and one from the oracle.
+    comparison.variants.remove(0);
+    let value = serde_json::to_value(&comparison).unwrap();
+    let fields = assert_every_field_is_noticed(&compare_schema(), &value, &[]);
+    assert!(fields > 40, "{fields}");
+}
+
+/// A schema that would let anything pass proves nothing: each field that is
+/// taken away, added or of another type must be noticed. Says how many there are.
+#[track_caller]
+fn assert_every_field_is_noticed(schema: &Value, whole: &Value, optional: &[&str]) -> usize {
+    let errors = |value: &Value| errors_of(schema, value);
     let mut fields = Vec::new();
-    collect_fields(&summary, "", &mut fields);
-    assert!(fields.len() > 100, "{fields:?}");
+    collect_fields(whole, "", &mut fields);
     for field in &fields {
         let (parent, name) = field.rsplit_once('/').unwrap();
         let object = |value: &mut Value| -> Map<String, Value> {
@@ -73,7 +115,7 @@ fn the_schema_notices_every_field() {
                 .unwrap()
                 .clone()
         };
-        let mut changed = summary.clone();
+        let mut changed = whole.clone();
         let mut fewer = object(&mut changed);
         fewer.remove(name);
         *changed.pointer_mut(parent).unwrap() = fewer.into();
@@ -83,16 +125,27 @@ fn the_schema_notices_every_field() {
             "{field}"
         );
 
-        let mut changed = summary.clone();
+        let mut changed = whole.clone();
         let mut more = object(&mut changed);
         more.insert("surprise".to_owned(), json!(1));
         *changed.pointer_mut(parent).unwrap() = more.into();
         assert!(!errors(&changed).is_empty(), "{field}");
 
-        let mut changed = summary.clone();
+        let mut changed = whole.clone();
         *changed.pointer_mut(field).unwrap() = json!({ "of": "another type" });
         assert!(!errors(&changed).is_empty(), "{field}");
     }
+    fields.len()
+}
+
+#[test]
+fn what_both_schemas_describe_they_describe_alike() {
+    let summary = &schema()["properties"];
+    let compare = &compare_schema()["properties"];
+    let variant = &compare["variants"]["items"]["properties"];
+    assert_eq!(compare["tool"], summary["tool"]);
+    assert_eq!(variant["source"], summary["source"]);
+    assert_eq!(variant["scenario"], summary["scenario"]);
 }
 
 fn collect_fields(value: &Value, at: &str, fields: &mut Vec<String>) {
@@ -114,9 +167,12 @@ fn collect_fields(value: &Value, at: &str, fields: &mut Vec<String>) {
 }
 
 fn errors(value: &Value) -> Vec<String> {
-    let root = schema();
+    errors_of(&schema(), value)
+}
+
+fn errors_of(root: &Value, value: &Value) -> Vec<String> {
     let mut errors = Vec::new();
-    validate(&root, &root, value, "", &mut errors);
+    validate(root, root, value, "", &mut errors);
     errors
 }
 

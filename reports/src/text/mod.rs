@@ -3,18 +3,20 @@
 
 mod chart;
 mod compare;
+mod compared;
 mod latency;
 mod units;
 mod why;
 
 pub use compare::comparison;
+pub use compared::compared;
 
 use crate::objectives::{Bound, Objective};
 use crate::summary::{Source, Summary};
 use chart::{Columns, blocks, largest};
 use units::{
-    clock, count, counted, dollars, duration, exact_percent, number, percent, rate, significant,
-    value,
+    clock, count, counted, dollars, duration, exact_percent, gpu_hours, number, percent, rate,
+    significant, value,
 };
 
 /// How text is set.
@@ -446,17 +448,6 @@ fn gpu_time(summary: &Summary) -> Vec<String> {
         format!("  {name:<9} {:>12} {share:>6}{note}", gpu_hours(seconds))
     };
     states.map(line).to_vec()
-}
-
-/// GPU-time in hours, so that its states compare with each other and the price.
-fn gpu_hours(seconds: f64) -> String {
-    let hours = seconds / 3_600.0;
-    let text = match hours {
-        0.0 => "0".to_owned(),
-        hours if hours < 0.005 => "<0.01".to_owned(),
-        hours => rate(hours),
-    };
-    format!("{text} GPU-h")
 }
 
 fn run(summary: &Summary, style: Style) -> Vec<String> {

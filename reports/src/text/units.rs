@@ -134,6 +134,74 @@ pub(super) fn value(value: f64, unit: Unit) -> String {
         Unit::Share => format!("{} %", trimmed(value * 100.0)),
         Unit::Usd => dollars(value),
         Unit::Replicas => number(value),
+        Unit::Count if value.fract() == 0.0 => rate_of_whole(value),
+        Unit::Count => rate(value),
+        Unit::GpuSeconds => gpu_hours(value),
+    }
+}
+
+/// A mean that is a whole number, without decimals.
+fn rate_of_whole(value: f64) -> String {
+    let sign = if value < 0.0 { "-" } else { "" };
+    format!("{sign}{}", count(value.abs() as u64))
+}
+
+/// GPU-time in hours, so that its states compare with each other and the price.
+pub(super) fn gpu_hours(seconds: f64) -> String {
+    let hours = seconds / 3_600.0;
+    let text = match hours {
+        0.0 => "0".to_owned(),
+        hours if hours < 0.005 => "<0.01".to_owned(),
+        hours => rate(hours),
+    };
+    format!("{text} GPU-h")
+}
+
+/// A difference as its parts, all of them in one unit and to the same digit:
+/// how much without its sign, half of its interval, and the unit.
+pub(super) struct Amount {
+    pub(super) value: String,
+    pub(super) half_width: Option<String>,
+    /// With a blank before it, if there is one.
+    pub(super) unit: &'static str,
+}
+
+/// The digits are those that the interval leaves any meaning to.
+pub(super) fn amount(mean: f64, half_width: Option<f64>, unit: Unit) -> Amount {
+    let largest = half_width.unwrap_or(0.0).max(mean.abs());
+    let (scale, name) = match unit {
+        Unit::Seconds => match time_unit(largest) {
+            (scale, "µs") => (scale, " µs"),
+            (scale, "ms") => (scale, " ms"),
+            (scale, "min") => (scale, " min"),
+            (scale, "h") => (scale, " h"),
+            (scale, _) => (scale, " s"),
+        },
+        Unit::Share => (0.01, " %"),
+        Unit::RequestsPerSecond => (1.0, " req/s"),
+        Unit::TokensPerSecond => (1.0, " tok/s"),
+        Unit::Usd => (1.0, " USD"),
+        Unit::GpuSeconds => (3_600.0, " GPU-h"),
+        Unit::Replicas | Unit::Count => (1.0, ""),
+    };
+    let (mean, half_width) = (mean.abs() / scale, half_width.map(|half| half / scale));
+    let is_whole = unit == Unit::Count && mean.fract() == 0.0;
+    let decimals = match half_width.filter(|half| *half > 0.0) {
+        None if is_whole => 0,
+        None => decimals(mean),
+        Some(half) => [(9.5, 0), (0.95, 1), (0.095, 2)]
+            .into_iter()
+            .find_map(|(least, decimals)| (half >= least).then_some(decimals))
+            .unwrap_or(3),
+    };
+    let text = |value: f64| match decimals {
+        0 => count(value.round() as u64),
+        _ => format!("{value:.decimals$}"),
+    };
+    Amount {
+        value: text(mean),
+        half_width: half_width.map(text),
+        unit: name,
     }
 }
 
@@ -150,7 +218,8 @@ pub(super) fn interval(mean: f64, half_width: Option<f64>, unit: Unit) -> String
         Unit::RequestsPerSecond => (1.0, "req/s"),
         Unit::TokensPerSecond => (1.0, "tok/s"),
         Unit::Share => (0.01, "%"),
-        Unit::Usd | Unit::Replicas => (1.0, ""),
+        Unit::GpuSeconds => (3_600.0, "GPU-h"),
+        Unit::Usd | Unit::Replicas | Unit::Count => (1.0, ""),
     };
     let decimals = decimals(mean / scale);
     let text = format!(
@@ -252,6 +321,30 @@ mod tests {
         assert_eq!(interval(1.5, None, Unit::Seconds), "1.50 s");
         assert_eq!(interval(2.0, Some(0.25), Unit::Replicas), "2.00 ± 0.25");
         assert_eq!(interval(12.0, Some(0.5), Unit::Usd), "$12.00 ± $0.500");
+    }
+
+    #[test]
+    fn amounts_have_the_digits_that_their_interval_leaves() {
+        let text = |mean, half, unit| {
+            let amount = amount(mean, half, unit);
+            let half = amount.half_width.map(|half| format!(" ±{half}"));
+            format!(
+                "{}{}{}",
+                amount.value,
+                half.unwrap_or_default(),
+                amount.unit
+            )
+        };
+        assert_eq!(text(-0.142_3, Some(0.020_9), Unit::Share), "14.2 ±2.1 %");
+        assert_eq!(text(0.005, Some(1.2), Unit::Seconds), "0.0 ±1.2 s");
+        assert_eq!(text(1_234.4, Some(120.0), Unit::Count), "1,234 ±120");
+        assert_eq!(text(-0.031_2, None, Unit::Seconds), "31.2 ms");
+        assert_eq!(text(3.0, None, Unit::Count), "3");
+        assert_eq!(text(2.0, Some(0.0), Unit::Seconds), "2.00 ±0.00 s");
+        assert_eq!(
+            text(7_200.0, Some(360.0), Unit::GpuSeconds),
+            "2.00 ±0.10 GPU-h"
+        );
     }
 
     #[test]
