@@ -51,6 +51,11 @@ const POLICIES: &[(&str, Policy)] = &[
     ("oracle", Policy::Oracle),
 ];
 
+/// The names that `autoscaler.policy` may have.
+pub fn policy_names() -> impl Iterator<Item = &'static str> {
+    POLICIES.iter().map(|(name, _)| *name)
+}
+
 impl Policy {
     /// The keys of `[autoscaler]` that are about this policy.
     fn keys(self) -> &'static [&'static str] {
