@@ -11,8 +11,20 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub(crate) struct Diagnostics {
     handler: GraphicalReportHandler,
-    rendered: Vec<String>,
+    rendered: Vec<Rendered>,
+    /// The inputs that were begun, by name.
+    inputs: Vec<String>,
 }
+
+/// A problem, and the inputs that have it.
+#[derive(Debug)]
+struct Rendered {
+    text: String,
+    inputs: Vec<String>,
+}
+
+/// So many inputs are named before a problem that they have; more are counted.
+const INPUTS_NAMED_MAX: usize = 3;
 
 impl Diagnostics {
     pub(crate) fn new(style: Style) -> Self {
@@ -26,7 +38,14 @@ impl Diagnostics {
         Self {
             handler,
             rendered: Vec::new(),
+            inputs: Vec::new(),
         }
+    }
+
+    /// What is added from now on is wrong with the input of this name, which is
+    /// told unless all others have the same problem.
+    pub(crate) fn begin(&mut self, input: &str) {
+        self.inputs.push(input.to_owned());
     }
 
     /// All that is wrong with the only scenario of a command.
@@ -59,16 +78,36 @@ impl Diagnostics {
     }
 
     fn into_failure(self) -> Failure {
-        let mut text = self.rendered.join("\n");
+        let texts: Vec<_> = self.rendered.iter().map(|each| self.headed(each)).collect();
+        let mut text = texts.join("\n");
         if self.rendered.len() > 1 {
             text += &format!("\n{} problems; nothing was run", self.rendered.len());
         }
         Failure::Diagnosed(text)
     }
 
+    /// A problem under the inputs that have it, if others do not.
+    fn headed(&self, Rendered { text, inputs }: &Rendered) -> String {
+        if inputs.len() == self.inputs.len() {
+            return text.clone();
+        }
+        let (named, others) = inputs.split_at(inputs.len().min(INPUTS_NAMED_MAX));
+        let more = match others.len() {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        format!("in `{}`{more}:\n{text}", named.join("`, `"))
+    }
+
     fn push(&mut self, text: String) {
-        if !self.rendered.contains(&text) {
-            self.rendered.push(text);
+        let input = self.inputs.last().cloned();
+        match self.rendered.iter_mut().find(|other| other.text == text) {
+            Some(same) if same.inputs.last() == input.as_ref() => {}
+            Some(same) => same.inputs.extend(input),
+            None => self.rendered.push(Rendered {
+                text,
+                inputs: input.into_iter().collect(),
+            }),
         }
     }
 

@@ -1,13 +1,14 @@
 //! The `foresail` command: reads arguments, calls the crates that know, prints,
 //! and chooses the exit code.
 //!
-//! One file a subcommand: [`simulate`], [`trace`], [`init`], [`completions`],
+//! One file a subcommand: [`simulate`], [`compare`], [`trace`], [`init`], [`completions`],
 //! [`man`]. What they share is beside them: how text reaches the person
 //! ([`terminal`], [`diagnostics`], [`progress`]), how a file is written whole
 //! or not at all ([`output_file`]), what an ending means ([`failure`],
-//! [`exit_code`]).
+//! [`exit_code`]), and how simulations are run ([`runs`]).
 
 mod cli;
+mod compare;
 mod completions;
 mod description;
 mod diagnostics;
@@ -52,6 +53,7 @@ fn report(cli: &Cli) -> ExitCode {
 fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Simulate(arguments) => simulate::run(arguments, terminal),
+        Command::Compare(arguments) => compare::run(arguments, terminal),
         Command::Trace(command) => trace::run(command, terminal),
         Command::Init(arguments) => init::run(arguments, terminal),
         Command::Completions(arguments) => completions::run(arguments, terminal),

@@ -4,7 +4,8 @@
 //! memory) and, if they are wanted, to [`RecordFiles`] (every request and every
 //! change, on disk). At its end the measurements become a [`Summary`]: one
 //! value that is written as `summary.json`, read back by later commands, and
-//! turned into [text] for a person.
+//! turned into [text] for a person. The summaries of several variants, each
+//! under the same seeds, become a [`Comparison`].
 //!
 //! ```text
 //! RequestRecord, Gaps, Change ─┬─> Measurements ─> Summary ─┬─> text

@@ -23,19 +23,20 @@ fn the_best_comes_first_then_what_is_sure_then_a_sentence_each() {
     poisson 2 requests/s
     all with deployment.scale_up_window=5s
 
-    RANKED                cost  ttft p99  cold hits  turns  wasted     met      above the oracle
-     1  fireworks       $41.87    2.96 s        126   14.3    2.33     3/3      +24.7 %, +1.91 s
-     2  fixed           $60.00    2.96 s          0      0       0     3/3      +78.7 %, +1.91 s
-     3  ray-serve       $36.03    3.76 s        126     31    6.67     2/3      +7.35 %, +2.71 s
-     –  oracle          $33.57    1.05 s       3.33   8.33       0     3/3                     –
+    RANKED              cost  ttft p99  cold hits  turns  wasted     met      above the oracle
+     1  fireworks     $41.87    2.96 s        126   14.3    2.33     3/3      +24.7 %, +1.91 s
+     2  fixed         $60.00    2.96 s          0      0       0     3/3      +78.7 %, +1.91 s
+     3  ray-serve     $36.03    3.76 s        126     31    6.67     2/3      +7.35 %, +2.71 s
+     –  oracle        $33.57    1.05 s       3.33   8.33       0     3/3                     –
       the baseline is fireworks; the order is by objectives met, then by cost
       oracle knows future load and cold starts: the best that an autoscaler could do
 
-    DIFFERENCES  from fireworks, seed by seed: mean ± half of a 95 % interval (Student's t)
+    DIFFERENCES  from fireworks
                           cost           ttft p99      cold hits         turns        wasted
       fixed          +43 ±16 % ▲        +3 ±57 ms ~     -126 ±79 ▼  -14.3 ±1.4 ▼   -2.3 ±1.4 ▼
       ray-serve   -13.9 ±1.8 % ▼     +803 ±150 ms ▲            0 =  +16.7 ±6.3 ▲   +4.3 ±3.8 ▲
-      ▼ lower  ▲ higher  = the same under every seed  ~ not told apart: the interval holds 0
+      mean of the differences seed by seed ± half of its 95 % interval (Student's t)
+      ▼ lower  ▲ higher  = equal under every seed  ~ not told apart: 0 is in the interval
 
     IN WORDS
       fireworks: costs 24.7 % more than the oracle (±6.1 %), its p99 TTFT is 1.91 s longer (±0.79 s)
@@ -69,15 +70,16 @@ fn one_seed_is_said_to_give_no_interval() {
     poisson 2 requests/s
     all with deployment.scale_up_window=5s
 
-    RANKED                cost  ttft p99  cold hits  turns  wasted     met
-     1  ray-serve       $35.30    3.55 s        120     31       5     1/1
-     2  fireworks       $41.20    2.81 s        120     14       2     1/1
+    RANKED              cost  ttft p99  cold hits  turns  wasted     met
+     1  ray-serve     $35.30    3.55 s        120     31       5     1/1
+     2  fireworks     $41.20    2.81 s        120     14       2     1/1
       the baseline is fireworks; the order is by objectives met, then by cost
       one seed gives no interval: any difference may be chance; give --seeds 5 or more
 
-    DIFFERENCES  from fireworks, under one seed: there is no interval
+    DIFFERENCES  from fireworks
                           cost           ttft p99      cold hits         turns        wasted
       ray-serve        -14.3 %            +740 ms              0 =         +17            +3
+      of one seed, so that there is no interval
 
     IN WORDS
       ray-serve: 14.3 % cheaper, p99 TTFT 740 ms longer, 17 more changes of direction, 3 more wasted

@@ -15,21 +15,25 @@ pub(crate) fn of_run(out: &Path, scenario: Option<&str>, seed: Option<u64>) -> P
     folder
 }
 
-/// The names of scenarios become folders: none may be that of another, or lead elsewhere.
-pub(crate) fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Failure> {
+/// The names of scenarios, or whatever `kind` says, become folders: none may be
+/// that of another, or lead elsewhere.
+pub(crate) fn check_names<'a>(
+    kind: &str,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), Failure> {
     let mut seen = BTreeSet::new();
     for name in names {
         let mut components = Path::new(name).components();
         let (first, second) = (components.next(), components.next());
         if !matches!((first, second), (Some(Component::Normal(_)), None)) {
             return Err(Failure::Input(format!(
-                "a scenario is called `{name}`, which cannot be the name of a folder in --out; \
+                "a {kind} is called `{name}`, which cannot be the name of a folder in --out; \
                  give it another `name`"
             )));
         }
         if !seen.insert(name) {
             return Err(Failure::Input(format!(
-                "two scenarios are called `{name}`, so --out would need one folder for both; \
+                "two {kind}s are called `{name}`, so --out would need one folder for both; \
                  give one of them another `name`"
             )));
         }

@@ -26,7 +26,7 @@ use crate::terminal::Terminal;
 
 pub(crate) use execute::Run;
 pub(crate) use folders::check_names;
-pub(crate) use prepare::{Prepared, prepare};
+pub(crate) use prepare::{Prepared, Unsound, prepare};
 
 /// What the command line changes about every scenario.
 #[derive(Debug, clap::Args)]
@@ -53,6 +53,22 @@ impl Changes {
             seed: self.seed,
             trace: self.trace.clone(),
         }
+    }
+
+    /// The `--set` settings.
+    pub(crate) fn set(&self) -> &[String] {
+        &self.set
+    }
+
+    /// The options that are given.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &'static str> {
+        let options = [
+            ("--trace", self.trace.is_some()),
+            ("--set", !self.set.is_empty()),
+            ("--seed", self.seed.is_some()),
+        ];
+        let given = options.into_iter().filter(|(_, is_given)| *is_given);
+        given.map(|(name, _)| name)
     }
 
     /// What changes the scenarios, in the order in which it is applied.

@@ -24,6 +24,14 @@ pub(crate) enum Unsound {
 }
 
 impl Unsound {
+    /// What is wrong, in a few words.
+    pub(crate) fn in_short(&self) -> String {
+        match self {
+            Self::Scenario(error) => error.to_string(),
+            Self::Workload(error) => error.to_string(),
+        }
+    }
+
     /// Adds everything that is wrong with the scenario of this path.
     pub(crate) fn add_to(&self, diagnostics: &mut Diagnostics, path: &Path) {
         match self {

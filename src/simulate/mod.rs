@@ -116,7 +116,10 @@ fn subjects(arguments: &Arguments, terminal: &Terminal) -> Result<Vec<Subject>, 
     }
     diagnostics.into_result()?;
     if arguments.out.is_some() && !is_alone {
-        runs::check_names(subjects.iter().map(|subject| subject.name.as_str()))?;
+        runs::check_names(
+            "scenario",
+            subjects.iter().map(|subject| subject.name.as_str()),
+        )?;
     }
     Ok(subjects)
 }

@@ -240,7 +240,7 @@ fn a_reader_that_is_gone_before_the_summary_is_no_failure() {
 
 /// Waits until something is so, for as long as a slow machine may need.
 #[track_caller]
-fn wait_until(is_so: impl Fn() -> bool) {
+pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_so() {
         assert!(

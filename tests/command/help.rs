@@ -19,6 +19,11 @@ fn help_of_simulate() {
 }
 
 #[test]
+fn help_of_compare() {
+    insta::assert_snapshot!("help_compare", printed(&["compare", "--help"]));
+}
+
+#[test]
 fn help_of_trace_convert() {
     insta::assert_snapshot!(
         "help_trace_convert",

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bad_output;
+mod compare;
 mod determinism;
 mod help;
 mod recorded;

@@ -1,7 +1,7 @@
 //! The table of what is different from the baseline, with its intervals.
 
 use super::ranking::signed;
-use super::{Style, name_width, row};
+use super::{Style, name_width, remark, row};
 use crate::compare::{Comparison, Difference, Pairing, Variant, VariantMetric, Verdict};
 use crate::objectives::Unit;
 
@@ -45,7 +45,11 @@ pub(super) fn section(comparison: &Comparison, style: Style) -> Vec<String> {
         // Over the figures, not over the mark behind them.
         .map(|(heading, _, width)| format!("{heading:>0$}  ", width - 2))
         .collect();
-    let mut lines = vec![title(comparison, style)];
+    let mut lines = vec![format!(
+        "{}  from {}",
+        style.heading("DIFFERENCES"),
+        comparison.baseline
+    )];
     lines.push(format!("  {:width$}{}", "", headings.trim_end()));
     for variant in rows {
         let cells: String = columns
@@ -59,20 +63,6 @@ pub(super) fn section(comparison: &Comparison, style: Style) -> Vec<String> {
     lines
 }
 
-fn title(comparison: &Comparison, style: Style) -> String {
-    let how = match (comparison.pairing, has_intervals(comparison)) {
-        (Pairing::Seeds, true) => ", seed by seed: mean ± half of a 95 % interval (Student's t)",
-        (Pairing::Seeds, false) => ", under one seed: there is no interval",
-        (Pairing::None, true) => ": difference of means ± half of a 95 % interval (Welch's t)",
-        (Pairing::None, false) => ", not paired: there is no interval",
-    };
-    format!(
-        "{}  from {}{how}",
-        style.heading("DIFFERENCES"),
-        comparison.baseline
-    )
-}
-
 fn differences(comparison: &Comparison) -> impl Iterator<Item = Difference> {
     let rivals = comparison
         .variants
@@ -82,10 +72,6 @@ fn differences(comparison: &Comparison) -> impl Iterator<Item = Difference> {
         let columns = columns(comparison).into_iter();
         columns.filter_map(|(_, name, _)| variant.metric(name)?.difference)
     })
-}
-
-fn has_intervals(comparison: &Comparison) -> bool {
-    differences(comparison).any(|difference| difference.half_width.is_some())
 }
 
 fn cell(metric: Option<&VariantMetric>, width: usize, style: Style) -> String {
@@ -129,19 +115,30 @@ fn mark(verdict: Verdict) -> &'static str {
     }
 }
 
+/// What the figures and marks mean.
 fn legend(comparison: &Comparison, style: Style) -> Vec<String> {
     let intervals = differences(comparison)
         .filter(|difference| difference.half_width.is_some())
         .count();
-    if intervals == 0 {
-        return Vec::new();
+    let how = match (comparison.pairing, intervals) {
+        (Pairing::Seeds, 0) => "of one seed, so that there is no interval",
+        (Pairing::Seeds, _) => {
+            "mean of the differences seed by seed ± half of its 95 % interval (Student's t)"
+        }
+        (Pairing::None, 0) => "of runs that are not of the same seeds; there is no interval",
+        (Pairing::None, _) => {
+            "difference of the means ± half of its 95 % interval (Welch's t): not the same seeds"
+        }
+    };
+    let mut lines = remark(how, style);
+    if intervals > 0 {
+        let marks =
+            "▼ lower  ▲ higher  = equal under every seed  ~ not told apart: 0 is in the interval";
+        lines.push(style.quiet(&format!("  {marks}")));
     }
-    let legend =
-        "  ▼ lower  ▲ higher  = the same under every seed  ~ not told apart: the interval holds 0";
-    let mut lines = vec![style.quiet(legend)];
     if intervals >= INTERVALS_MANY {
-        let remark = format!("  of {intervals} such intervals, about one in twenty misses");
-        lines.push(style.quiet(&remark));
+        let misses = format!("of {intervals} such intervals, about one in twenty misses");
+        lines.extend(remark(&misses, style));
     }
     lines
 }

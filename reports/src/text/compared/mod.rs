@@ -11,7 +11,7 @@ use crate::summary::{ScenarioFacts, Source};
 use units::counted;
 
 /// The widest that lines are set, tables included.
-const WIDTH_MAX: usize = 96;
+const WIDTH_MAX: usize = 100;
 
 /// A comparison as text, ending with a newline.
 #[must_use]
@@ -54,13 +54,20 @@ fn title(comparison: &Comparison, style: Style) -> Vec<String> {
     if let Some(workload) = shared(variants, |facts| facts.workload.as_str()) {
         lines.extend(broken(workload, style.width));
     }
-    let settings = &first.scenario.settings;
-    let common = &settings[..settings.len().saturating_sub(first.settings.len())];
+    let common = common_settings(first, variants);
     if !common.is_empty() {
         let common = format!("all with {}", common.join(", "));
         lines.extend(broken(&common, style.width));
     }
     lines
+}
+
+/// What the command line changed about each of them.
+fn common_settings<'a>(first: &'a Variant, variants: &[Variant]) -> Vec<&'a str> {
+    let settings = first.scenario.settings.iter();
+    let has = |variant: &Variant, setting| variant.scenario.settings.contains(setting);
+    let common = settings.filter(|setting| variants.iter().all(|variant| has(variant, setting)));
+    common.map(String::as_str).collect()
 }
 
 /// What all variants have in common, if they do.
@@ -128,6 +135,29 @@ fn cost(comparison: &Comparison) -> (&'static str, &'static str) {
 fn some_failed(comparison: &Comparison) -> bool {
     let has_failed = |variant: &Variant| variant.mean("not_completed") > Some(0.0);
     comparison.variants.iter().any(has_failed)
+}
+
+/// Broken between words; all lines but the first are indented.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) => lines.push(format!("  {word}")),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// Something to know about a table, below it.
+fn remark(text: &str, style: Style) -> Vec<String> {
+    let lines = wrapped(text, style.width.clamp(40, WIDTH_MAX) - 2);
+    let quiet = |line: &String| style.quiet(&format!("  {line}"));
+    lines.iter().map(quiet).collect()
 }
 
 /// A row of a table: its name, on a line of its own if the column is too narrow

@@ -1,6 +1,6 @@
 //! The table of variants, the best first.
 
-use super::{Style, name_width, row};
+use super::{Style, name_width, remark, row};
 use crate::compare::{Comparison, Variant};
 use crate::objectives::Unit;
 use crate::text::units::{self, count};
@@ -46,8 +46,10 @@ pub(super) fn section(comparison: &Comparison, style: Style) -> Vec<String> {
 /// where there are any.
 fn columns(comparison: &Comparison) -> Vec<Column> {
     let (heading, name) = super::cost(comparison);
+    // `$1,234.56` is narrower than `1,234 GPU-h`.
+    let width = if name == "cost_usd" { 11 } else { 13 };
     let mut columns = vec![
-        (heading, name, 13),
+        (heading, name, width),
         ("ttft p99", "ttft_p99", 10),
         ("cold hits", "cold_start_hits", 11),
         ("turns", "direction_changes", 7),
@@ -122,10 +124,13 @@ pub(super) fn signed(mean: f64, half: Option<f64>, unit: Unit) -> String {
 /// What a reader must know to read the table.
 fn remarks(comparison: &Comparison, style: Style) -> Vec<String> {
     let variants = &comparison.variants;
+    let then_by = match super::cost(comparison) {
+        (_, "cost_usd") => "cost",
+        _ => "billed GPU-time",
+    };
     let mut remarks = vec![format!(
-        "the baseline is {}; the order is by objectives met, then by {}",
+        "the baseline is {}; the order is by objectives met, then by {then_by}",
         comparison.baseline,
-        super::cost(comparison).0
     )];
     if let Some(oracle) = &comparison.oracle {
         remarks.push(format!(
@@ -153,6 +158,6 @@ fn remarks(comparison: &Comparison, style: Style) -> Vec<String> {
     }
     remarks
         .iter()
-        .map(|remark| style.quiet(&format!("  {remark}")))
+        .flat_map(|text| remark(text, style))
         .collect()
 }

@@ -1,7 +1,7 @@
 //! A sentence for each variant: what it saves and what that costs.
 
 use super::differences::in_unit;
-use super::{Style, WIDTH_MAX, units};
+use super::{Style, WIDTH_MAX, units, wrapped};
 use crate::compare::{Comparison, Difference, Variant, Verdict};
 use crate::objectives::Unit;
 use units::count;
@@ -221,20 +221,4 @@ fn list(items: &[&str]) -> String {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
         _ => items.concat(),
     }
-}
-
-/// Broken between words; all lines but the first are indented.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            Some(_) => lines.push(format!("  {word}")),
-            None => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
