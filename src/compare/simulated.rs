@@ -67,7 +67,7 @@ pub(super) fn compare(arguments: &Arguments, terminal: &Terminal) -> Result<Comp
 fn baseline<'a>(variants: &'a [Variant], wanted: Option<&str>) -> Result<&'a Variant, Failure> {
     // Without a choice there is nothing that could differ.
     if let [only] = variants
-        && only.settings.is_empty()
+        && only.settings().is_empty()
     {
         return Err(nothing_to_compare(&only.name));
     }
@@ -124,11 +124,15 @@ fn subjects(
 }
 
 fn subject(variant: &Variant, changes: &Changes) -> Result<Subject, runs::Unsound> {
-    let overrides = changes.overrides(&variant.settings);
+    let mut overrides = changes.overrides();
+    overrides.set.extend(variant.set.iter().cloned());
+    overrides.policy = variant.policy.clone();
+    let mut settings = changes.settings();
+    settings.extend(variant.settings());
     Ok(Subject {
         name: variant.name.clone(),
         folder: Some(folder(&variant.name)),
-        settings: changes.settings(&variant.settings),
+        settings,
         prepared: runs::prepare(&variant.scenario, &overrides)?,
     })
 }
@@ -200,8 +204,8 @@ fn by_variant(variants: Vec<Variant>, runs: Vec<Run>) -> Vec<VariantRuns> {
     let seeds = runs.len() / variants.len();
     let mut summaries = runs::summaries(runs).into_iter();
     let with_runs = variants.into_iter().map(|variant| VariantRuns {
+        settings: variant.settings(),
         name: variant.name,
-        settings: variant.settings,
         runs: summaries.by_ref().take(seeds).collect(),
     });
     with_runs.collect()
@@ -219,39 +223,34 @@ fn write(comparison: &Comparison, out: &Path) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    fn variant(name: &str, settings: &[&str]) -> Variant {
+    fn variant(name: &str, policy: Option<&str>, set: &[&str]) -> Variant {
         Variant {
             name: name.to_owned(),
             scenario: "chat.toml".into(),
-            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+            policy: policy.map(str::to_owned),
+            set: set.iter().map(|&setting| setting.to_owned()).collect(),
         }
     }
 
     #[test]
     fn the_oracle_is_the_scenario_of_the_baseline_without_its_settings() {
-        let baseline = variant("eager", &["deployment.scale_up_window=1s"]);
+        let baseline = variant("eager", None, &["deployment.scale_up_window=1s"]);
         let added = oracle(std::slice::from_ref(&baseline), &baseline, true).unwrap();
-        assert_eq!(
-            added,
-            Some(variant("oracle", &["autoscaler.policy=oracle"]))
-        );
+        assert_eq!(added, Some(variant("oracle", Some("oracle"), &[])));
         let none = oracle(std::slice::from_ref(&baseline), &baseline, false).unwrap();
         assert_eq!(none, None);
     }
 
     #[test]
     fn an_oracle_that_was_asked_for_is_the_oracle() {
-        let asked = variant("oracle", &["autoscaler.policy=oracle"]);
-        let variants = [
-            variant("fixed", &["autoscaler.policy=fixed"]),
-            asked.clone(),
-        ];
+        let asked = variant("oracle", Some("oracle"), &[]);
+        let variants = [variant("fixed", Some("fixed"), &[]), asked.clone()];
         assert_eq!(oracle(&variants, &variants[0], true).unwrap(), Some(asked));
     }
 
     #[test]
     fn no_other_variant_may_be_called_oracle() {
-        let variants = [variant("oracle", &["deployment.scale_up_window=1s"])];
+        let variants = [variant("oracle", None, &["deployment.scale_up_window=1s"])];
         let error = oracle(&variants, &variants[0], true).unwrap_err();
         assert!(error.to_string().contains("--no-oracle"), "{error}");
         assert_eq!(oracle(&variants, &variants[0], false).unwrap(), None);

@@ -16,8 +16,18 @@ pub(super) const ORACLE: &str = "oracle";
 pub(super) struct Variant {
     pub(super) name: String,
     pub(super) scenario: PathBuf,
+    /// The policy, in place of the scenario's own.
+    pub(super) policy: Option<String>,
     /// `path=value`, applied in this order.
-    pub(super) settings: Vec<String>,
+    pub(super) set: Vec<String>,
+}
+
+impl Variant {
+    /// All that it changes about its scenario, for people.
+    pub(super) fn settings(&self) -> Vec<String> {
+        let policy = self.policy.iter().map(|name| format!("{POLICY}={name}"));
+        policy.chain(self.set.iter().cloned()).collect()
+    }
 }
 
 /// What the command line says about variants.
@@ -38,6 +48,8 @@ pub(super) struct Description<'a> {
 struct Knob {
     path: String,
     values: Vec<String>,
+    /// Whether it is `--policies`, which does more than to set the path.
+    is_policy: bool,
 }
 
 /// All variants: the first knob turns slowest.
@@ -55,7 +67,7 @@ pub(super) fn all(description: &Description<'_>) -> Result<Vec<Variant>, Failure
         .zip(stems(description.scenarios))
     {
         let is_alone = description.scenarios.len() == 1;
-        let mut add = |label: String, settings: Vec<String>| {
+        let mut add = |label: String, policy: Option<String>, set: Vec<String>| {
             let name = match (label.is_empty(), is_alone) {
                 (true, _) => stem.clone(),
                 (false, true) => label,
@@ -64,14 +76,16 @@ pub(super) fn all(description: &Description<'_>) -> Result<Vec<Variant>, Failure
             variants.push(Variant {
                 name,
                 scenario: scenario.clone(),
-                settings,
+                policy,
+                set,
             });
         };
         for choice in product(&knobs) {
-            add(label(&knobs, &choice), settings(&knobs, &choice));
+            let (policy, set) = settings(&knobs, &choice);
+            add(label(&knobs, &choice), policy, set);
         }
-        for (name, settings) in &written_out {
-            add(name.clone(), settings.clone());
+        for (name, set) in &written_out {
+            add(name.clone(), None, set.clone());
         }
     }
     Ok(variants)
@@ -82,7 +96,8 @@ pub(super) fn oracle_of(variant: &Variant) -> Variant {
     Variant {
         name: ORACLE.to_owned(),
         scenario: variant.scenario.clone(),
-        settings: vec![format!("{POLICY}={ORACLE}")],
+        policy: Some(ORACLE.to_owned()),
+        set: Vec::new(),
     }
 }
 
@@ -92,6 +107,7 @@ fn knobs(description: &Description<'_>) -> Result<Vec<Knob>, Failure> {
         knobs.push(Knob {
             path: POLICY.to_owned(),
             values: description.policies.to_vec(),
+            is_policy: true,
         });
     }
     for text in description.vary {
@@ -130,6 +146,7 @@ fn varied(text: &str) -> Result<Knob, Failure> {
     Ok(Knob {
         path: path.to_owned(),
         values,
+        is_policy: false,
     })
 }
 
@@ -166,9 +183,18 @@ fn product(knobs: &[Knob]) -> Vec<Vec<usize>> {
     })
 }
 
-fn settings(knobs: &[Knob], choice: &[usize]) -> Vec<String> {
-    let set = |(knob, &value): (&Knob, &usize)| format!("{}={}", knob.path, knob.values[value]);
-    knobs.iter().zip(choice).map(set).collect()
+/// The policy of a choice, if it is a knob of its own, and what is set.
+fn settings(knobs: &[Knob], choice: &[usize]) -> (Option<String>, Vec<String>) {
+    let (mut policy, mut set) = (None, Vec::new());
+    for (knob, &value) in knobs.iter().zip(choice) {
+        let value = &knob.values[value];
+        if knob.is_policy {
+            policy = Some(value.clone());
+        } else {
+            set.push(format!("{}={value}", knob.path));
+        }
+    }
+    (policy, set)
 }
 
 /// `ray-serve, scale_up_window=15s`.
@@ -231,7 +257,10 @@ mod tests {
             set: &texts(&["seed=1", "workload.duration = 1h"]),
         };
         let variants = all(&description).map_err(|failure| failure.to_string())?;
-        let described = variants.into_iter().map(|each| (each.name, each.settings));
+        let described = variants.into_iter().map(|each| {
+            let settings = each.settings();
+            (each.name, settings)
+        });
         Ok(described.collect())
     }
 

@@ -46,12 +46,13 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// The same, for the scenario format; `more` settings are applied last.
-    pub(crate) fn overrides(&self, more: &[String]) -> Overrides {
+    /// The same, for the scenario format.
+    pub(crate) fn overrides(&self) -> Overrides {
         Overrides {
-            set: self.set.iter().chain(more).cloned().collect(),
+            set: self.set.clone(),
             seed: self.seed,
             trace: self.trace.clone(),
+            policy: None,
         }
     }
 
@@ -72,11 +73,10 @@ impl Changes {
     }
 
     /// What changes the scenarios, in the order in which it is applied.
-    pub(crate) fn settings(&self, more: &[String]) -> Vec<String> {
+    pub(crate) fn settings(&self) -> Vec<String> {
         let trace = self.trace.as_ref();
         let trace = trace.map(|path| format!("--trace {}", path.display()));
-        let set = self.set.iter().chain(more).cloned();
-        trace.into_iter().chain(set).collect()
+        trace.into_iter().chain(self.set.iter().cloned()).collect()
     }
 }
 

@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
 
 /// All scenarios, or everything that is wrong with any of them.
 fn subjects(arguments: &Arguments, terminal: &Terminal) -> Result<Vec<Subject>, Failure> {
-    let overrides = arguments.changes.overrides(&[]);
+    let overrides = arguments.changes.overrides();
     let is_alone = arguments.scenarios.len() == 1;
     let mut diagnostics = Diagnostics::new(terminal.error_style());
     let mut subjects = Vec::new();
@@ -108,7 +108,7 @@ fn subjects(arguments: &Arguments, terminal: &Terminal) -> Result<Vec<Subject>, 
                 subjects.push(Subject {
                     folder: (!is_alone).then(|| name.clone()),
                     name,
-                    settings: arguments.changes.settings(&[]),
+                    settings: arguments.changes.settings(),
                     prepared,
                 });
             }

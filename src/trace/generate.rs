@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     let overrides = Overrides {
         set: arguments.set.clone(),
         seed: arguments.seed,
-        trace: None,
+        ..Overrides::default()
     };
     let scenario = format::load(&arguments.scenario, &overrides)
         .map_err(|error| Diagnostics::failure(&error, terminal.error_style()))?;

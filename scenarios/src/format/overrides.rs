@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::autoscaler;
 use super::node::{Entry, Node, Table, Value, parse_value};
 use super::problem::{Context, Place, Problem};
 
@@ -19,6 +20,9 @@ pub struct Overrides {
     pub seed: Option<u64>,
     /// Replaces the workload's source by this trace, and keeps its transforms.
     pub trace: Option<PathBuf>,
+    /// Replaces the policy of `[autoscaler]`, and leaves out what the file sets
+    /// there for other policies: this one would not know it.
+    pub policy: Option<String>,
 }
 
 /// The keys of `[workload]` that `--trace` keeps.
@@ -27,10 +31,13 @@ const TRANSFORM_KEYS: [&str; 4] = ["slice", "rate_scale", "time_stretch", "repea
 impl Overrides {
     /// Changes the tree; what cannot be applied is reported.
     ///
-    /// `--trace` comes first, so that `--set workload.format=…` can speak about it.
+    /// Trace and policy come first, so that `--set workload.format=…` can speak about them.
     pub(super) fn apply(&self, context: &mut Context, root: &mut Table) {
         if let Some(trace) = &self.trace {
             replace_source(context, root, trace);
+        }
+        if let Some(policy) = &self.policy {
+            replace_policy(context, root, policy);
         }
         if let Some(seed) = self.seed {
             let text = seed.to_string();
@@ -120,6 +127,25 @@ fn replace_source(context: &mut Context, root: &mut Table, trace: &Path) {
             place,
         },
     );
+}
+
+fn replace_policy(context: &mut Context, root: &mut Table, policy: &str) {
+    let source = context.add_source("--policies", policy, Path::new(""));
+    let place = Place {
+        source,
+        start: 0,
+        end: policy.len(),
+    };
+    let Value::Table(autoscaler) = &mut root.entry_or_table("autoscaler", place).node.value else {
+        // What is no table has no policy to replace; decoding says what it should be.
+        return;
+    };
+    let unknown = autoscaler::keys_of_others(policy);
+    autoscaler
+        .entries
+        .retain(|entry| !unknown.contains(&entry.key.as_str()));
+    let value = Value::Text(policy.to_owned());
+    put(autoscaler, "policy", place, Node { value, place });
 }
 
 /// Applies one `path=value`.

@@ -168,16 +168,27 @@ fn settings(tables: &Tables<'_>, policy: Policy, unused: &Setting<Nanos>) -> Set
 
 /// Settings of other policies, which the chosen one would ignore.
 fn report_unused(autoscaler: &Reader<'_>, chosen: Policy) {
-    for (name, policy) in POLICIES {
-        if *policy == chosen {
-            continue;
-        }
-        for key in policy.keys() {
-            if !chosen.keys().contains(key) {
-                autoscaler.unused(&[key], &format!("unless `policy = \"{name}\"`"));
-            }
-        }
+    for (name, key) in others(chosen) {
+        autoscaler.unused(&[key], &format!("unless `policy = \"{name}\"`"));
     }
+}
+
+/// The keys that only other policies know, each with the policy.
+fn others(chosen: Policy) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let others = POLICIES.iter().filter(move |(_, policy)| *policy != chosen);
+    others.flat_map(move |(name, policy)| {
+        let keys = policy.keys().iter().copied();
+        let unknown = keys.filter(move |key| !chosen.keys().contains(key));
+        unknown.map(|key| (*name, key))
+    })
+}
+
+/// The keys of `[autoscaler]` that the policy of this name does not know and
+/// others do; none if there is no such policy.
+pub(super) fn keys_of_others(name: &str) -> Vec<&'static str> {
+    let chosen = POLICIES.iter().find(|(other, _)| *other == name);
+    let keys = chosen.map(|(_, policy)| others(*policy).map(|(_, key)| key));
+    keys.into_iter().flatten().collect()
 }
 
 /// As the provider's validator has it (B03).

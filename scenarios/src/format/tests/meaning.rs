@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use foresail_core::control::autoscaler::{AutoscalerConfig, FireworksConfig};
+use foresail_core::control::autoscaler::{AutoscalerConfig, FireworksConfig, WindowSemantics};
 use foresail_core::time::{HOUR, MINUTE, SECOND};
 
 use super::super::{Overrides, parse};
@@ -305,3 +305,35 @@ const VALUES: [&str; 16] = [
     "[{}]",
     "1979-05-27",
 ];
+
+#[test]
+fn another_policy_leaves_out_what_it_would_not_know() {
+    let text =
+        format!("{BASE}\n[autoscaler]\nwindow_semantics = \"average\"\ndrain_timeout = \"1m\"\n");
+    let under = |policy: &str, set: &[&str]| {
+        let overrides = Overrides {
+            policy: Some(policy.to_owned()),
+            set: set.iter().map(|&set| set.to_owned()).collect(),
+            ..Overrides::default()
+        };
+        parse("s.toml", &text, Path::new(""), &overrides).map_err(|error| error.to_string())
+    };
+    let counts = [
+        "deployment.min_replica_count=2",
+        "deployment.max_replica_count=2",
+    ];
+    let fixed = under("fixed", &counts).unwrap().deployment;
+    assert_eq!(fixed.autoscaler, AutoscalerConfig::Fixed { replicas: 2 });
+    assert_eq!(fixed.drain_timeout, 60 * SECOND);
+    let AutoscalerConfig::Fireworks(kept) = under("fireworks", &[]).unwrap().deployment.autoscaler
+    else {
+        panic!("it is the policy that was asked for")
+    };
+    assert_eq!(kept.window_semantics, WindowSemantics::Average);
+    // What the command line says is meant: it is an error where it has no effect.
+    let set = [&counts[..], &["autoscaler.window_semantics=average"]].concat();
+    let error = under("fixed", &set).unwrap_err();
+    assert!(error.contains("window_semantics"), "{error}");
+    let error = under("fixd", &[]).unwrap_err();
+    assert!(error.contains("fixd"), "{error}");
+}
