@@ -93,7 +93,7 @@ fn of_simulation(error: &SimulationError) -> ExitCode {
         | SimulationError::PoolTooSmall
         | SimulationError::TooLong => ExitCode::Input,
         SimulationError::Interrupted => ExitCode::Interrupted,
-        // The command's own workloads have no empty requests.
+        // The command's own workloads have no empty requests, and its oracles are told.
         SimulationError::EmptyRequest { .. }
         | SimulationError::NotForeseen
         | SimulationError::Replica(_)

@@ -51,8 +51,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "SCENARIO", required = true)]
     scenarios: Vec<PathBuf>,
 
-    /// Run each of these autoscaler policies; what a scenario sets in [autoscaler] for others is
-    /// left out
+    /// Run each of these autoscaler policies; what a scenario sets for others is left out
     #[arg(
         long,
         value_name = "POLICY,…",

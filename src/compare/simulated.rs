@@ -27,30 +27,18 @@ pub(super) fn compare(arguments: &Arguments, terminal: &Terminal) -> Result<Comp
         set: arguments.changes.set(),
     })?;
     let baseline = baseline(&variants, arguments.baseline.as_deref())?.clone();
-    let is_wanted = !arguments.no_oracle && format::policy_names().any(|name| name == ORACLE);
-    let mut oracle = oracle(&variants, &baseline, is_wanted)?;
     let mut subjects = subjects(&variants, &arguments.changes, terminal)?;
-    if let Some(added) = oracle.clone().filter(|oracle| !variants.contains(oracle)) {
-        match subject(&added, &arguments.changes) {
-            Ok(subject) => {
-                subjects.push(subject);
-                variants.push(added);
-            }
-            Err(unsound) => {
-                terminal.note(&format!("no oracle: {}", unsound.in_short()));
-                oracle = None;
-            }
-        }
-    }
+    let oracle = oracle(&variants, &baseline, is_oracle_wanted(arguments))?;
+    let oracle = oracle.filter(|oracle| {
+        let is_there = variants.contains(oracle);
+        is_there || add_oracle(oracle, &mut variants, &mut subjects, arguments, terminal)
+    });
     if variants.len() < 2 {
         return Err(nothing_to_compare(&baseline.name));
     }
     check_seeds(&subjects)?;
     if arguments.out.is_some() {
-        let folders = subjects
-            .iter()
-            .filter_map(|subject| subject.folder.as_deref());
-        runs::check_names("variant", folders)?;
+        check_folders(&subjects)?;
     }
     let runs = run(subjects, arguments, terminal)?;
     tell(&runs, variants.len(), terminal);
@@ -61,6 +49,11 @@ pub(super) fn compare(arguments: &Arguments, terminal: &Terminal) -> Result<Comp
         write(&comparison, out)?;
     }
     Ok(comparison)
+}
+
+/// Whether an oracle is known, and not unwanted.
+fn is_oracle_wanted(arguments: &Arguments) -> bool {
+    !arguments.no_oracle && format::policy_names().any(|name| name == ORACLE)
 }
 
 /// The variant that the others are compared with.
@@ -104,6 +97,28 @@ fn oracle(
     }
 }
 
+/// Puts the oracle after the variants. Nobody asked for it, so where its
+/// scenario is not sound, the comparison does without; says whether it is there.
+fn add_oracle(
+    oracle: &Variant,
+    variants: &mut Vec<Variant>,
+    subjects: &mut Vec<Subject>,
+    arguments: &Arguments,
+    terminal: &Terminal,
+) -> bool {
+    match subject(oracle, &of_any_policy(&arguments.changes)) {
+        Ok(subject) => {
+            subjects.push(subject);
+            variants.push(oracle.clone());
+            true
+        }
+        Err(unsound) => {
+            terminal.note(&format!("no oracle: {}", unsound.in_short()));
+            false
+        }
+    }
+}
+
 /// All variants as sound scenarios, or everything that is wrong with any of them.
 fn subjects(
     variants: &[Variant],
@@ -121,6 +136,18 @@ fn subjects(
     }
     diagnostics.into_result()?;
     Ok(subjects)
+}
+
+/// What is said of other policies with `--set` is not about the oracle, which
+/// nobody asked for.
+fn of_any_policy(changes: &Changes) -> Changes {
+    let mut changes = changes.clone();
+    let unknown = format::keys_of_others(ORACLE);
+    changes.retain_set(|path| {
+        let key = path.strip_prefix("autoscaler.");
+        key.is_none_or(|key| !unknown.contains(&key))
+    });
+    changes
 }
 
 fn subject(variant: &Variant, changes: &Changes) -> Result<Subject, runs::Unsound> {
@@ -162,6 +189,13 @@ fn check_seeds(subjects: &[Subject]) -> Result<(), Failure> {
             seed(other)
         ))),
     }
+}
+
+fn check_folders(subjects: &[Subject]) -> Result<(), Failure> {
+    let folders = subjects
+        .iter()
+        .filter_map(|subject| subject.folder.as_deref());
+    runs::check_names("variant", folders)
 }
 
 fn run(

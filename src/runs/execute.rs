@@ -6,16 +6,18 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use foresail_core::control::autoscaler::AutoscalerConfig;
 use foresail_core::time::SECOND;
 use foresail_reports::records::{Change, Gaps, RecordSink, RequestRecord};
 use foresail_reports::{Measurements, RecordFiles, SealedFiles, Summary};
 use foresail_scenarios::duration;
+use foresail_scenarios::scenario::Scenario;
 use foresail_scenarios::workload::{Request, Requests, Skipped};
-use foresail_simulator::{Options, SimulationError, simulate};
+use foresail_simulator::{Options, SimulationError, foresee, simulate};
 
 use super::plan::Job;
 use crate::description;
@@ -125,12 +127,14 @@ fn run(mut job: Job, context: &Context<'_>, is_in_vain: impl Fn() -> bool) -> Re
     let is_to_stop = || is_in_vain() || cannot_write.get();
     let watch = watch(&job.name, context.progress, is_to_stop);
     let started = Instant::now();
+    let scenario =
+        with_foresight(&job, is_to_stop).map_err(|source| failure(&job, source, None))?;
     let mut tokens_max = 0;
     let offered = requests.by_ref().inspect(|request| {
         let tokens = request.as_ref().map_or(0, tokens);
         tokens_max = tokens_max.max(tokens);
     });
-    let ended = simulate(&job.scenario, offered, options, &mut sink, watch);
+    let ended = simulate(&scenario, offered, options, &mut sink, watch);
     let wall_s = started.elapsed().as_secs_f64();
     let (measurements, files) = (sink.0, sink.1.map(|watched| watched.files));
     let totals = match ended {
@@ -153,6 +157,25 @@ fn run(mut job: Job, context: &Context<'_>, is_in_vain: impl Fn() -> bool) -> Re
         files,
         notes,
     })
+}
+
+/// The scenario of a job, of which an oracle knows what will come.
+fn with_foresight(
+    job: &Job,
+    is_to_stop: impl Fn() -> bool,
+) -> Result<Arc<Scenario>, SimulationError> {
+    let mut scenario = Arc::clone(&job.scenario);
+    if let AutoscalerConfig::Oracle(_) = scenario.deployment.autoscaler {
+        // These requests are not counted: they are the same as those of the run.
+        foresee(Arc::make_mut(&mut scenario), job.seed, |_| {
+            if is_to_stop() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+    }
+    Ok(scenario)
 }
 
 /// Tells of progress now and then, and stops a run whose result nobody will see.

@@ -29,7 +29,7 @@ pub(crate) use folders::check_names;
 pub(crate) use prepare::{Prepared, Unsound, prepare};
 
 /// What the command line changes about every scenario.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Changes {
     /// Replay this recorded trace, or folder of ServeGen client pools, in place of the scenario's own
     /// traffic
@@ -59,6 +59,17 @@ impl Changes {
     /// The `--set` settings.
     pub(crate) fn set(&self) -> &[String] {
         &self.set
+    }
+
+    /// Keeps the `--set` settings of such paths.
+    pub(crate) fn retain_set(&mut self, keep: impl Fn(&str) -> bool) {
+        let path = |setting: &String| {
+            setting
+                .split_once('=')
+                .map(|(path, _)| path.trim().to_owned())
+        };
+        self.set
+            .retain(|setting| path(setting).is_none_or(|path| keep(&path)));
     }
 
     /// The options that are given.

@@ -451,3 +451,68 @@ fn names_that_would_share_a_folder_are_refused_before_anything_runs() {
     let arguments = ["small.toml", "--with=/: name=x", "--out=runs"];
     assert_refused(&sandbox, &arguments, &["cannot be the name of a folder"]);
 }
+
+#[test]
+fn the_oracle_is_run_along_and_every_distance_is_from_it() {
+    let sandbox = Sandbox::new();
+    let arguments = [&WINDOWS[..4], &["--seeds=3", "--out=runs", "--format=json"]].concat();
+    let comparison = json(&sandbox.run(&arguments).with_code(0).stdout);
+    assert_eq!(comparison["oracle"], "oracle");
+    assert_eq!(
+        names(&comparison),
+        ["scale_up_window=5s", "scale_up_window=45s", "oracle"]
+    );
+    assert!(comparison["variants"][2]["rank"].is_null());
+    assert!(sandbox.path("runs/oracle/seed-3/requests.csv").is_file());
+    // Who knows what comes has the second replica sooner than who has to see it.
+    for variant in 0..2 {
+        let above = &metric(&comparison, variant, "ttft_p99")["above_oracle"];
+        assert_eq!(above["verdict"], "higher", "{above}");
+    }
+    assert!(metric(&comparison, 2, "ttft_p99")["above_oracle"].is_null());
+    // It is what `simulate` has under that policy.
+    let set = "--set=autoscaler.policy=oracle";
+    let arguments = ["simulate", "small.toml", set, "--seeds=3", "--format=json"];
+    let alone = json(&sandbox.run(&arguments).with_code(0).stdout);
+    let metrics = alone["seeds"]["metrics"].as_array().unwrap();
+    let cost = metrics.iter().find(|it| it["name"] == "cost_usd").unwrap();
+    assert_eq!(metric(&comparison, 2, "cost_usd")["values"], cost["values"]);
+}
+
+#[test]
+fn the_oracle_needs_no_scenario_of_its_own() {
+    let sandbox = Sandbox::new();
+    let tuned = "[price]\nusd_per_gpu_hour = 8.00\n\n[autoscaler]\nsignal_smoothing = \"5s\"";
+    sandbox.write_changed("tuned.toml", "[price]\nusd_per_gpu_hour = 8.00", tuned);
+    let arguments = [
+        "compare",
+        "tuned.toml",
+        "--set=autoscaler.window_semantics=average",
+        "--policies=fireworks",
+        "--seeds=1",
+    ];
+    let ended = sandbox.run(&arguments).with_code(0);
+    assert_eq!(ended.stderr, "");
+    assert!(
+        ended.stdout.contains("1 variant of tuned and the oracle"),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.stdout.contains("than the oracle"), "{}", ended.stdout);
+}
+
+/// Every variant has a GPU, and the scenario by itself has none.
+#[test]
+fn an_oracle_that_cannot_be_is_told_and_left_out() {
+    let sandbox = Sandbox::new();
+    sandbox.write_changed("open.toml", "gpu = \"h100\"\n", "");
+    let vary = "--vary=deployment.gpu=h100,a100";
+    let ended = sandbox.run(&["compare", "open.toml", vary, "--seeds=1"]);
+    let ended = ended.with_code(0);
+    assert!(
+        ended.stderr.starts_with("note: no oracle: ") && ended.stderr.contains("gpu"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!ended.stdout.contains("oracle"), "{}", ended.stdout);
+}

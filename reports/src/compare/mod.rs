@@ -195,28 +195,16 @@ impl Comparison {
         check_names(&names, baseline)?;
         check_names(&names, oracle.unwrap_or(baseline))?;
         variants.iter().try_for_each(check_runs)?;
+        let pairing = pairing(variants);
         let find = |name: &str| variants.iter().find(|each| each.name == name);
         let base = find(baseline).unwrap_or(&variants[0]);
-        let pairing = pairing(variants);
         let mut compared: Vec<Variant> = variants
             .iter()
             .map(|each| Variant::of(each, base))
             .collect();
-        let figures_of = |name| {
-            let found = compared.iter().find(|each: &&Variant| each.name == name);
-            found.map(|each| each.metrics.clone())
-        };
-        let (base, best) = (figures_of(baseline), oracle.and_then(figures_of));
-        for variant in &mut compared {
-            let of_base = base.as_deref().filter(|_| variant.name != baseline);
-            let of_best = best
-                .as_deref()
-                .filter(|_| Some(variant.name.as_str()) != oracle);
-            for (index, metric) in variant.metrics.iter_mut().enumerate() {
-                let less = |others: &[VariantMetric]| pairing.less(metric, &others[index]);
-                let (difference, above) = (of_base.and_then(less), of_best.and_then(less));
-                (metric.difference, metric.above_oracle) = (difference, above);
-            }
+        pairing.set_off(&mut compared, baseline, |metric| &mut metric.difference);
+        if let Some(oracle) = oracle {
+            pairing.set_off(&mut compared, oracle, |metric| &mut metric.above_oracle);
         }
         rank::give(&mut compared, oracle);
         Ok(Self {
@@ -284,6 +272,25 @@ fn pairing(variants: &[VariantRuns]) -> Pairing {
 }
 
 impl Pairing {
+    /// Sets every figure of all other variants off against that of one of them.
+    fn set_off(
+        self,
+        variants: &mut [Variant],
+        name: &str,
+        difference: fn(&mut VariantMetric) -> &mut Option<Difference>,
+    ) {
+        let Some(one) = variants.iter().find(|variant| variant.name == name) else {
+            return;
+        };
+        let metrics = one.metrics.clone();
+        for variant in variants.iter_mut().filter(|variant| variant.name != name) {
+            for (metric, of_one) in variant.metrics.iter_mut().zip(&metrics) {
+                let less = self.less(metric, of_one);
+                *difference(metric) = less;
+            }
+        }
+    }
+
     fn less(self, metric: &VariantMetric, other: &VariantMetric) -> Option<Difference> {
         match self {
             Self::Seeds => difference::paired(&metric.values, &other.values),

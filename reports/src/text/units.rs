@@ -186,13 +186,15 @@ pub(super) fn amount(mean: f64, half_width: Option<f64>, unit: Unit) -> Amount {
     };
     let (mean, half_width) = (mean.abs() / scale, half_width.map(|half| half / scale));
     let is_whole = unit == Unit::Count && mean.fract() == 0.0;
+    // Nobody asks for thousandths of a percent.
+    let decimals_max = if unit == Unit::Share { 2 } else { 3 };
     let decimals = match half_width.filter(|half| *half > 0.0) {
         None if is_whole => 0,
         None => decimals(mean),
         Some(half) => [(9.5, 0), (0.95, 1), (0.095, 2)]
             .into_iter()
             .find_map(|(least, decimals)| (half >= least).then_some(decimals))
-            .unwrap_or(3),
+            .unwrap_or(decimals_max),
     };
     let text = |value: f64| match decimals {
         0 => count(value.round() as u64),
@@ -336,6 +338,7 @@ mod tests {
             )
         };
         assert_eq!(text(-0.142_3, Some(0.020_9), Unit::Share), "14.2 ±2.1 %");
+        assert_eq!(text(0.1, Some(0.000_04), Unit::Share), "10.00 ±0.00 %");
         assert_eq!(text(0.005, Some(1.2), Unit::Seconds), "0.0 ±1.2 s");
         assert_eq!(text(1_234.4, Some(120.0), Unit::Count), "1,234 ±120");
         assert_eq!(text(-0.031_2, None, Unit::Seconds), "31.2 ms");

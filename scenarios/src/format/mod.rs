@@ -44,7 +44,7 @@ use crate::library;
 use crate::scenario::{Group, Scenario};
 use problem::{Context, Place};
 
-pub use autoscaler::policy_names;
+pub use autoscaler::{keys_of_others, policy_names};
 pub use overrides::Overrides;
 pub use problem::Diagnosis;
 

@@ -13,14 +13,14 @@ type Column = (&'static str, &'static str, usize);
 fn columns(comparison: &Comparison) -> Vec<Column> {
     let (heading, name) = super::cost(comparison);
     let mut columns = vec![
-        (heading, name, 17),
+        (heading, name, 18),
         ("ttft p99", "ttft_p99", 19),
         ("cold hits", "cold_start_hits", 15),
-        ("turns", "direction_changes", 14),
-        ("wasted", "wasted_starts", 14),
+        ("turns", "direction_changes", 13),
+        ("wasted", "wasted_starts", 13),
     ];
     if super::some_failed(comparison) {
-        columns.push(("failed", "not_completed", 14));
+        columns.push(("failed", "not_completed", 13));
     }
     columns
 }
@@ -85,7 +85,8 @@ fn cell(metric: Option<&VariantMetric>, width: usize, style: Style) -> String {
         Verdict::Equal => "0".to_owned(),
         _ => signed(mean, half_width, unit),
     };
-    let text = format!("{text:>0$} {1}", width - 2, mark(difference.verdict));
+    // The blank keeps a figure that is wider than its column apart from the one before.
+    let text = format!(" {text:>0$} {1}", width - 3, mark(difference.verdict));
     // Of everything in the table, less is better.
     match difference.verdict {
         Verdict::Lower => style.good(&text),

@@ -9,8 +9,8 @@ use crate::text::units::{self, count};
 type Column = (&'static str, &'static str, usize);
 
 const PLACE_WIDTH: usize = 4;
-const MET_WIDTH: usize = 8;
-const ORACLE_WIDTH: usize = 22;
+const MET_WIDTH: usize = 7;
+const ORACLE_WIDTH: usize = 20;
 
 pub(super) fn section(comparison: &Comparison, style: Style) -> Vec<String> {
     let columns = columns(comparison);
@@ -47,7 +47,7 @@ pub(super) fn section(comparison: &Comparison, style: Style) -> Vec<String> {
 fn columns(comparison: &Comparison) -> Vec<Column> {
     let (heading, name) = super::cost(comparison);
     // `$1,234.56` is narrower than `1,234 GPU-h`.
-    let width = if name == "cost_usd" { 11 } else { 13 };
+    let width = if name == "cost_usd" { 10 } else { 13 };
     let mut columns = vec![
         (heading, name, width),
         ("ttft p99", "ttft_p99", 10),
@@ -134,7 +134,7 @@ fn remarks(comparison: &Comparison, style: Style) -> Vec<String> {
     )];
     if let Some(oracle) = &comparison.oracle {
         remarks.push(format!(
-            "{oracle} knows future load and cold starts: the best that an autoscaler could do"
+            "{oracle} knows the load and cold starts to come: only letting requests wait can cost less"
         ));
     }
     let unpriced: Vec<&str> = variants

@@ -61,6 +61,9 @@ const WORDINGS: [Wording; 7] = [
     },
 ];
 
+/// Between a figure and its unit, until lines are broken.
+const NO_BREAK: &str = "\u{a0}";
+
 pub(super) fn section(comparison: &Comparison, style: Style) -> Vec<String> {
     let Some(baseline) = comparison.variant(&comparison.baseline) else {
         return Vec::new();
@@ -83,7 +86,8 @@ pub(super) fn section(comparison: &Comparison, style: Style) -> Vec<String> {
         {
             *first = style.heading(&variant.name) + rest;
         }
-        lines.extend(wrapped.iter().map(|line| format!("  {line}")));
+        let whole = wrapped.iter().map(|line| line.replace(NO_BREAK, " "));
+        lines.extend(whole.map(|line| format!("  {line}")));
     }
     if lines.len() == 1 { Vec::new() } else { lines }
 }
@@ -141,18 +145,26 @@ fn differences(variant: &Variant, comparison: &Comparison) -> Vec<String> {
 }
 
 fn difference_in_words(difference: &Difference, unit: Unit, wording: &Wording) -> String {
-    let (mean, half_width, unit) = in_unit(difference, unit);
-    let amount = units::amount(mean, half_width, unit);
-    let size = format!("{}{}", amount.value, amount.unit);
-    let text = if mean < 0.0 {
+    let (size, half_width) = size(difference, unit);
+    let text = if difference.mean < 0.0 {
         (wording.lower)(&size)
     } else {
         (wording.higher)(&size)
     };
-    match amount.half_width {
-        Some(half_width) => format!("{text} (±{half_width}{})", amount.unit),
+    match half_width {
+        Some(half_width) => format!("{text} (±{half_width})"),
         None => text,
     }
+}
+
+/// How large a difference is, and half of its interval, each with its unit on
+/// the same line.
+fn size(difference: &Difference, unit: Unit) -> (String, Option<String>) {
+    let (mean, half_width, unit) = in_unit(difference, unit);
+    let amount = units::amount(mean, half_width, unit);
+    let unit = amount.unit.replace(' ', NO_BREAK);
+    let half_width = amount.half_width.map(|half| format!("{half}{unit}"));
+    (format!("{}{unit}", amount.value), half_width)
 }
 
 /// Whether the objectives are met as often as with the baseline.
@@ -201,17 +213,13 @@ fn above_oracle(variant: &Variant, cost: &str) -> Option<String> {
 fn above(variant: &Variant, name: &str, [less, more]: [&str; 2]) -> Option<String> {
     let metric = variant.metric(name)?;
     let difference = metric.above_oracle?;
-    let (mean, half_width, unit) = in_unit(&difference, metric.unit);
-    let amount = units::amount(mean, half_width, unit);
-    let words = if mean < 0.0 { less } else { more };
-    let text = words.replace("AMOUNT", &format!("{}{}", amount.value, amount.unit));
-    let half = amount
-        .half_width
-        .filter(|_| difference.verdict != Verdict::Equal);
-    Some(match (half, difference.verdict) {
-        (Some(half), Verdict::Unclear) => format!("{text} (±{half}{}, not clear)", amount.unit),
-        (Some(half), _) => format!("{text} (±{half}{})", amount.unit),
-        (None, _) => text,
+    let (size, half_width) = size(&difference, metric.unit);
+    let words = if difference.mean < 0.0 { less } else { more };
+    let text = words.replace("AMOUNT", &size);
+    Some(match (half_width, difference.verdict) {
+        (None, _) | (_, Verdict::Equal) => text,
+        (Some(half), Verdict::Unclear) => format!("{text} (±{half}, not clear)"),
+        (Some(half), _) => format!("{text} (±{half})"),
     })
 }
 

@@ -185,7 +185,7 @@ fn others(chosen: Policy) -> impl Iterator<Item = (&'static str, &'static str)> 
 
 /// The keys of `[autoscaler]` that the policy of this name does not know and
 /// others do; none if there is no such policy.
-pub(super) fn keys_of_others(name: &str) -> Vec<&'static str> {
+pub fn keys_of_others(name: &str) -> Vec<&'static str> {
     let chosen = POLICIES.iter().find(|(other, _)| *other == name);
     let keys = chosen.map(|(_, policy)| others(*policy).map(|(_, key)| key));
     keys.into_iter().flatten().collect()
