@@ -34,6 +34,8 @@ pub(crate) struct World<'a, M, S> {
     received: Received,
     in_system: InSystem,
     turns: Turns,
+    /// How long it may be unused; 0 is for ever.
+    unused_auto_delete: Nanos,
 }
 
 /// Totals of what arrived.
@@ -90,6 +92,8 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
         if deployment.autoscaler.validate() == Err(AutoscalerError::NoPlan) {
             return Err(SimulationError::NotForeseen);
         }
+        let spec = &deployment.spec;
+        let resolved = spec.settings.resolve(spec.profile, deployment.world_size);
         Ok(Self {
             scenario,
             model,
@@ -101,6 +105,10 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             received: Received::default(),
             in_system: InSystem::default(),
             turns: Turns::default(),
+            unused_auto_delete: resolved
+                .ok()
+                .and_then(|resolved| resolved.unused_auto_delete)
+                .unwrap_or(0),
         })
     }
 
@@ -234,8 +242,8 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     }
 
     fn note_unused(&mut self) {
-        let duration = self.scenario.deployment.unused_auto_delete_duration;
-        self.received.note_unused(self.scene.now, duration);
+        self.received
+            .note_unused(self.scene.now, self.unused_auto_delete);
     }
 
     /// Gives a request to a replica, or holds it: behind those that are held
