@@ -446,6 +446,28 @@ fn a_world_size_that_does_not_start_is_taken_back() {
 }
 
 #[test]
+fn what_started_of_an_update_that_is_taken_back_keeps_its_gpus_until_replaced() {
+    let (mut provider, key) = serving(9, replicas(2, 4));
+    let update = Settings {
+        world_size: Some(3),
+        ..replicas(2, 2)
+    };
+    provider.update(update).unwrap();
+    provider.run_for(COLD_START);
+    // One of three GPUs is ready, the other does not start.
+    let orders = provider.plane.start_failed(key);
+    provider.carry_out(orders);
+    assert_eq!(provider.get(key).resolved().gpus_max(), 4);
+    let other = |max| new("other", Profile::Spec, replicas(1, max));
+    let held = provider.gpus_held(key);
+    assert!(held > 4, "{held}");
+    assert!(provider.create(other(5)).is_err());
+    provider.run_for(10 * MINUTE);
+    assert!(provider.gpus_held(key) <= 4);
+    assert!(provider.create(other(5)).is_ok());
+}
+
+#[test]
 fn windows_and_counts_change_at_once_and_without_an_update_of_replicas() {
     let mut provider = Provider::new();
     let key = provider.ready(replicas(1, 4));

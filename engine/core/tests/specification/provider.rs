@@ -183,6 +183,18 @@ impl Provider {
         self.fleets[&key].rollout.gpus_held()
     }
 
+    /// GPUs of replicas that start or are ready, which is what a quota counts.
+    pub(crate) fn gpus_in_use(&self, key: DeploymentKey) -> u64 {
+        let rollout = &self.fleets[&key].rollout;
+        let in_use = rollout
+            .replicas()
+            .iter()
+            .filter(|replica| replica.stage <= Stage::Ready);
+        in_use
+            .map(|replica| u64::from(rollout.world_size(replica.id)))
+            .sum()
+    }
+
     /// The states that a deployment went through, with the reasons.
     pub(crate) fn passage(&self, key: DeploymentKey) -> Vec<String> {
         let transitions = self

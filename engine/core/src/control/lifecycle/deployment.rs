@@ -125,17 +125,17 @@ impl Deployment {
 
     /// GPUs that it may come to hold, and that nobody else in its account may have:
     /// those of its settings, of those that it may go back to, and of the way between.
-    pub(super) fn gpus_reserved(&self) -> u64 {
+    #[must_use]
+    pub fn gpus_reserved(&self) -> u64 {
+        let between = self.replacing.map_or(0, |replacing| {
+            let back = replacing.resolved.gpus_max();
+            replacing.gpus_max.map_or(back, |gpus| gpus.max(back))
+        });
+        let most = self.resolved.gpus_max().max(between);
         match self.state {
             State::Deleted | State::Failed => 0,
-            State::Deleting => gpus(self.observed.held(), self.world_size_max()),
-            State::Creating | State::Ready | State::Updating => {
-                let between = self.replacing.map_or(0, |replacing| {
-                    let back = replacing.resolved.gpus_max();
-                    replacing.gpus_max.map_or(back, |gpus| gpus.max(back))
-                });
-                self.resolved.gpus_max().max(between)
-            }
+            State::Deleting => most.min(gpus(self.observed.held(), self.world_size_max())),
+            State::Creating | State::Ready | State::Updating => most,
         }
     }
 
@@ -287,23 +287,24 @@ impl Deployment {
     }
 
     /// Everything goes back to what last worked, as the settings belong together.
+    /// Replicas that did start keep their GPUs until they are replaced in turn.
     fn take_back_update(&mut self, effects: &mut Vec<Effect>) {
-        let Some(replacing) = self.replacing.take() else {
+        let is_change = |replacing: &Replacing| replacing.settings != self.spec.settings;
+        let Some(replacing) = self.replacing.filter(is_change) else {
             return;
         };
+        self.replacing = Some(Replacing {
+            from: self.world_size_max(),
+            ..replacing
+        });
         self.spec.settings = replacing.settings;
         self.resolved = replacing.resolved;
-        let Resolved {
-            world_size,
-            scaling,
-            ..
-        } = self.resolved;
         effects.push(Effect::Replace(Replacement {
-            world_size,
+            world_size: self.resolved.world_size,
             gpus_max: replacing.gpus_max,
             drain_first: false,
         }));
-        effects.push(Effect::Reconfigure(scaling));
+        effects.push(Effect::Reconfigure(self.resolved.scaling));
         self.enter(State::Ready, Cause::UpdateFailed, effects);
     }
 
