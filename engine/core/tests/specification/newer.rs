@@ -424,6 +424,33 @@ fn where_nothing_is_in_flight_nothing_is_stranded() {
 }
 
 #[test]
+fn a_minimum_is_kept_even_where_nothing_is_in_flight() {
+    let (mut provider, key) = serving(4, replicas(1, 2));
+    provider.set_in_flight(key, 0);
+    assert!(provider.update(world_size(2)).is_err());
+    assert_eq!(provider.ready_replicas(key), 2);
+}
+
+#[test]
+fn an_update_is_done_when_the_last_old_replica_is_replaced() {
+    let mut provider = Provider::new();
+    let key = provider.ready(replicas(3, 3));
+    provider.update(world_size(2)).unwrap();
+    for gpus_held in [6, 7] {
+        // One at a time, as a quarter of three is one.
+        provider.run_for(COLD_START);
+        let now = (provider.state(key), provider.ready_replicas(key));
+        assert_eq!(now, (State::Updating, 3));
+        assert_eq!(provider.gpus_held(key), gpus_held);
+    }
+    provider.run_for(COLD_START);
+    assert_eq!(
+        (provider.state(key), provider.gpus_held(key)),
+        (State::Ready, 6)
+    );
+}
+
+#[test]
 fn a_world_size_that_does_not_start_is_taken_back() {
     let mut provider = Provider::new();
     let key = provider.ready(replicas(2, 2));

@@ -198,6 +198,9 @@ impl Run {
             } else {
                 prop_assert_eq!(provider.target(key), 0);
             }
+            if deployment.state() == State::Ready {
+                prop_assert_eq!(deployment.observed().outdated, 0);
+            }
             if deployment.state() == State::Deleted {
                 prop_assert_eq!(provider.gpus_held(key), 0);
                 prop_assert_eq!(deployment.adapters().count(), 0);
