@@ -448,6 +448,13 @@ fn an_update_is_done_when_the_last_old_replica_is_replaced() {
         (provider.state(key), provider.gpus_held(key)),
         (State::Ready, 6)
     );
+    assert_eq!(
+        provider.passage(key)[2..],
+        [
+            "75 s UPDATING: updated",
+            "300 s READY: all replicas as updated"
+        ]
+    );
 }
 
 #[test]
