@@ -51,6 +51,7 @@ fn replica_counts(autoscaler: &AutoscalerConfig) -> (u32, u32) {
         AutoscalerConfig::Fireworks(config) => (config.min_replica_count, config.max_replica_count),
         AutoscalerConfig::Oracle(config) => (config.min_replica_count, config.max_replica_count),
         AutoscalerConfig::Fixed { replicas } => (*replicas, *replicas),
+        AutoscalerConfig::RayServe(config) => (config.min_replicas, config.max_replicas),
         AutoscalerConfig::Scripted { steps, initial } => steps
             .iter()
             .map(|(_, count)| *count)

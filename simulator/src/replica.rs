@@ -3,6 +3,7 @@
 use foresail_core::batching::{
     BlockHash, Config, ConfigError, Content, Reject, Request as Sequence, Scheduler, SequenceId,
 };
+use foresail_core::control::autoscaler::ReplicaLoad;
 use foresail_core::step_time::{Chunk, StepTime};
 use foresail_core::time::{Nanos, PICOS_PER_NANO, Picos};
 use foresail_reports::records::{Gaps, Outcome, RecordSink};
@@ -20,6 +21,7 @@ pub(crate) struct Replica {
     pub(crate) id: u32,
     scheduler: Scheduler,
     block_size: u32,
+    blocks: u32,
     prefix_caching: bool,
     /// What is known of the scheduler's sequences, by their ids.
     passages: Vec<Option<Passage>>,
@@ -78,6 +80,7 @@ impl Replica {
             id,
             scheduler: Scheduler::new(config)?,
             block_size: config.block_size,
+            blocks: config.num_blocks,
             prefix_caching: config.prefix_caching,
             passages: Vec::new(),
             clock: Clock::at(0),
@@ -329,6 +332,27 @@ impl Replica {
             u64::from((done + 1).min(stretch.steps))
         });
         self.scheduler.blocks_used_after(steps as u32)
+    }
+
+    /// What an autoscaler sees that looks at each replica. No policy asks yet for
+    /// the tokens of what waits, so they are not counted.
+    pub(crate) fn observed(&self, now: Nanos) -> ReplicaLoad {
+        let (running, waiting) = self.load();
+        let (_, past) = self.scheduler.decoding();
+        let leapt = self.leapt(now, |stretch, done| {
+            u64::from(stretch.batch) * u64::from(done)
+        });
+        ReplicaLoad {
+            replica: self.id,
+            running,
+            waiting,
+            kv_blocks_used: self.kv_blocks_used(now),
+            kv_blocks: self.blocks,
+            kv_block_tokens: self.block_size,
+            prompt_tokens_waiting: 0,
+            context_tokens: past + leapt,
+            tokens_generated: self.tokens_by(now),
+        }
     }
 
     /// Time with a step in flight, by `now`.

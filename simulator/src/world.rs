@@ -298,6 +298,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             What::Phase { replica } => self.fleet.phase(replica, &mut self.scene)?,
             What::DrainTimeout { replica } => self.fleet.drain_timeout(replica, &mut self.scene)?,
         }
+        self.autoscaler.replicas_changed(self.scene.now);
         self.settle();
         self.release_held();
         Ok(())
@@ -315,9 +316,15 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     fn look(&mut self) -> Result<(), SimulationError> {
         let load = self.fleet.load();
         let counts = self.fleet.counts();
+        let replicas = if self.autoscaler.wants_each_replica() {
+            self.fleet.each_load(self.scene.now)
+        } else {
+            Vec::new()
+        };
         let observation = Observation {
             running: load.running,
             queued: load.waiting + self.front.held(),
+            held: self.front.held(),
             batch_slots: self.scenario.deployment.batching.max_num_seqs,
             ready: counts.ready,
             starting: counts.starting,
@@ -326,10 +333,8 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             requests_received: self.received.requests,
             in_flight_request_ns: self.in_system.integral_by(self.scene.now),
         };
-        if let Some(decision) = self
-            .autoscaler
-            .on_event(self.scene.now, Event::Observed(observation))
-        {
+        let now = self.scene.now;
+        if let Some(decision) = self.autoscaler.observe(now, &observation, &replicas) {
             self.scale(decision.target, &decision.reason)?;
         }
         Ok(())
@@ -344,6 +349,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         self.turns.changes += u64::from(self.turns.rising.is_some_and(|before| before != rising));
         self.turns.rising = Some(rising);
         self.fleet.scale(target, reason, &mut self.scene)?;
+        self.autoscaler.replicas_changed(self.scene.now);
         // A cold start that takes no time is over.
         self.release_held();
         Ok(())

@@ -21,7 +21,6 @@ pub(super) struct OwnBounds {
 
 /// Fewest and most replicas, and how many there are when a run begins.
 #[derive(Clone, Copy)]
-#[expect(dead_code, reason = "the next policies have bounds of their own")]
 pub(super) struct Bounds {
     pub(super) min: u32,
     pub(super) max: u32,
@@ -33,7 +32,6 @@ impl Counts {
     /// The counts of `[deployment]`, where they are written, are those of every
     /// policy, so that one scenario can be run under several. Else the policy's
     /// own keys count, and then its own defaults. Writing both is an error.
-    #[expect(dead_code, reason = "the next policies have bounds of their own")]
     pub(super) fn bounds(&self, autoscaler: &Reader<'_>, own: &OwnBounds) -> Bounds {
         let min = bound(
             autoscaler,

@@ -7,8 +7,9 @@
 mod counts;
 mod fireworks;
 mod planned;
+mod ray_serve;
 
-use foresail_core::control::autoscaler::{AutoscalerConfig, LoadTargets};
+use foresail_core::control::autoscaler::{AutoscalerConfig, Delays, LoadTargets};
 use foresail_core::control::lifecycle::{Profile, Settings};
 use foresail_core::time::{HOUR, MINUTE, Nanos};
 
@@ -42,6 +43,8 @@ enum Policy {
     Fixed,
     Scripted,
     Oracle,
+    RayServe,
+    RayServeLegacy,
 }
 
 const POLICIES: &[(&str, Policy)] = &[
@@ -49,6 +52,8 @@ const POLICIES: &[(&str, Policy)] = &[
     ("fixed", Policy::Fixed),
     ("scripted", Policy::Scripted),
     ("oracle", Policy::Oracle),
+    ("ray-serve", Policy::RayServe),
+    ("ray-serve-legacy", Policy::RayServeLegacy),
 ];
 
 /// The names that `autoscaler.policy` may have.
@@ -63,6 +68,7 @@ impl Policy {
             Policy::Fireworks => fireworks::KEYS,
             Policy::Fixed | Policy::Oracle => &[],
             Policy::Scripted => planned::KEYS,
+            Policy::RayServe | Policy::RayServeLegacy => ray_serve::KEYS,
         }
     }
 
@@ -72,6 +78,8 @@ impl Policy {
             Policy::Fixed => planned::fixed(tables),
             Policy::Scripted => planned::scripted(tables),
             Policy::Oracle => planned::oracle(tables),
+            Policy::RayServe => ray_serve::decode(tables, Delays::Clock),
+            Policy::RayServeLegacy => ray_serve::decode(tables, Delays::Looks),
         }
     }
 }
@@ -168,8 +176,18 @@ fn settings(tables: &Tables<'_>, policy: Policy, unused: &Setting<Nanos>) -> Set
 
 /// Settings of other policies, which the chosen one would ignore.
 fn report_unused(autoscaler: &Reader<'_>, chosen: Policy) {
-    for (name, key) in others(chosen) {
-        autoscaler.unused(&[key], &format!("unless `policy = \"{name}\"`"));
+    for (place, (_, policy)) in POLICIES.iter().enumerate() {
+        for key in policy.keys() {
+            let has_key = |policy: &Policy| policy.keys().contains(key);
+            let is_reported = POLICIES[..place].iter().any(|(_, other)| has_key(other));
+            if has_key(&chosen) || is_reported {
+                continue;
+            }
+            let those = POLICIES.iter().filter(|(_, policy)| has_key(policy));
+            let names: Vec<String> = those.map(|(name, _)| format!("\"{name}\"")).collect();
+            let why = format!("unless `policy = {}`", names.join("` or `"));
+            autoscaler.unused(&[key], &why);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::trace::Column;
-use super::{fireworks, fixed, foreseen, scripted};
+use super::{Delays, RayServeConfig, fireworks, fixed, foreseen, ray_serve, scripted};
 use crate::time::Nanos;
 
 /// Which policy, with its parameters.
@@ -25,6 +25,8 @@ pub enum AutoscalerConfig {
     },
     /// What the future calls for: a bound, not a policy that anyone could run.
     Oracle(OracleConfig),
+    /// Ray Serve's autoscaler.
+    RayServe(RayServeConfig),
 }
 
 /// The parameters of the policy `oracle`.
@@ -211,6 +213,10 @@ impl AutoscalerConfig {
             AutoscalerConfig::Fixed { .. } => "fixed",
             AutoscalerConfig::Scripted { .. } => "scripted",
             AutoscalerConfig::Oracle(_) => "oracle",
+            AutoscalerConfig::RayServe(config) => match config.delays {
+                Delays::Clock => "ray-serve",
+                Delays::Looks => "ray-serve-legacy",
+            },
         }
     }
 
@@ -222,6 +228,7 @@ impl AutoscalerConfig {
             AutoscalerConfig::Fixed { .. } => fixed::COLUMNS,
             AutoscalerConfig::Scripted { .. } => scripted::COLUMNS,
             AutoscalerConfig::Oracle(_) => foreseen::COLUMNS,
+            AutoscalerConfig::RayServe(_) => ray_serve::COLUMNS,
         }
     }
 
@@ -238,6 +245,7 @@ impl AutoscalerConfig {
                 Some(_) => config.load_targets.validate(),
                 None => Err(ConfigError::NoPlan),
             },
+            AutoscalerConfig::RayServe(config) => config.validate(),
         }
     }
 }

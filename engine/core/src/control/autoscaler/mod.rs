@@ -20,6 +20,7 @@ mod fixed;
 mod foreseen;
 mod load;
 mod policy;
+mod ray_serve;
 mod reason;
 mod reconfigure;
 mod scripted;
@@ -37,6 +38,7 @@ pub use config::{
     WindowSemantics,
 };
 pub use load::{Load, Signal};
+pub use ray_serve::{AggregationFunction, Delays, RayServeConfig};
 pub use reason::{LoadChange, Reason};
 pub use reconfigure::ReconfigureError;
 
@@ -45,6 +47,7 @@ use fireworks::Fireworks;
 use fixed::Fixed;
 use foreseen::Oracle;
 use policy::Policy;
+use ray_serve::RayServe;
 use scripted::Scripted;
 use trace::{Row, Verdict};
 
@@ -55,6 +58,8 @@ pub struct Observation {
     pub running: u64,
     /// Requests received and not in a batch: queued at replicas, or held while none is ready.
     pub queued: u64,
+    /// Of those queued, requests that no replica has: they wait for one.
+    pub held: u64,
     /// The largest batch of one replica.
     pub batch_slots: u32,
     /// Replicas that take requests.
@@ -125,6 +130,7 @@ enum AnyPolicy {
     Fixed(Fixed),
     Scripted(Scripted),
     Oracle(Oracle),
+    RayServe(Box<RayServe>),
 }
 
 /// The same call of whichever policy it is.
@@ -135,6 +141,7 @@ macro_rules! of_policy {
             AnyPolicy::Fixed($policy) => $call,
             AnyPolicy::Scripted($policy) => $call,
             AnyPolicy::Oracle($policy) => $call,
+            AnyPolicy::RayServe($policy) => $call,
         }
     };
 }
@@ -154,6 +161,9 @@ impl AnyPolicy {
             AutoscalerConfig::Oracle(config) => {
                 let plan = config.plan.as_deref().unwrap_or_default();
                 AnyPolicy::Oracle(Oracle::new(plan, initial_replicas))
+            }
+            AutoscalerConfig::RayServe(config) => {
+                AnyPolicy::RayServe(Box::new(RayServe::new(config, initial_replicas)))
             }
         }
     }
@@ -193,6 +203,12 @@ impl Autoscaler {
         replicas: &[ReplicaLoad],
     ) -> Option<Decision> {
         of_policy!(&mut self.policy, p => p.observe(now, deployment, replicas))
+    }
+
+    /// Replicas have begun or ceased to take requests: tell it of each such
+    /// time, as it may call for a look.
+    pub fn replicas_changed(&mut self, now: Nanos) {
+        of_policy!(&mut self.policy, p => p.replicas_changed(now));
     }
 
     /// Whether the policy compares the replicas with one another.

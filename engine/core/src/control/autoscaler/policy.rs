@@ -15,6 +15,12 @@ pub(super) trait Policy {
         None
     }
 
+    /// The set of replicas that take requests has changed. A policy that looks
+    /// seldom, as long as nothing changes, wants to look again.
+    fn replicas_changed(&mut self, now: Nanos) {
+        let _ = now;
+    }
+
     /// The deadline came. `replicas` is empty unless [`Policy::wants_each_replica`].
     fn observe(
         &mut self,

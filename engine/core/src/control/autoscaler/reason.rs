@@ -166,7 +166,7 @@ impl fmt::Display for Compared<'_> {
 }
 
 /// Three decimals at most.
-struct Decimal(f64);
+pub(super) struct Decimal(pub(super) f64);
 
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -185,7 +185,7 @@ impl fmt::Display for Replicas {
 }
 
 /// A duration as people write it: `1h`, `1m30s`, `0.5s`.
-struct Span(Nanos);
+pub(super) struct Span(pub(super) Nanos);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,74 @@
+//! Why Ray Serve wants a number of replicas, in words.
+
+use super::super::reason::{Decimal, Span};
+use super::config::{Delays, RayServeConfig};
+use super::decision::{Outcome, State, Waited};
+use crate::time::SECOND;
+
+/// What a look came to, which left this state.
+pub(super) fn of(
+    config: &RayServeConfig,
+    state: State,
+    outcome: Outcome,
+    ongoing: f64,
+    running: u32,
+) -> String {
+    let requests = Decimal(ongoing);
+    match outcome {
+        Outcome::ColdStart => format!("{requests} ongoing requests and no running replica"),
+        Outcome::Asleep => "no ongoing request and no running replica".to_owned(),
+        Outcome::Enough => format!("{} is what there is", load(config, ongoing, running)),
+        Outcome::Waiting(waited) => {
+            let load = wish(config, waited, ongoing, running);
+            match config.delays {
+                Delays::Clock => {
+                    let (elapsed, delay) = (span(waited.elapsed_s), span(waited.delay_s));
+                    format!("{load} for {elapsed} of {delay}")
+                }
+                Delays::Looks => {
+                    let needed = waited.looks_needed() + 1.0;
+                    format!("{load} for {} of {needed} looks", waited.looks)
+                }
+            }
+        }
+        Outcome::Over(waited) => {
+            let load = wish(config, waited, ongoing, running);
+            let limits = if f64::from(state.target) == waited.wanted {
+                String::new()
+            } else {
+                format!(", within limits {}", state.target)
+            };
+            match config.delays {
+                Delays::Clock => format!("{load} for {}{limits}", span(waited.elapsed_s)),
+                Delays::Looks => format!("{load} for {} looks{limits}", waited.looks),
+            }
+        }
+    }
+}
+
+/// `31 ongoing requests / 2 per replica = 16`, rounded up.
+fn load(config: &RayServeConfig, ongoing: f64, running: u32) -> String {
+    let desired = config.desired(ongoing, running).ceil();
+    format!(
+        "{} ongoing requests / {} per replica = {desired}",
+        Decimal(ongoing),
+        Decimal(config.target_ongoing_requests)
+    )
+}
+
+/// The same, with what is wanted at once if that is another number.
+fn wish(config: &RayServeConfig, waited: Waited, ongoing: f64, running: u32) -> String {
+    let load = load(config, ongoing, running);
+    let wanted = waited.wanted;
+    if config.desired(ongoing, running).ceil() == wanted {
+        load
+    } else {
+        format!("{load}, at once {wanted}")
+    }
+}
+
+fn span(seconds: f64) -> Span {
+    // To the millisecond, which hides what floats cannot say exactly.
+    let millis = (seconds * 1e3).round() as u64;
+    Span(millis.saturating_mul(SECOND / 1000))
+}
