@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use foresail_reports::summary::Tool;
 
 use crate::terminal::TerminalArguments;
-use crate::{compare, completions, exit_code, init, man, simulate, trace};
+use crate::{autoscale, compare, completions, exit_code, init, man, simulate, trace};
 
 /// What `foresail --version` and every summary say wrote it. The commit is
 /// known if whoever built it set `FORESAIL_COMMIT`; a build script that asks
@@ -47,6 +47,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Simulate(simulate::Arguments),
     Compare(compare::Arguments),
+    Autoscale(autoscale::Arguments),
     #[command(subcommand)]
     Trace(trace::Command),
     Init(init::Arguments),

@@ -2,11 +2,13 @@
 //! and chooses the exit code.
 //!
 //! One file a subcommand: [`simulate`], [`compare`], [`trace`], [`init`], [`completions`],
+//! One file a subcommand: [`simulate`], [`autoscale`], [`trace`], [`init`], [`completions`],
 //! [`man`]. What they share is beside them: how text reaches the person
 //! ([`terminal`], [`diagnostics`], [`progress`]), how a file is written whole
 //! or not at all ([`output_file`]), what an ending means ([`failure`],
 //! [`exit_code`]), and how simulations are run ([`runs`]).
 
+mod autoscale;
 mod cli;
 mod compare;
 mod completions;
@@ -54,6 +56,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Simulate(arguments) => simulate::run(arguments, terminal),
         Command::Compare(arguments) => compare::run(arguments, terminal),
+        Command::Autoscale(arguments) => autoscale::run(arguments, terminal),
         Command::Trace(command) => trace::run(command, terminal),
         Command::Init(arguments) => init::run(arguments, terminal),
         Command::Completions(arguments) => completions::run(arguments, terminal),

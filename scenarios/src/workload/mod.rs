@@ -29,7 +29,7 @@ pub use request::{Content, Request};
 pub use requests::{Requests, Skipped};
 pub use servegen::ServeGenSource;
 pub use stats::{LengthStats, StatsCollector, TraceStats};
-pub use trace::{NativeWriter, Timestamps, TraceFormat, TraceSource};
+pub use trace::{NativeWriter, Timestamps, TraceFormat, TraceSource, decimal_seconds};
 pub use transform::{Slice, Transforms};
 
 /// What to send, and when: a source and what is done to it.

@@ -56,7 +56,7 @@ const POLICIES: &[(&str, Policy)] = &[
     ("ray-serve-legacy", Policy::RayServeLegacy),
 ];
 
-/// The names that `autoscaler.policy` may have.
+/// The names of all autoscaler policies, as `autoscaler.policy` has them.
 pub fn policy_names() -> impl Iterator<Item = &'static str> {
     POLICIES.iter().map(|(name, _)| *name)
 }

@@ -137,8 +137,9 @@ pub(crate) fn digits(bytes: &[u8]) -> Option<u64> {
 
 /// Seconds such as `12`, `12.5` or `1e-05` (pandas writes small floats so), in
 /// nanoseconds. Without an exponent the result is exact, rounded half up at
-/// the tenth digit after the point.
-pub(crate) fn decimal_seconds(bytes: &[u8]) -> Option<Nanos> {
+/// the tenth digit after the point. `None` if it is anything else, or too large.
+#[must_use]
+pub fn decimal_seconds(bytes: &[u8]) -> Option<Nanos> {
     if bytes.iter().any(|byte| matches!(byte, b'e' | b'E')) {
         return exponent_seconds(bytes);
     }

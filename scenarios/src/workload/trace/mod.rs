@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use super::error::{WorkloadError, excerpt};
 pub(super) use fields::seconds_nanos;
 use lines::Lines;
+pub use fields::decimal_seconds;
 pub use native::NativeWriter;
 pub(super) use reader::TraceReader;
 
