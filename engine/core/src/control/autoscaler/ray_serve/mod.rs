@@ -61,12 +61,14 @@ pub(super) struct RayServe {
     counts_looks: bool,
     gauges: Gauges,
     reported: Gauges,
+    /// Whether nothing was looked at since it was reported.
+    is_news: bool,
     /// What was reported of the replicas that run.
     total: Total,
     /// The replicas that run, by id.
     running: Vec<u32>,
-    record: Timer,
-    report: Timer,
+    records: Timer,
+    reports: Timer,
     /// The look that may change something.
     look: Nanos,
 }
@@ -108,7 +110,7 @@ impl Policy for RayServe {
     }
 
     fn next_deadline(&self) -> Option<Nanos> {
-        Some(self.record.next.min(self.report.next).min(self.look))
+        Some(self.records.next.min(self.reports.next).min(self.look))
     }
 
     /// A handle that knows no replica reports at once when a request comes
@@ -139,6 +141,7 @@ impl Policy for RayServe {
         if self.look > now {
             return None;
         }
+        self.take_report(replicas);
         let before = self.state.target;
         let ongoing = self.total.at(seconds(now));
         let running = self.running.len() as u32;
@@ -177,10 +180,11 @@ impl RayServe {
             counts_looks: false,
             gauges: Gauges::default(),
             reported: Gauges::default(),
+            is_news: false,
             total: Total::default(),
             running: Vec::new(),
-            record: Timer::every(record_s),
-            report: Timer::every(config.metrics_interval_s),
+            records: Timer::every(record_s),
+            reports: Timer::every(config.metrics_interval_s),
             look: 0,
             config: config.clone(),
         }
@@ -194,20 +198,14 @@ impl RayServe {
             replicas,
         };
         let look_back_s = self.config.look_back_period_s;
-        if self.record.is_due(now) {
+        if self.records.is_due(now) {
             self.gauges.record(&counted, look_back_s);
         }
-        let reports = self.report.is_due(now);
-        if reports {
-            self.reported = self.gauges.report(&counted, look_back_s);
+        if self.reports.is_due(now) {
+            self.report(now, &counted);
         }
-        let ids = || replicas.iter().map(|load| load.replica);
-        let changed = !self.running.iter().copied().eq(ids());
-        if changed {
-            self.running = ids().collect();
-        }
-        if reports || changed {
-            self.take_report(now);
+        if !self.runs(replicas) {
+            self.replicas_changed(now);
         }
     }
 
@@ -218,16 +216,33 @@ impl RayServe {
             queued: 1,
             replicas: &[],
         };
-        let look_back_s = self.config.look_back_period_s;
-        self.reported = self.gauges.report(&counted, look_back_s);
-        self.take_report(now);
+        self.report(now, &counted);
     }
 
-    /// The controller knows of something else: it is next looked at as soon as may be.
-    fn take_report(&mut self, now: Nanos) {
+    /// The controller is told of something else, and sees it when it looks next.
+    fn report(&mut self, now: Nanos, counted: &Counted<'_>) {
+        let look_back_s = self.config.look_back_period_s;
+        self.reported = self.gauges.report(counted, look_back_s);
+        self.is_news = true;
+        self.replicas_changed(now);
+    }
+
+    /// Whether these are the replicas that the controller knows to run.
+    fn runs(&self, replicas: &[ReplicaLoad]) -> bool {
+        let ids = replicas.iter().map(|load| load.replica);
+        self.running.iter().copied().eq(ids)
+    }
+
+    /// What the controller knows when it looks: what was reported of these replicas.
+    fn take_report(&mut self, replicas: &[ReplicaLoad]) {
+        let runs = self.runs(replicas);
+        if runs && !self.is_news {
+            return;
+        }
+        self.running = replicas.iter().map(|load| load.replica).collect();
         let function = self.config.aggregation_function;
         self.total = self.reported.total(&self.running, function);
-        self.replicas_changed(now);
+        self.is_news = false;
     }
 
     /// The look at `now`, after those that changed nothing.
@@ -246,7 +261,7 @@ impl RayServe {
     fn next_look(&self, now: Nanos) -> Nanos {
         let running = self.running.len() as u32;
         // The first that may know of the next report.
-        let report = self.report.next.div_ceil(LOOK);
+        let report = self.reports.next.div_ceil(LOOK);
         let first = now / LOOK + 1;
         let last = report.clamp(first, first + LOOKS_IN_ADVANCE_MAX);
         let changes = |look: &u64| {
