@@ -36,12 +36,17 @@ const DEPLOYMENT_KEYS: [&str; 7] = [
 
 /// The policy that the arguments name.
 pub(super) fn of(arguments: &Arguments, terminal: &Terminal) -> Result<Chosen, Failure> {
-    load(
+    let chosen = load(
         arguments.scenario.as_deref(),
         arguments.policy.as_deref(),
         &arguments.set,
     )
-    .map_err(|error| Diagnostics::failure(&error, terminal.error_style()))
+    .map_err(|error| Diagnostics::failure(&error, terminal.error_style()))?;
+    // What only a simulation can complete is not seen before.
+    match chosen.config.validate() {
+        Ok(()) => Ok(chosen),
+        Err(error) => Err(Failure::Input(format!("{}: {error}", chosen.config.name()))),
+    }
 }
 
 /// The policy of a scenario, or another one in its place, with some parameters set.

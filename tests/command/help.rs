@@ -21,6 +21,8 @@ fn help_of_simulate() {
 #[test]
 fn help_of_compare() {
     insta::assert_snapshot!("help_compare", printed(&["compare", "--help"]));
+fn help_of_autoscale() {
+    insta::assert_snapshot!("help_autoscale", printed(&["autoscale", "--help"]));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod files;
 mod groups;
 mod meaning;
 mod provider_errors;
+mod ray_serve;
 mod text_errors;
 mod workload_errors;
 
