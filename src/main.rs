@@ -1,8 +1,7 @@
 //! The `foresail` command: reads arguments, calls the crates that know, prints,
 //! and chooses the exit code.
 //!
-//! One file a subcommand: [`simulate`], [`compare`], [`trace`], [`init`], [`completions`],
-//! One file a subcommand: [`simulate`], [`autoscale`], [`trace`], [`init`], [`completions`],
+//! One file or folder a subcommand: [`simulate`], [`compare`], [`autoscale`], [`trace`], [`init`], [`completions`],
 //! [`man`]. What they share is beside them: how text reaches the person
 //! ([`terminal`], [`diagnostics`], [`progress`]), how a file is written whole
 //! or not at all ([`output_file`]), what an ending means ([`failure`],

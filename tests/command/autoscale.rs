@@ -35,7 +35,7 @@ fn a_row_is_a_look_and_says_why() {
     10.0,1,40 ongoing requests / 2 per replica = 20 for 0s of 30s
     20,1,40 ongoing requests / 2 per replica = 20 for 10s of 30s
     40,8,"40 ongoing requests / 2 per replica = 20 for 30s, within limits 8"
-    41.5,8,"0 ongoing requests / 2 per replica = 0, at once 1 for 0s of 10m"
+    41.5,8,"0 ongoing requests / 2 per replica = 0, applied as 1 for 0s of 10m"
     "#);
 }
 
@@ -62,7 +62,8 @@ fn the_policy_is_that_of_a_scenario_unless_another_is_named() {
     ");
     let another = [&of_scenario[..], &["--policy", "ray-serve-legacy"]].concat();
     let ended = sandbox.run(&another).with_code(0);
-    let waits = "20,1,40 ongoing requests / 2 per replica = 20, at once 2 for 2 of 301 looks\n";
+    let waits =
+        "20,1,\"40 ongoing requests / 2 per replica = 20, applied as 2 for 2 of 301 looks\"\n";
     assert!(ended.stdout.contains(waits), "{}", ended.stdout);
 }
 

@@ -16,9 +16,9 @@ mod vidur;
 use std::path::{Path, PathBuf};
 
 use super::error::{WorkloadError, excerpt};
+pub use fields::decimal_seconds;
 pub(super) use fields::seconds_nanos;
 use lines::Lines;
-pub use fields::decimal_seconds;
 pub use native::NativeWriter;
 pub(super) use reader::TraceReader;
 

@@ -341,7 +341,7 @@ fn a_row_says_why_and_what_it_waits_for() {
     );
     assert_eq!(
         look(4, 0.0, 12.0),
-        "12: 0 ongoing requests / 2 per replica = 0, at once 1 for 0s of 10m"
+        "12: 0 ongoing requests / 2 per replica = 0, applied as 1 for 0s of 10m"
     );
     assert_eq!(
         look(5, 3.5, 0.0),

@@ -2,7 +2,7 @@
 
 use super::super::reason::{Decimal, Span};
 use super::config::{Delays, RayServeConfig};
-use super::decision::{Outcome, State, Waited};
+use super::decision::{Outcome, State};
 use crate::time::SECOND;
 
 /// What a look came to, which left this state.
@@ -17,9 +17,13 @@ pub(super) fn of(
     match outcome {
         Outcome::ColdStart => format!("{requests} ongoing requests and no running replica"),
         Outcome::Asleep => "no ongoing request and no running replica".to_owned(),
-        Outcome::Enough => format!("{} is what there is", load(config, ongoing, running)),
+        Outcome::Enough => {
+            let wanted = f64::from(state.target);
+            let load = wish(config, wanted, ongoing, running);
+            format!("{load} is what there is")
+        }
         Outcome::Waiting(waited) => {
-            let load = wish(config, waited, ongoing, running);
+            let load = wish(config, waited.wanted, ongoing, running);
             match config.delays {
                 Delays::Clock => {
                     let (elapsed, delay) = (span(waited.elapsed_s), span(waited.delay_s));
@@ -32,7 +36,7 @@ pub(super) fn of(
             }
         }
         Outcome::Over(waited) => {
-            let load = wish(config, waited, ongoing, running);
+            let load = wish(config, waited.wanted, ongoing, running);
             let limits = if f64::from(state.target) == waited.wanted {
                 String::new()
             } else {
@@ -56,14 +60,13 @@ fn load(config: &RayServeConfig, ongoing: f64, running: u32) -> String {
     )
 }
 
-/// The same, with what is wanted at once if that is another number.
-fn wish(config: &RayServeConfig, waited: Waited, ongoing: f64, running: u32) -> String {
+/// The same, with what factors and limits make of it if that is another number.
+fn wish(config: &RayServeConfig, wanted: f64, ongoing: f64, running: u32) -> String {
     let load = load(config, ongoing, running);
-    let wanted = waited.wanted;
     if config.desired(ongoing, running).ceil() == wanted {
         load
     } else {
-        format!("{load}, at once {wanted}")
+        format!("{load}, applied as {wanted}")
     }
 }
 
