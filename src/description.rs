@@ -52,6 +52,7 @@ fn replica_counts(autoscaler: &AutoscalerConfig) -> (u32, u32) {
         AutoscalerConfig::Oracle(config) => (config.min_replica_count, config.max_replica_count),
         AutoscalerConfig::Fixed { replicas } => (*replicas, *replicas),
         AutoscalerConfig::RayServe(config) => (config.min_replicas, config.max_replicas),
+        AutoscalerConfig::KnativeKpa(config) => config.replica_counts(),
         AutoscalerConfig::Scripted { steps, initial } => steps
             .iter()
             .map(|(_, count)| *count)

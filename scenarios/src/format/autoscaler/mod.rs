@@ -6,8 +6,10 @@
 
 mod counts;
 mod fireworks;
+mod knative;
 mod planned;
 mod ray_serve;
+mod refused;
 
 use foresail_core::control::autoscaler::{AutoscalerConfig, Delays, LoadTargets};
 use foresail_core::control::lifecycle::{Profile, Settings};
@@ -41,6 +43,7 @@ struct Chosen {
 enum Policy {
     Fireworks,
     Fixed,
+    KnativeKpa,
     Scripted,
     Oracle,
     RayServe,
@@ -50,6 +53,7 @@ enum Policy {
 const POLICIES: &[(&str, Policy)] = &[
     ("fireworks", Policy::Fireworks),
     ("fixed", Policy::Fixed),
+    ("knative-kpa", Policy::KnativeKpa),
     ("scripted", Policy::Scripted),
     ("oracle", Policy::Oracle),
     ("ray-serve", Policy::RayServe),
@@ -67,6 +71,7 @@ impl Policy {
         match self {
             Policy::Fireworks => fireworks::KEYS,
             Policy::Fixed | Policy::Oracle => &[],
+            Policy::KnativeKpa => knative::KEYS,
             Policy::Scripted => planned::KEYS,
             Policy::RayServe | Policy::RayServeLegacy => ray_serve::KEYS,
         }
@@ -76,6 +81,7 @@ impl Policy {
         match self {
             Policy::Fireworks => fireworks::decode(tables),
             Policy::Fixed => planned::fixed(tables),
+            Policy::KnativeKpa => knative::decode(tables),
             Policy::Scripted => planned::scripted(tables),
             Policy::Oracle => planned::oracle(tables),
             Policy::RayServe => ray_serve::decode(tables, Delays::Clock),

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::trace::Column;
-use super::{Delays, RayServeConfig, fireworks, fixed, foreseen, ray_serve, scripted};
+use super::{Delays, RayServeConfig, fireworks, fixed, foreseen, knative, ray_serve, scripted};
 use crate::time::Nanos;
 
 /// Which policy, with its parameters.
@@ -16,6 +16,8 @@ pub enum AutoscalerConfig {
         /// How many.
         replicas: u32,
     },
+    /// Knative's autoscaler, with its activator.
+    KnativeKpa(knative::KnativeKpaConfig),
     /// What a script says, whatever the load.
     Scripted {
         /// (from when, how many), in order of time; before the first entry, `initial`.
@@ -211,6 +213,7 @@ impl AutoscalerConfig {
         match self {
             AutoscalerConfig::Fireworks(_) => "fireworks",
             AutoscalerConfig::Fixed { .. } => "fixed",
+            AutoscalerConfig::KnativeKpa(_) => "knative-kpa",
             AutoscalerConfig::Scripted { .. } => "scripted",
             AutoscalerConfig::Oracle(_) => "oracle",
             AutoscalerConfig::RayServe(config) => match config.delays {
@@ -226,6 +229,7 @@ impl AutoscalerConfig {
         match self {
             AutoscalerConfig::Fireworks(_) => fireworks::COLUMNS,
             AutoscalerConfig::Fixed { .. } => fixed::COLUMNS,
+            AutoscalerConfig::KnativeKpa(_) => knative::COLUMNS,
             AutoscalerConfig::Scripted { .. } => scripted::COLUMNS,
             AutoscalerConfig::Oracle(_) => foreseen::COLUMNS,
             AutoscalerConfig::RayServe(_) => ray_serve::COLUMNS,
@@ -240,6 +244,7 @@ impl AutoscalerConfig {
         match self {
             AutoscalerConfig::Fireworks(config) => config.validate(),
             AutoscalerConfig::Fixed { .. } => Ok(()),
+            AutoscalerConfig::KnativeKpa(config) => config.validate(),
             AutoscalerConfig::Scripted { steps, .. } => in_order(steps),
             AutoscalerConfig::Oracle(config) => match &config.plan {
                 Some(_) => config.load_targets.validate(),

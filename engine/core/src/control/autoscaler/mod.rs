@@ -18,6 +18,7 @@ mod config;
 mod fireworks;
 mod fixed;
 mod foreseen;
+mod knative;
 mod load;
 mod policy;
 mod ray_serve;
@@ -37,6 +38,7 @@ pub use config::{
     AutoscalerConfig, ConfigError, FireworksConfig, Foreseen, IdleFrom, LoadTargets, OracleConfig,
     WindowSemantics,
 };
+pub use knative::{KnativeKpaConfig, KnativeMetric, MetricAggregation};
 pub use load::{Load, Signal};
 pub use ray_serve::{AggregationFunction, Delays, RayServeConfig};
 pub use reason::{LoadChange, Reason};
@@ -46,6 +48,7 @@ use crate::time::Nanos;
 use fireworks::Fireworks;
 use fixed::Fixed;
 use foreseen::Oracle;
+use knative::KnativeKpa;
 use policy::Policy;
 use ray_serve::RayServe;
 use scripted::Scripted;
@@ -128,6 +131,7 @@ pub struct Autoscaler {
 enum AnyPolicy {
     Fireworks(Box<Fireworks>),
     Fixed(Fixed),
+    KnativeKpa(Box<KnativeKpa>),
     Scripted(Scripted),
     Oracle(Oracle),
     RayServe(Box<RayServe>),
@@ -139,6 +143,7 @@ macro_rules! of_policy {
         match $any {
             AnyPolicy::Fireworks($policy) => $call,
             AnyPolicy::Fixed($policy) => $call,
+            AnyPolicy::KnativeKpa($policy) => $call,
             AnyPolicy::Scripted($policy) => $call,
             AnyPolicy::Oracle($policy) => $call,
             AnyPolicy::RayServe($policy) => $call,
@@ -154,6 +159,9 @@ impl AnyPolicy {
             }
             AutoscalerConfig::Fixed { replicas } => {
                 AnyPolicy::Fixed(Fixed::new(*replicas, initial_replicas))
+            }
+            AutoscalerConfig::KnativeKpa(config) => {
+                AnyPolicy::KnativeKpa(Box::new(KnativeKpa::new(config, initial_replicas)))
             }
             AutoscalerConfig::Scripted { steps, initial } => {
                 AnyPolicy::Scripted(Scripted::new(steps, *initial, initial_replicas))
