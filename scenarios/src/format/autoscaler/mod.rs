@@ -4,6 +4,7 @@
 //! A file a policy: it reads the policy's own keys from `[autoscaler]`. Keys of
 //! policies that were not chosen are errors, since they would have no effect.
 
+mod aibrix;
 mod counts;
 mod fireworks;
 mod knative;
@@ -41,6 +42,7 @@ struct Chosen {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Policy {
+    AibrixApa,
     Fireworks,
     Fixed,
     KnativeKpa,
@@ -52,6 +54,7 @@ enum Policy {
 
 const POLICIES: &[(&str, Policy)] = &[
     ("fireworks", Policy::Fireworks),
+    ("aibrix-apa", Policy::AibrixApa),
     ("fixed", Policy::Fixed),
     ("knative-kpa", Policy::KnativeKpa),
     ("scripted", Policy::Scripted),
@@ -69,6 +72,7 @@ impl Policy {
     /// The keys of `[autoscaler]` that are about this policy.
     fn keys(self) -> &'static [&'static str] {
         match self {
+            Policy::AibrixApa => aibrix::KEYS,
             Policy::Fireworks => fireworks::KEYS,
             Policy::Fixed | Policy::Oracle => &[],
             Policy::KnativeKpa => knative::KEYS,
@@ -79,6 +83,7 @@ impl Policy {
 
     fn decode(self, tables: &Tables<'_>) -> Chosen {
         match self {
+            Policy::AibrixApa => aibrix::decode(tables),
             Policy::Fireworks => fireworks::decode(tables),
             Policy::Fixed => planned::fixed(tables),
             Policy::KnativeKpa => knative::decode(tables),

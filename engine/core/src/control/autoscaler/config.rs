@@ -4,11 +4,14 @@ use thiserror::Error;
 
 use super::trace::Column;
 use super::{Delays, RayServeConfig, fireworks, fixed, foreseen, knative, ray_serve, scripted};
+use super::{aibrix, fireworks, fixed, foreseen, knative, scripted};
 use crate::time::Nanos;
 
 /// Which policy, with its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AutoscalerConfig {
+    /// AIBrix's own autoscaler.
+    AibrixApa(aibrix::AibrixApaConfig),
     /// The specification's policy (autoscaling windows, scale to zero).
     Fireworks(FireworksConfig),
     /// Always this many.
@@ -211,6 +214,7 @@ impl AutoscalerConfig {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            AutoscalerConfig::AibrixApa(_) => "aibrix-apa",
             AutoscalerConfig::Fireworks(_) => "fireworks",
             AutoscalerConfig::Fixed { .. } => "fixed",
             AutoscalerConfig::KnativeKpa(_) => "knative-kpa",
@@ -227,6 +231,7 @@ impl AutoscalerConfig {
     #[must_use]
     pub fn columns(&self) -> &'static [Column] {
         match self {
+            AutoscalerConfig::AibrixApa(_) => aibrix::COLUMNS,
             AutoscalerConfig::Fireworks(_) => fireworks::COLUMNS,
             AutoscalerConfig::Fixed { .. } => fixed::COLUMNS,
             AutoscalerConfig::KnativeKpa(_) => knative::COLUMNS,
@@ -242,6 +247,7 @@ impl AutoscalerConfig {
     /// A [`ConfigError`] names the parameter and what it may be.
     pub fn validate(&self) -> Result<(), ConfigError> {
         match self {
+            AutoscalerConfig::AibrixApa(config) => config.validate(),
             AutoscalerConfig::Fireworks(config) => config.validate(),
             AutoscalerConfig::Fixed { .. } => Ok(()),
             AutoscalerConfig::KnativeKpa(config) => config.validate(),

@@ -14,6 +14,7 @@
 //! What every policy can do is in `policy.rs`; the other policies each replicate
 //! the autoscaler that they are named after.
 
+mod aibrix;
 mod config;
 mod fireworks;
 mod fixed;
@@ -34,6 +35,7 @@ mod conformance;
 #[cfg(test)]
 mod properties;
 
+pub use aibrix::{AibrixApaConfig, AibrixMetric, AibrixMetricSource};
 pub use config::{
     AutoscalerConfig, ConfigError, FireworksConfig, Foreseen, IdleFrom, LoadTargets, OracleConfig,
     WindowSemantics,
@@ -45,6 +47,7 @@ pub use reason::{LoadChange, Reason};
 pub use reconfigure::ReconfigureError;
 
 use crate::time::Nanos;
+use aibrix::AibrixApa;
 use fireworks::Fireworks;
 use fixed::Fixed;
 use foreseen::Oracle;
@@ -129,6 +132,7 @@ pub struct Autoscaler {
 
 #[derive(Clone, Debug)]
 enum AnyPolicy {
+    AibrixApa(Box<AibrixApa>),
     Fireworks(Box<Fireworks>),
     Fixed(Fixed),
     KnativeKpa(Box<KnativeKpa>),
@@ -141,6 +145,7 @@ enum AnyPolicy {
 macro_rules! of_policy {
     ($any:expr, $policy:ident => $call:expr) => {
         match $any {
+            AnyPolicy::AibrixApa($policy) => $call,
             AnyPolicy::Fireworks($policy) => $call,
             AnyPolicy::Fixed($policy) => $call,
             AnyPolicy::KnativeKpa($policy) => $call,
@@ -154,6 +159,9 @@ macro_rules! of_policy {
 impl AnyPolicy {
     fn new(config: &AutoscalerConfig, initial_replicas: u32) -> Self {
         match config {
+            AutoscalerConfig::AibrixApa(config) => {
+                AnyPolicy::AibrixApa(Box::new(AibrixApa::new(config, initial_replicas)))
+            }
             AutoscalerConfig::Fireworks(config) => {
                 AnyPolicy::Fireworks(Box::new(Fireworks::new(config, initial_replicas)))
             }

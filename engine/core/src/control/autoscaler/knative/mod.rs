@@ -264,7 +264,11 @@ impl KnativeKpa {
             KnativeMetric::Concurrency => "requests in flight",
             KnativeMetric::Rps => "requests/s",
         };
-        let (stable, panic) = (Decimal(measured.stable), Decimal(measured.panic));
+        // Knative's rounding can give a zero with a sign.
+        let (stable, panic) = (
+            Decimal(measured.stable + 0.0),
+            Decimal(measured.panic + 0.0),
+        );
         let (long, short) = (
             Span(self.config.stable_window),
             Span(self.config.panic_window()),
