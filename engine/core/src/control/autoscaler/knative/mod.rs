@@ -24,6 +24,9 @@ mod decider;
 mod delay;
 mod scaler;
 
+#[cfg(test)]
+mod properties;
+
 pub use config::{KnativeKpaConfig, KnativeMetric, MetricAggregation};
 
 use super::policy::Policy;
