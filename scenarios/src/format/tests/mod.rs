@@ -3,6 +3,7 @@
 mod deployment_errors;
 mod files;
 mod groups;
+mod knative_and_aibrix;
 mod meaning;
 mod provider_errors;
 mod ray_serve;
