@@ -3,8 +3,9 @@
 use thiserror::Error;
 
 use super::trace::Column;
-use super::{Delays, RayServeConfig, fireworks, fixed, foreseen, knative, ray_serve, scripted};
-use super::{aibrix, fireworks, fixed, foreseen, knative, scripted};
+use super::{
+    Delays, RayServeConfig, aibrix, fireworks, fixed, foreseen, knative, ray_serve, scripted,
+};
 use crate::time::Nanos;
 
 /// Which policy, with its parameters.
