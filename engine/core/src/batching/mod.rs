@@ -16,6 +16,7 @@
 //! stay so, and [`Scheduler::leap`] does them at once. A leap is the same, to
 //! the last block of every table, as the steps it stands for.
 
+mod adapter_slots;
 mod adapters;
 mod blocks;
 mod check;
@@ -26,6 +27,7 @@ mod sequence;
 #[cfg(test)]
 mod tests;
 
+pub use adapter_slots::{AdapterAnswer, AdapterSlots, AdapterSource};
 pub use adapters::AdapterId;
 pub use blocks::{BlockId, Blocks};
 pub use leap::Leap;

@@ -175,7 +175,7 @@ impl Scheduler {
     /// # Errors
     /// If it could never be served, however long it waited.
     pub fn add(&mut self, request: Request) -> Result<SequenceId, Reject> {
-        self.refuse(&request)?;
+        self.check_request(&request)?;
         let id = match self.unused.pop() {
             Some(id) => {
                 let table = std::mem::take(&mut self.sequences[id as usize].table);
@@ -194,7 +194,11 @@ impl Scheduler {
         Ok(id)
     }
 
-    fn refuse(&self, request: &Request) -> Result<(), Reject> {
+    /// Whether a request could be served at all, without adding it.
+    ///
+    /// # Errors
+    /// Why it could not, however long it waited.
+    pub fn check_request(&self, request: &Request) -> Result<(), Reject> {
         if request.prompt == 0 || request.max_new == 0 {
             return Err(Reject::Empty);
         }
@@ -260,6 +264,12 @@ impl Scheduler {
     #[must_use]
     pub fn decoding(&self) -> (u32, u64) {
         (self.decodes, self.decode_past)
+    }
+
+    /// The distinct adapters that the sequences of the batch use.
+    #[must_use]
+    pub fn adapters_in_batch(&self) -> u32 {
+        self.adapters.distinct() as u32
     }
 
     /// Tokens that a sequence has still to generate.

@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod accuracy;
+mod adapters;
 mod all_reduce;
 mod gpus;
 mod profile;
@@ -18,6 +19,7 @@ mod shape;
 #[cfg(test)]
 mod shapes;
 
+pub use adapters::{AdapterOverhead, adapter_bytes_per_rank};
 pub use all_reduce::{AllReduce, AllReduceRange};
 pub use gpus::{Efficiency, Gpu};
 pub use profile::{DecodeRow, PrefillRow, Profile, ProfileError, ProfileTable, Provenance};
