@@ -149,6 +149,7 @@ mod tests {
             "autoscaler",
             "router",
             "batching",
+            "adapters",
             "step_time",
             "cold_start",
             "price",
@@ -160,6 +161,7 @@ mod tests {
             "workload.shape",
             "workload.prompt_tokens",
             "workload.sessions",
+            "workload.adapters",
         ];
         for table in tables {
             let keys = keys_of(table);

@@ -1,13 +1,13 @@
 //! Whether a model fits the GPUs of a replica, and how much KV cache is left.
 //!
 //! Each GPU of a replica (a rank) holds its share of the weights, the tensors
-//! of the largest step, and what CUDA and NCCL take; the rest of the memory
-//! that an engine may use is cut into KV blocks. This is vLLM's own sum: it
+//! of the largest step, slots for adapters, and what CUDA and NCCL take; the
+//! rest of the memory that an engine may use is cut into KV blocks. This is vLLM's own sum: it
 //! runs the largest step once, and what is then left of
 //! `gpu_memory_utilization` becomes KV cache (`determine_available_memory` in
 //! `vllm/v1/worker/gpu_worker.py`).
 
-use foresail_core::step_time::{Gpu, ModelShape, Precision};
+use foresail_core::step_time::{Gpu, ModelShape, Precision, adapter_bytes_per_rank};
 
 /// World sizes that are tried when a scenario does not say one.
 pub const WORLD_SIZES: [u32; 4] = [1, 2, 4, 8];
@@ -45,6 +45,8 @@ pub struct Demand<'a> {
     pub max_model_len: u32,
     /// Tokens a KV block holds.
     pub block_size: u32,
+    /// Slots for LoRA adapters, all of them together (bytes).
+    pub adapter_bytes: u64,
 }
 
 /// The memory of each GPU of a replica. The parts add up to at most `usable_bytes`.
@@ -58,6 +60,8 @@ pub struct Layout {
     pub activation_bytes: u64,
     /// CUDA and NCCL (bytes).
     pub reserve_bytes: u64,
+    /// Slots for adapters (bytes).
+    pub adapter_bytes: u64,
     /// One KV block (bytes).
     pub block_bytes: u64,
     /// KV blocks that fit in the rest; 0 if even the other parts do not fit.
@@ -77,13 +81,16 @@ impl Layout {
             .shape
             .kv_bytes_per_token_per_rank(demand.kv_precision, world_size);
         let block_bytes = u64::from(demand.block_size) * token_bytes;
-        let taken = weight_bytes + activation_bytes + CUDA_RESERVE_BYTES;
+        let adapter_bytes = adapter_bytes_per_rank(demand.adapter_bytes, world_size);
+        let taken =
+            (weight_bytes + activation_bytes + CUDA_RESERVE_BYTES).saturating_add(adapter_bytes);
         let blocks = usable_bytes.saturating_sub(taken) / block_bytes;
         Self {
             usable_bytes,
             weight_bytes,
             activation_bytes,
             reserve_bytes: CUDA_RESERVE_BYTES,
+            adapter_bytes,
             block_bytes,
             num_blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
         }
@@ -165,6 +172,7 @@ mod tests {
             max_num_seqs: 1024,
             max_model_len: 4096,
             block_size: 16,
+            adapter_bytes: 0,
         }
     }
 
@@ -242,6 +250,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn slots_for_adapters_are_taken_from_the_kv_cache() {
+        let shape = models::find("llama-3-8b").unwrap().shape;
+        let gpu = gpus::find("h100").unwrap().spec();
+        let plain = Layout::new(&demand(&shape), &gpu, 1);
+        let with_adapters = Demand {
+            adapter_bytes: 100 * plain.block_bytes,
+            ..demand(&shape)
+        };
+        let layout = Layout::new(&with_adapters, &gpu, 1);
+        assert_eq!(plain.num_blocks - layout.num_blocks, 100);
+        let endless = Demand {
+            adapter_bytes: u64::MAX,
+            ..with_adapters
+        };
+        assert_eq!(Layout::new(&endless, &gpu, 8).num_blocks, 0);
     }
 
     #[test]

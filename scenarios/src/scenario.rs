@@ -1,13 +1,13 @@
 //! A scenario, resolved: every default filled in, every name looked up, every
 //! rule checked. This is what the simulator runs and what a report names.
 
-use foresail_core::batching;
+use foresail_core::batching::{self, AdapterSource};
 use foresail_core::control::autoscaler::AutoscalerConfig;
 use foresail_core::control::biller::{BillingRule, Price};
 use foresail_core::control::lifecycle::{AccountId, DeploymentSpec, GpuKind, Settings, Tier};
 use foresail_core::control::router::RouterConfig;
-use foresail_core::step_time::{Gpu, ModelShape, Precision, Profile, Roofline};
-use foresail_core::time::Nanos;
+use foresail_core::step_time::{AdapterOverhead, Gpu, ModelShape, Precision, Profile, Roofline};
+use foresail_core::time::{Nanos, SECOND};
 
 use crate::distribution::Distribution;
 use crate::random;
@@ -178,6 +178,8 @@ pub struct Deployment {
     pub router: RouterConfig,
     /// The batch scheduler of each replica, KV blocks included.
     pub batching: batching::Config,
+    /// LoRA adapters on the model, if there are any.
+    pub adapters: Option<Adapters>,
     /// How long an engine step takes.
     pub step_time: StepTimeModel,
     /// How long a replica takes to start.
@@ -188,6 +190,50 @@ pub struct Deployment {
     pub billing: BillingRule,
     /// Where the price comes from, with its date, for the report.
     pub price_source: String,
+}
+
+/// The LoRA adapters that are deployed on a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapters {
+    /// The adapters. A request asks for one by its place in this list.
+    pub deployed: Vec<Adapter>,
+    /// Adapters that each replica holds in GPU memory, at least `max_loras`.
+    pub slots: u32,
+    /// Adapters that each replica holds in host memory, those on the GPU included.
+    pub host_slots: u32,
+    /// Reading an adapter from storage into the GPU (bytes/s).
+    pub storage_bytes_per_s: f64,
+    /// Copying an adapter from host memory into the GPU (bytes/s).
+    pub host_bytes_per_s: f64,
+    /// What adapters add to a step.
+    pub overhead: AdapterOverhead,
+}
+
+/// One LoRA adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adapter {
+    /// What requests call it.
+    pub name: String,
+    /// The rank of its matrices.
+    pub rank: u32,
+    /// Its size (bytes).
+    pub bytes: u64,
+}
+
+impl Adapters {
+    /// How long a replica takes to load an adapter, a place in `deployed`.
+    ///
+    /// # Panics
+    /// If there is no such adapter.
+    #[must_use]
+    pub fn load_time(&self, adapter: u32, source: AdapterSource) -> Nanos {
+        let bytes_per_s = match source {
+            AdapterSource::Storage => self.storage_bytes_per_s,
+            AdapterSource::Host => self.host_bytes_per_s,
+        };
+        let seconds = self.deployed[adapter as usize].bytes as f64 / bytes_per_s;
+        (seconds * SECOND as f64 + 0.5) as Nanos
+    }
 }
 
 /// What happens to a request that arrives while no replica is ready.

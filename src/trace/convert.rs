@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use foresail_scenarios::duration;
-use foresail_scenarios::workload::{Slice, Source, Transforms, Workload};
+use foresail_scenarios::workload::{Adapters, Slice, Source, Transforms, Workload};
 
 use super::source::SourceArguments;
 use super::write;
@@ -50,6 +50,7 @@ pub(super) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     let workload = Workload {
         source: Source::Trace(arguments.source.source()),
         transforms,
+        adapters: Adapters::default(),
     };
     // A recorded trace draws nothing, so any seed will do.
     write::requests(workload.open(0)?, &arguments.out, terminal)?;

@@ -3,8 +3,8 @@
 use foresail_core::time::{MILLISECOND, seconds};
 use foresail_scenarios::duration;
 use foresail_scenarios::workload::{
-    LengthStats, Requests, Skipped, Source, StatsCollector, TraceFormat, TraceStats, Transforms,
-    Workload, WorkloadError,
+    Adapters, LengthStats, Requests, Skipped, Source, StatsCollector, TraceFormat, TraceStats,
+    Transforms, Workload, WorkloadError,
 };
 use serde::Serialize;
 
@@ -51,6 +51,7 @@ impl Inspection {
         let workload = Workload {
             source: Source::Trace(trace),
             transforms: Transforms::default(),
+            adapters: Adapters::default(),
         };
         // A recorded trace draws nothing, so any seed will do.
         let mut requests = workload.open(0)?;

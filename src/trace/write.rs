@@ -40,11 +40,18 @@ fn copy(
     interrupt: &Interrupt,
 ) -> Result<u64, Failure> {
     let mut count = 0;
-    let mut writer = NativeWriter::new(output).map_err(|error| place.failure(error))?;
-    for request in requests {
+    let writer = if requests.names_adapters() {
+        NativeWriter::with_adapters(output)
+    } else {
+        NativeWriter::new(output)
+    };
+    let mut writer = writer.map_err(|error| place.failure(error))?;
+    while let Some(request) = requests.next() {
         interrupt.check()?;
+        let request = request?;
+        let adapter = request.adapter.and_then(|id| requests.adapter_name(id));
         writer
-            .write(&request?)
+            .write(&request, adapter)
             .map_err(|error| place.failure(error))?;
         count += 1;
     }

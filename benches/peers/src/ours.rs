@@ -59,6 +59,7 @@ fn request(row: &Row) -> Result<Request, WorkloadError> {
         prompt_tokens: row.prompt_tokens,
         output_tokens: row.output_tokens,
         session: None,
+        adapter: None,
         content: Content::Unique,
     })
 }

@@ -117,6 +117,21 @@ pub(super) fn non_negative_number(field: Field<'_>) -> Result<f64, Problem> {
         .help("write a number of 0 or more"))
 }
 
+/// A number from `least` to `most`.
+pub(super) fn number_between(field: Field<'_>, least: f64, most: f64) -> Result<f64, Problem> {
+    let value = number(field)?;
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(field
+        .problem(
+            "scenario::range",
+            &format!("must be {least} to {most}"),
+            &format!("this is {value}"),
+        )
+        .help(format!("write a number from {least} to {most}")))
+}
+
 /// A number above 0 and at most 1.
 pub(super) fn share(field: Field<'_>) -> Result<f64, Problem> {
     let value = number(field)?;

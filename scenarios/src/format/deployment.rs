@@ -6,6 +6,7 @@ use foresail_core::control::biller::{BillingRule, Price};
 use foresail_core::control::lifecycle::{DeploymentSpec, GpuKind, Settings};
 use foresail_core::step_time::{Gpu, ModelShape, Precision};
 
+use super::adapters::{self, Settings as AdapterSettings};
 use super::autoscaler::{self, Autoscaling};
 use super::decode;
 use super::engine::{self, Limits};
@@ -56,6 +57,7 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
     reader.finish();
     let router = engine::router(root.table("router"));
     let limits = engine::limits(root.table("batching"));
+    let adapters = adapters::decode(root, &hardware.model, &limits);
     let step_time = root.table("step_time");
     let cold_start = root.table("cold_start");
     let price = root.table("price");
@@ -68,7 +70,8 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
         read_price(price, None);
         return None;
     };
-    let (world_size, layout) = fit::fit(root, &hardware, &limits, model, gpu);
+    let demand = hardware.demand(model, &limits, adapters.as_ref());
+    let (world_size, layout) = fit::fit(root, &hardware, &limits, &demand, model, gpu);
     let step_time = if memory::is_divisible(&model.shape, world_size) {
         engine::step_time(step_time, &hardware, model, gpu, world_size, &limits)
     } else {
@@ -109,7 +112,15 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
         at_zero,
         drain_timeout,
         router,
-        batching: batching_config(&limits, hardware.max_model_len.value, layout.num_blocks),
+        batching: batching::Config {
+            max_loras: adapters
+                .as_ref()
+                .map_or(limits.max_loras.value, |adapters| {
+                    adapters.max_loras(&limits)
+                }),
+            ..batching_config(&limits, hardware.max_model_len.value, layout.num_blocks)
+        },
+        adapters: adapters.map(|adapters| adapters.resolve(model, gpu, world_size)),
         step_time: step_time?,
         cold_start,
         price,
@@ -152,7 +163,12 @@ impl Hardware {
     }
 
     /// What decides the memory of a rank.
-    pub(super) fn demand<'a>(&self, model: &'a Model, limits: &Limits) -> Demand<'a> {
+    pub(super) fn demand<'a>(
+        &self,
+        model: &'a Model,
+        limits: &Limits,
+        adapters: Option<&AdapterSettings>,
+    ) -> Demand<'a> {
         Demand {
             shape: &model.shape,
             precision: self.precision.value,
@@ -162,6 +178,7 @@ impl Hardware {
             max_num_seqs: limits.max_num_seqs,
             max_model_len: self.max_model_len.value,
             block_size: limits.block_size,
+            adapter_bytes: adapters.map_or(0, AdapterSettings::slot_bytes),
         }
     }
 }
@@ -234,7 +251,7 @@ fn batching_config(limits: &Limits, max_model_len: u32, num_blocks: u32) -> batc
         max_batched_tokens: limits.max_num_batched_tokens,
         max_model_len,
         prefill_chunk: limits.prefill_chunk,
-        max_loras: limits.max_loras,
+        max_loras: limits.max_loras.value,
         watermark,
         prefix_caching: limits.prefix_caching,
     }

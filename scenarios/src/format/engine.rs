@@ -69,7 +69,7 @@ pub(super) struct Limits {
     pub(super) prefix_caching: bool,
     /// Share of the KV blocks that an admission leaves free.
     pub(super) watermark: f64,
-    pub(super) max_loras: u32,
+    pub(super) max_loras: Setting<u32>,
     /// In place of the number that fits in memory.
     pub(super) num_blocks: Option<u32>,
 }
@@ -109,7 +109,7 @@ pub(super) fn limits(reader: Reader<'_>) -> Limits {
         watermark: reader
             .setting("watermark", 0.01, decode::share_below_one)
             .value,
-        max_loras: reader.setting("max_loras", 8, sequences).value,
+        max_loras: reader.setting("max_loras", 8, sequences),
         num_blocks: reader
             .optional("num_blocks", |field| {
                 decode::integer_between(field, 1, NUM_BLOCKS_MAX)

@@ -14,13 +14,13 @@ pub(super) fn fit(
     root: &Reader<'_>,
     hardware: &Hardware,
     limits: &Limits,
+    demand: &Demand<'_>,
     model: &Model,
     gpu: &NamedGpu,
 ) -> (u32, Layout) {
-    let demand = hardware.demand(model, limits);
-    let default = memory::default_world_size(&demand, &gpu.spec);
+    let default = memory::default_world_size(demand, &gpu.spec);
     let world_size = hardware.world_size.value.or(default).unwrap_or(1);
-    let layout = Layout::new(&demand, &gpu.spec, world_size);
+    let layout = Layout::new(demand, &gpu.spec, world_size);
     let heads = model.shape.num_attention_heads;
     if !memory::is_divisible(&model.shape, world_size) {
         let sizes = memory::WORLD_SIZES
@@ -36,10 +36,10 @@ pub(super) fn fit(
             .help(format!("world sizes that divide {heads}: {}", list(sizes)));
         root.context.report(problem);
     } else if layout.weight_bytes >= layout.usable_bytes
-        || (limits.num_blocks.is_none() && !layout.fits(&demand))
+        || (limits.num_blocks.is_none() && !layout.fits(demand))
     {
         root.context.report(does_not_fit(
-            hardware, &demand, &layout, model, gpu, world_size,
+            hardware, demand, &layout, model, gpu, world_size,
         ));
     }
     let num_blocks = limits.num_blocks.unwrap_or(layout.num_blocks);
@@ -82,6 +82,9 @@ fn does_not_fit(
     let (weights, usable) = (gib(layout.weight_bytes), gib(layout.usable_bytes));
     let label = if layout.weight_bytes >= layout.usable_bytes {
         format!("the weights take {weights} of each GPU's usable {usable}")
+    } else if layout.num_blocks == 0 && layout.adapter_bytes > 0 {
+        let adapters = gib(layout.adapter_bytes);
+        format!("weights take {weights} and adapters {adapters} of each GPU's usable {usable}")
     } else if layout.num_blocks == 0 {
         let step = gib(layout.activation_bytes);
         format!("weights take {weights} and the largest step {step} of each GPU's usable {usable}")
@@ -135,6 +138,15 @@ fn what_would_fit(demand: &Demand<'_>, gpu: &NamedGpu, world_size: u32) -> Strin
             "`max_num_seqs` = {} and `max_num_batched_tokens` = {}",
             smaller_steps.max_num_seqs, smaller_steps.max_num_batched_tokens
         ));
+    }
+    let without_adapters = Demand {
+        adapter_bytes: 0,
+        ..*demand
+    };
+    if demand.adapter_bytes > 0
+        && Layout::new(&without_adapters, &gpu.spec, world_size).fits(&without_adapters)
+    {
+        remedies.push("fewer `adapters.slots`".to_owned());
     }
     let kv_tokens = layout.kv_tokens(demand);
     if kv_tokens >= 1024 {

@@ -16,6 +16,8 @@
 //! [`crate::library::template`] is a scenario with every key, explained.
 
 mod account;
+mod adapter_mix;
+mod adapters;
 mod autoscaler;
 mod cold_start;
 mod decode;

@@ -18,6 +18,7 @@ const OF_ONE_DEPLOYMENT: [&str; 10] = [
     "autoscaler",
     "router",
     "batching",
+    "adapters",
     "step_time",
     "cold_start",
     "price",
@@ -83,7 +84,14 @@ fn one(
     account: &Written,
 ) -> Option<(Scenario, Option<Place>)> {
     let deployment = deployment::decode(reader);
-    let workload = workload::decode(reader);
+    let deployed = match (&deployment, reader.has("adapters")) {
+        (Some(_), false) => Some(&[][..]),
+        (Some(deployment), true) => {
+            (deployment.adapters.as_ref()).map(|adapters| &*adapters.deployed)
+        }
+        (None, _) => None,
+    };
+    let workload = workload::decode(reader, deployed);
     let objectives = objectives::decode(&reader.table("objectives"));
     reader.has("operations");
     let deployment = deployment?;

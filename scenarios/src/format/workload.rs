@@ -2,15 +2,16 @@
 
 use std::path::PathBuf;
 
-use super::decode;
 use super::distribution::{distribution, from_table, seconds};
 use super::node::Value;
 use super::problem::{Place, Problem};
 use super::reader::{Field, Reader, suggestion};
+use super::{adapter_mix, decode};
 use crate::distribution::Distribution;
+use crate::scenario::Adapter;
 use crate::workload::{
-    Arrivals, Generator, Lengths, Process, ServeGenSource, Sessions, Shape, Slice, Source, Steps,
-    Timestamps, TraceFormat, TraceSource, Transforms, Workload,
+    Adapters, Arrivals, Generator, Lengths, Process, ServeGenSource, Sessions, Shape, Slice,
+    Source, Steps, Timestamps, TraceFormat, TraceSource, Transforms, Workload,
 };
 use foresail_core::time::HOUR;
 
@@ -31,7 +32,8 @@ const GENERATOR_KEYS: [&str; 6] = [
 ];
 
 /// The workload; `None` if its source is missing, which has then been reported.
-pub(super) fn decode(root: &Reader<'_>) -> Option<Workload> {
+/// `deployed` are the adapters that requests may ask for, if that is known.
+pub(super) fn decode(root: &Reader<'_>, deployed: Option<&[Adapter]>) -> Option<Workload> {
     if !root.has("workload") {
         let example = "duration, arrivals, prompt_tokens and output_tokens, or a trace";
         root.missing_table("workload", example);
@@ -49,6 +51,11 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Workload> {
     }
     // Slices and scales apply to whatever the source is.
     let transforms = transforms(&reader);
+    let names = |deployed: &[Adapter]| deployed.iter().map(|a| a.name.clone()).collect();
+    let adapters = Adapters {
+        deployed: deployed.map(names),
+        mix: adapter_mix::decode(&reader, deployed),
+    };
     let source = match (trace.place, servegen.place) {
         (Some(place), _) => {
             let because = "with a `trace`";
@@ -72,6 +79,7 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Workload> {
     Some(Workload {
         source: source?,
         transforms,
+        adapters,
     })
 }
 

@@ -10,6 +10,7 @@
 //! - [`Generator`]: arrivals and lengths drawn from distributions, conversations included.
 //! - [`ServeGenSource`]: a folder of ServeGen client pools.
 
+mod adapters;
 mod error;
 mod generator;
 mod request;
@@ -23,6 +24,7 @@ mod transform;
 
 use foresail_core::time::Nanos;
 
+pub use adapters::{AdapterMix, Adapters, is_adapter_name};
 pub use error::{Fault, WorkloadError};
 pub use generator::{Arrivals, Generator, Lengths, Process, Sessions, Shape, Steps};
 pub use request::{Content, Request};
@@ -39,6 +41,8 @@ pub struct Workload {
     pub source: Source,
     /// What is done to them on the way.
     pub transforms: Transforms,
+    /// Which adapters they ask for.
+    pub adapters: Adapters,
 }
 
 /// Where requests come from.
@@ -95,7 +99,13 @@ impl Workload {
     /// [`Requests::describe`] can say more about a folder of client pools.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("{}{}", self.source.describe(), self.transforms.describe())
+        format!("{}{}", self.source.describe(), self.describe_rest())
+    }
+
+    /// What is said of a workload behind its source.
+    fn describe_rest(&self) -> String {
+        let adapters = self.adapters.mix.as_ref().map(AdapterMix::describe);
+        adapters.unwrap_or_default() + &self.transforms.describe()
     }
 }
 

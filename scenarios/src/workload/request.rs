@@ -14,8 +14,42 @@ pub struct Request {
     pub output_tokens: u32,
     /// The conversation that the request belongs to.
     pub session: Option<u64>,
+    /// The LoRA adapter that it asks for, as a number of its workload; `None`
+    /// for the model itself.
+    pub adapter: Option<u32>,
     /// What is known of the tokens, for the prefix cache.
     pub content: Content,
+}
+
+impl Request {
+    /// A hash of the contents of this block, or `None` if nothing can share it;
+    /// see [`Content::block_hash`]. Keys and values depend on the adapter that
+    /// computed them, so no two adapters share any (vLLM salts its hashes alike).
+    #[must_use]
+    pub fn block_hash(&self, block: u32, block_size: u32) -> Option<BlockHash> {
+        let hash = self
+            .content
+            .block_hash(self.prompt_tokens, block, block_size);
+        hash.map(|hash| self.salted(hash))
+    }
+
+    /// Whether any of its blocks could be shared.
+    #[must_use]
+    pub fn is_cacheable(&self, block_size: u32) -> bool {
+        self.content.block_hash(u32::MAX, 0, block_size).is_some()
+    }
+
+    /// What requests that should go to one replica, for the sake of its prefix
+    /// cache, have in common; see [`Content::affinity`].
+    #[must_use]
+    pub fn affinity(&self) -> Option<BlockHash> {
+        self.content.affinity().map(|hash| self.salted(hash))
+    }
+
+    fn salted(&self, hash: BlockHash) -> BlockHash {
+        self.adapter
+            .map_or(hash, |adapter| hash ^ mix(4, adapter.into(), 0))
+    }
 }
 
 /// What is known of a request's tokens. It decides which KV blocks two requests can share.

@@ -3,6 +3,7 @@
 
 use foresail_core::time::Nanos;
 
+use super::adapters::AdapterDraws;
 use super::generator::{SessionRequests, SingleRequests};
 use super::servegen::PoolRequests;
 use super::trace::TraceReader;
@@ -25,6 +26,8 @@ pub struct Requests {
     workload: Workload,
     seed: u64,
     source: SourceRequests,
+    /// Adapters for a source that does not say.
+    adapters: Option<AdapterDraws>,
     /// Factor on due times of the source.
     factor: f64,
     /// The first request, read when the workload was opened.
@@ -112,7 +115,9 @@ impl SourceRequests {
     fn open(workload: &Workload, seed: u64) -> Result<Self, WorkloadError> {
         let rate_scale = workload.transforms.rate_scale;
         Ok(match &workload.source {
-            Source::Trace(trace) => Self::Trace(Box::new(TraceReader::open(trace)?)),
+            Source::Trace(trace) => {
+                Self::Trace(Box::new(TraceReader::open(trace, &workload.adapters)?))
+            }
             Source::Generated(generator) => match &generator.sessions {
                 None => Self::Single(Box::new(SingleRequests::new(generator, rate_scale, seed))),
                 Some(sessions) => Self::Sessions(Box::new(SessionRequests::new(
@@ -152,17 +157,52 @@ impl Requests {
             workload: workload.clone(),
             seed,
             source: SourceRequests::open(workload, seed)?,
+            adapters: draws(workload, seed)?,
             factor: transforms.time_stretch / divisor,
             first: None,
             copies: Copies::default(),
             counts: Counts::default(),
             finished: false,
         };
+        requests.check_adapters()?;
         requests.first = requests.next_of_copy()?;
         if requests.first.is_none() {
             requests.refuse_empty()?;
         }
         Ok(requests)
+    }
+
+    /// A request asks for one adapter, so only one of trace and mix can say which.
+    fn check_adapters(&self) -> Result<(), WorkloadError> {
+        match &self.source {
+            SourceRequests::Trace(reader) if self.adapters.is_some() && reader.names_adapters() => {
+                let expected = "no `[workload.adapters]`, because the trace names adapters itself";
+                Err(WorkloadError::option("adapters", expected, "both"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether requests may ask for adapters.
+    #[must_use]
+    pub fn names_adapters(&self) -> bool {
+        let is_named = match &self.source {
+            SourceRequests::Trace(reader) => reader.names_adapters(),
+            _ => false,
+        };
+        self.adapters.is_some() || is_named
+    }
+
+    /// The name of an adapter that a request has asked for.
+    #[must_use]
+    pub fn adapter_name(&self, adapter: u32) -> Option<&str> {
+        match &self.source {
+            SourceRequests::Trace(reader) => reader.adapter_name(adapter),
+            _ => {
+                let deployed = self.workload.adapters.deployed.as_ref()?;
+                deployed.get(adapter as usize).map(String::as_str)
+            }
+        }
     }
 
     /// A trace without requests is a mistake; a generator may be quiet for its duration.
@@ -186,7 +226,7 @@ impl Requests {
             SourceRequests::Pools(pools) => pools.describe(),
             _ => self.workload.source.describe(),
         };
-        format!("{source}{}", self.workload.transforms.describe())
+        format!("{source}{}", self.workload.describe_rest())
     }
 
     /// Rows of the trace that were no requests, so far.
@@ -247,6 +287,10 @@ impl Requests {
             let Some(mut request) = self.source.next_request()? else {
                 return Ok(None);
             };
+            // Before the slice, so that another slice finds the same adapters.
+            if let Some(draws) = &mut self.adapters {
+                request.adapter = draws.draw(request.session);
+            }
             if let Some(slice) = self.workload.transforms.slice {
                 if slice.to.is_some_and(|to| request.due >= to) {
                     return Ok(None);
@@ -290,8 +334,15 @@ impl Requests {
             ended_early: self.sessions_ended_early(),
         };
         self.source = SourceRequests::open(&self.workload, self.seed)?;
+        self.adapters = draws(&self.workload, self.seed)?;
         Ok(())
     }
+}
+
+/// Draws from the workload's mix of adapters, if it has one.
+fn draws(workload: &Workload, seed: u64) -> Result<Option<AdapterDraws>, WorkloadError> {
+    let mix = workload.adapters.mix.as_ref();
+    mix.map(|mix| AdapterDraws::new(mix, seed)).transpose()
 }
 
 impl Iterator for Requests {

@@ -284,6 +284,7 @@ mod tests {
             prompt_tokens,
             output_tokens: 1,
             session: None,
+            adapter: None,
             content: Content::Unique,
         }
     }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Request, Source, TraceSource, Transforms, Workload, WorkloadError};
+use super::{Adapters, Request, Source, TraceSource, Transforms, Workload, WorkloadError};
 
 /// A file or folder of the recorded data that is kept outside of the
 /// repository, or `None`, loudly, where it is absent.
@@ -30,6 +30,7 @@ pub(crate) fn workload(source: Source) -> Workload {
     Workload {
         source,
         transforms: Transforms::default(),
+        adapters: Adapters::default(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a person sees when a scenario is wrong, and what a scenario means when it is right.
 
+mod adapters;
 mod deployment_errors;
 mod files;
 mod groups;

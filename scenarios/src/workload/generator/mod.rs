@@ -153,6 +153,7 @@ impl SingleRequests {
             prompt_tokens,
             output_tokens,
             session: None,
+            adapter: None,
             content,
         }))
     }

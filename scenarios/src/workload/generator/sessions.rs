@@ -293,6 +293,7 @@ impl SessionRequests {
             prompt_tokens: u32::try_from(prompt_tokens).ok()?,
             output_tokens: turn.output_tokens,
             session: Some(session.id),
+            adapter: None,
             content: Content::Session {
                 group: session.group,
                 shared_tokens: sessions.shared_tokens,

@@ -127,6 +127,7 @@ impl PoolRequests {
             prompt_tokens,
             output_tokens,
             session: None,
+            adapter: None,
             content,
         }))
     }

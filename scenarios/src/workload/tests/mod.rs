@@ -1,5 +1,6 @@
 //! Workloads as their users meet them: files in, requests out.
 
+mod adapters;
 mod generated;
 mod properties;
 mod recorded;

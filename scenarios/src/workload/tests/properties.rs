@@ -31,14 +31,16 @@ fn any_requests() -> impl Strategy<Value = Vec<Request>> {
         1..=u32::MAX,
         1..=u32::MAX,
         any::<Option<u64>>(),
+        proptest::option::of(0..3_u32),
         any_content(),
     )
         .prop_map(
-            |(due, prompt_tokens, output_tokens, session, content)| Request {
+            |(due, prompt_tokens, output_tokens, session, adapter, content)| Request {
                 due,
                 prompt_tokens,
                 output_tokens,
                 session,
+                adapter,
                 content,
             },
         );
@@ -101,13 +103,17 @@ proptest! {
 
     #[test]
     fn the_native_format_loses_nothing(requests in any_requests()) {
-        let mut writer = NativeWriter::new(Vec::new()).unwrap();
+        let names = ["a", "b c", "d"].map(str::to_owned);
+        let mut writer = NativeWriter::with_adapters(Vec::new()).unwrap();
         for request in &requests {
-            writer.write(request).unwrap();
+            let name = request.adapter.map(|adapter| names[adapter as usize].as_str());
+            writer.write(request, name).unwrap();
         }
         let file = file(writer.finish().unwrap());
         prop_assert_eq!(TraceFormat::detect(file.path()).unwrap(), TraceFormat::Native);
-        prop_assert_eq!(all(&trace(file.path()), 1).unwrap(), requests);
+        let mut trace = trace(file.path());
+        trace.adapters.deployed = Some(names.into());
+        prop_assert_eq!(all(&trace, 1).unwrap(), requests);
     }
 
     #[test]

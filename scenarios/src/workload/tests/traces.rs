@@ -200,10 +200,11 @@ fn the_writer_refuses_what_the_reader_would() {
         prompt_tokens: 1,
         output_tokens: 1,
         session: None,
+        adapter: None,
         content: Content::Unique,
     };
     let mut writer = NativeWriter::new(Vec::new()).unwrap();
-    writer.write(&good).unwrap();
+    writer.write(&good, None).unwrap();
     let ids = vec![u64::MAX; 60_000].into();
     for bad in [
         Request {
@@ -234,7 +235,7 @@ fn the_writer_refuses_what_the_reader_would() {
         },
     ] {
         assert_eq!(
-            writer.write(&bad).unwrap_err().kind(),
+            writer.write(&bad, None).unwrap_err().kind(),
             std::io::ErrorKind::InvalidInput
         );
     }

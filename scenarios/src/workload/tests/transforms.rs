@@ -160,6 +160,7 @@ fn copies_of_what_has_a_duration_follow_at_its_end() {
             repeat: 2,
             ..Transforms::default()
         },
+        adapters: Adapters::default(),
     };
     let due: Vec<_> = all(&workload, 1)
         .unwrap()

@@ -29,6 +29,7 @@ pub(super) fn row(line: &[u8]) -> Result<Row, Fault> {
         prompt_tokens,
         output_tokens,
         session: None,
+        adapter: None,
         content,
     }))
 }

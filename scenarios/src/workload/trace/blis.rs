@@ -10,13 +10,14 @@
 //! the `prefix_group` and then `input_tokens` of its own; without a group
 //! `server_input_tokens`, if above 0, is the better count of the whole prompt.
 //! The due time is `arrival_time_us`, the intended send time. Nothing is known
-//! to be shared but the prefix. A row without output tokens is a failed request:
+//! to be shared but the prefix. A column `adapter` names LoRA adapters. A row without output tokens is a failed request:
 //! it is skipped and counted.
 //!
 //! Source: inference-sim/inference-sim, `sim/workload/tracev2.go` and `replay.go`.
 
 use foresail_core::time::MICROSECOND;
 
+use super::super::adapters::AdapterNames;
 use super::super::error::{Fault, excerpt};
 use super::super::{Content, Request};
 use super::fields::{Field, name_hash};
@@ -37,6 +38,7 @@ pub(super) struct Columns {
     prefix_group: Option<usize>,
     prefix_length: Option<usize>,
     server_input_tokens: Option<usize>,
+    adapter: Option<usize>,
     /// The fields of the current row, kept for its memory.
     spans: Vec<(usize, usize)>,
 }
@@ -63,11 +65,17 @@ impl Columns {
             prefix_group: optional("prefix_group"),
             prefix_length: optional("prefix_length"),
             server_input_tokens: optional("server_input_tokens"),
+            adapter: optional("adapter"),
             spans: Vec::with_capacity(names.len()),
         })
     }
 
-    pub(super) fn row(&mut self, line: &[u8]) -> Result<Row, Fault> {
+    /// Whether rows may name adapters.
+    pub(super) fn name_adapters(&self) -> bool {
+        self.adapter.is_some()
+    }
+
+    pub(super) fn row(&mut self, line: &[u8], names: &mut AdapterNames) -> Result<Row, Fault> {
         split(line, &mut self.spans)?;
         if self.spans.len() != self.count {
             let (count, found) = (self.count, self.spans.len());
@@ -87,11 +95,16 @@ impl Columns {
             return Ok(Row::Skipped(FAILED));
         }
         let session = self.name(line, "session_id", self.session_id);
+        let adapter = match self.adapter {
+            Some(index) => names.read(self.field(line, "adapter", index))?,
+            None => None,
+        };
         Ok(Row::Request(Request {
             due,
             prompt_tokens,
             output_tokens,
             session,
+            adapter,
             content,
         }))
     }
@@ -209,7 +222,9 @@ mod tests {
         send_time_us,first_chunk_time_us,last_chunk_time_us,num_chunks,status,error_message,finish_reason";
 
     fn row(line: &str) -> Result<Row, Fault> {
-        Columns::find(HEADER).unwrap().row(line.as_bytes())
+        Columns::find(HEADER)
+            .unwrap()
+            .row(line.as_bytes(), &mut AdapterNames::default())
     }
 
     fn request(line: &str) -> Request {

@@ -54,6 +54,7 @@ pub(super) fn row(line: &[u8], with_sessions: bool) -> Result<Row, Fault> {
         prompt_tokens,
         output_tokens,
         session,
+        adapter: None,
         content,
     }))
 }

@@ -151,7 +151,7 @@ impl TraceFormat {
             Self::Vidur => line == vidur::HEADER.as_bytes(),
             Self::Blis => blis::Columns::find(line).is_ok(),
             Self::Mooncake => line.starts_with(b"{"),
-            Self::Native => line == native::HEADER.as_bytes(),
+            Self::Native => native::names_adapters(line).is_some(),
         }
     }
 

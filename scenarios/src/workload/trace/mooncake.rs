@@ -62,6 +62,7 @@ pub(super) fn row(line: &[u8]) -> Result<Row, Fault> {
         prompt_tokens: parsed.input_length,
         output_tokens: parsed.output_length,
         session: None,
+        adapter: None,
         content: Content::Blocks {
             block_tokens: BLOCK_TOKENS,
             ids: parsed.hash_ids.into(),

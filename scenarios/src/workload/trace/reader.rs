@@ -3,9 +3,10 @@
 
 use foresail_core::time::Nanos;
 
-use super::super::Request;
+use super::super::adapters::AdapterNames;
 use super::super::error::{Fault, WorkloadError, excerpt};
 use super::super::requests::Skipped;
+use super::super::{Adapters, Request};
 use super::lines::Lines;
 use super::spread::Spread;
 use super::{Timestamps, TraceFormat, TraceSource, azure, blis, burstgpt, mooncake, native, vidur};
@@ -27,18 +28,27 @@ enum RowReader {
     Vidur,
     Blis(blis::Columns),
     Mooncake,
-    Native,
+    Native { with_adapters: bool },
 }
 
 impl RowReader {
-    fn row(&mut self, line: &[u8]) -> Result<Row, Fault> {
+    fn row(&mut self, line: &[u8], names: &mut AdapterNames) -> Result<Row, Fault> {
         match self {
             Self::Azure => azure::row(line),
             Self::BurstGpt { with_sessions } => burstgpt::row(line, *with_sessions),
             Self::Vidur => vidur::row(line),
-            Self::Blis(columns) => columns.row(line),
+            Self::Blis(columns) => columns.row(line, names),
             Self::Mooncake => mooncake::row(line),
-            Self::Native => native::row(line),
+            Self::Native { with_adapters } => native::row(line, with_adapters.then_some(names)),
+        }
+    }
+
+    /// Whether rows may name adapters.
+    fn names_adapters(&self) -> bool {
+        match self {
+            Self::Native { with_adapters } => *with_adapters,
+            Self::Blis(columns) => columns.name_adapters(),
+            Self::Azure | Self::BurstGpt { .. } | Self::Vidur | Self::Mooncake => false,
         }
     }
 }
@@ -56,10 +66,11 @@ pub(crate) struct TraceReader {
     previous: Nanos,
     skipped: Skipped,
     spread: Option<Spread>,
+    names: AdapterNames,
 }
 
 impl TraceReader {
-    pub(crate) fn open(source: &TraceSource) -> Result<Self, WorkloadError> {
+    pub(crate) fn open(source: &TraceSource, adapters: &Adapters) -> Result<Self, WorkloadError> {
         let path = &source.path;
         let mut lines = Lines::open(path)?;
         if !lines.advance()? {
@@ -87,11 +98,22 @@ impl TraceReader {
             previous: 0,
             skipped: Skipped::default(),
             spread,
+            names: AdapterNames::new(adapters),
         })
     }
 
     pub(crate) fn skipped(&self) -> &Skipped {
         &self.skipped
+    }
+
+    /// Whether requests may ask for adapters.
+    pub(crate) fn names_adapters(&self) -> bool {
+        self.rows.names_adapters()
+    }
+
+    /// The name of an adapter that a request has asked for.
+    pub(crate) fn adapter_name(&self, adapter: u32) -> Option<&str> {
+        self.names.name(adapter)
     }
 
     /// The next request, or `None` at the end of the file.
@@ -119,7 +141,7 @@ impl TraceReader {
         while self.advance()? {
             match self
                 .rows
-                .row(self.lines.current())
+                .row(self.lines.current(), &mut self.names)
                 .map_err(|fault| self.lines.at(fault))?
             {
                 Row::Request(request) => return self.placed(request).map(Some),
@@ -174,7 +196,9 @@ fn row_reader(format: TraceFormat, first_line: &[u8]) -> Result<RowReader, Fault
             with_sessions: burstgpt::has_sessions(first_line),
         },
         TraceFormat::Vidur => RowReader::Vidur,
-        TraceFormat::Native => RowReader::Native,
+        TraceFormat::Native => RowReader::Native {
+            with_adapters: native::names_adapters(first_line) == Some(true),
+        },
     };
     if format.begins_with(first_line) {
         return Ok(rows);

@@ -100,6 +100,7 @@ mod tests {
                 prompt_tokens: 1,
                 output_tokens: 1,
                 session: None,
+                adapter: None,
                 content,
             }))?;
         }

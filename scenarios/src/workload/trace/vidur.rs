@@ -24,6 +24,7 @@ pub(super) fn row(line: &[u8]) -> Result<Row, Fault> {
         prompt_tokens,
         output_tokens,
         session: None,
+        adapter: None,
         content,
     }))
 }
