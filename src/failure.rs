@@ -94,8 +94,10 @@ fn of_simulation(error: &SimulationError) -> ExitCode {
         | SimulationError::TooLong => ExitCode::Input,
         SimulationError::Interrupted => ExitCode::Interrupted,
         // The command's own workloads have no empty requests, and its oracles are told.
+        // The command's own workloads have no empty requests, and no others' adapters.
         SimulationError::EmptyRequest { .. }
         | SimulationError::NotForeseen
+        | SimulationError::UnknownAdapter { .. }
         | SimulationError::Replica(_)
         | SimulationError::Biller(_)
         | SimulationError::Conservation(_) => ExitCode::Unexpected,

@@ -188,10 +188,21 @@ pub struct RunTotals {
     pub gpu_ns: GpuTime,
     /// What the run costs [1e-9 USD].
     pub cost_nanodollars: u128,
+    /// What the adapters of the replicas did; `None` if none were deployed.
+    pub adapters: Option<AdapterTotals>,
     /// Engine steps computed.
     pub steps: u64,
     /// Events that the simulator handled; a leap over many steps is one.
     pub events: u64,
+}
+
+/// What the adapters of all replicas did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdapterTotals {
+    /// Adapters loaded into a replica's GPU memory.
+    pub loads: u64,
+    /// Loads for which another adapter gave its slot up.
+    pub evictions: u64,
 }
 
 /// GPU-time [GPU ns]; `starting + idle + busy + draining` is all that was held.

@@ -18,6 +18,8 @@ pub(crate) enum What {
     Phase { replica: u32 },
     /// A draining replica's time is up.
     DrainTimeout { replica: u32 },
+    /// A replica has loaded an adapter.
+    AdapterLoaded { replica: u32, adapter: u32 },
 }
 
 /// The events to come.

@@ -10,11 +10,11 @@ use foresail_core::control::router::{Candidate, RouterPolicy};
 use foresail_core::step_time::StepTime;
 use foresail_core::time::{Nanos, seconds};
 use foresail_reports::records::{
-    Change, ChangeKind, GpuTime, Outcome, RecordSink, ReplicaCounts, RunTotals,
+    AdapterTotals, Change, ChangeKind, GpuTime, Outcome, RecordSink, ReplicaCounts, RunTotals,
 };
 use foresail_scenarios::scenario::{ColdStartPhase, Deployment};
 
-use crate::agenda::What;
+use crate::agenda::{Agenda, What};
 use crate::boundaries::Boundaries;
 use crate::cold_start::{self, Phases};
 use crate::integrals::{Held, Span};
@@ -34,7 +34,7 @@ pub(crate) struct Fleet<'a> {
     /// Replicas that start as soon as there are GPUs for them.
     without_gpus: BTreeSet<u32>,
     /// Replicas that serve: ready and draining, in order of id.
-    servers: Vec<Server>,
+    servers: Vec<Server<'a>>,
     /// When what each of those computes ends.
     boundaries: Boundaries,
     /// The ready ones, as the router sees them, in order of id.
@@ -47,8 +47,8 @@ pub(crate) struct Fleet<'a> {
 }
 
 /// A replica that serves.
-struct Server {
-    replica: Replica,
+struct Server<'a> {
+    replica: Replica<'a>,
     draining: bool,
 }
 
@@ -59,6 +59,7 @@ struct Done {
     steps: u64,
     starts: u64,
     wasted_starts: u64,
+    adapters: AdapterTotals,
 }
 
 /// Requests at replicas.
@@ -243,7 +244,7 @@ impl<'a> Fleet<'a> {
             .map_or(Stage::Pending, |replica| replica.stage);
         self.set.advance(scene.now, id, Stage::Ready)?;
         self.biller.stage_changed(scene.now, from, Stage::Ready)?;
-        let replica = Replica::new(id, self.deployment.batching, self.options.leaps)?;
+        let replica = Replica::new(id, self.deployment, self.options.leaps)?;
         let place = self
             .servers
             .partition_point(|server| server.replica.id < id);
@@ -347,7 +348,10 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    fn add_up(&mut self, replica: &Replica) {
+    fn add_up(&mut self, replica: &Replica<'_>) {
+        let adapters = replica.adapter_tally();
+        self.done.adapters.loads += adapters.loads;
+        self.done.adapters.evictions += adapters.evictions;
         self.done.tokens += replica.tally.tokens;
         self.done.steps += replica.tally.steps;
         let started = replica.id >= self.deployment.initial_replica_count;
@@ -405,6 +409,7 @@ impl Fleet<'_> {
         let server = &mut self.servers[place];
         match server.replica.receive(scene.now, passage, model) {
             Ok(end) => {
+                note_loads(&mut server.replica, &mut scene.agenda);
                 self.candidates[index].outstanding += 1;
                 if end.is_some() {
                     self.boundaries.set(place, end);
@@ -436,6 +441,7 @@ impl Fleet<'_> {
         };
         let server = &mut self.servers[place];
         let end = server.replica.advance(model, &mut scene.sink);
+        note_loads(&mut server.replica, &mut scene.agenda);
         self.boundaries.set(place, end);
         let (id, outstanding) = (server.replica.id, server.replica.tally.outstanding);
         if !server.draining {
@@ -447,6 +453,24 @@ impl Fleet<'_> {
             self.gone(place, "finished", scene)?;
         }
         Ok(())
+    }
+
+    /// A replica has loaded an adapter. Nothing happens if the replica is gone.
+    pub(crate) fn adapter_loaded(
+        &mut self,
+        id: u32,
+        adapter: u32,
+        model: &impl StepTime,
+        scene: &Scene<'_, impl RecordSink>,
+    ) {
+        let Some(place) = self.place(id) else {
+            return;
+        };
+        let replica = &mut self.servers[place].replica;
+        let end = replica.adapter_loaded(scene.now, adapter, model);
+        if end.is_some() {
+            self.boundaries.set(place, end);
+        }
     }
 
     fn place(&self, id: u32) -> Option<usize> {
@@ -535,6 +559,11 @@ impl Fleet<'_> {
             },
             cost_nanodollars: self.biller.cost_nanodollars(now)?,
             steps: self.done.steps,
+            adapters: self
+                .deployment
+                .adapters
+                .as_ref()
+                .map(|_| self.done.adapters),
             ..RunTotals::default()
         };
         Ok(Finished {
@@ -559,13 +588,22 @@ fn release<S>(replica: u32, scene: &Scene<'_, S>) {
     }
 }
 
+/// Puts the ends of adapter loads that a replica has ordered on the agenda.
+fn note_loads(replica: &mut Replica<'_>, agenda: &mut Agenda) {
+    let id = replica.id;
+    for (at, adapter) in replica.take_ordered_loads() {
+        let replica = id;
+        agenda.add(at, What::AdapterLoaded { replica, adapter });
+    }
+}
+
 /// How a request ends that a replica refuses.
 fn refusal(reject: foresail_core::batching::Reject) -> Outcome {
     use foresail_core::batching::Reject;
     match reject {
         Reject::TooLong => Outcome::RejectedTooLong,
         Reject::NeverFits => Outcome::RejectedNeverFits,
-        // `World::arrive` lets no empty request in, and none asks for an adapter.
+        // `World::arrive` lets no empty request in, and none with an adapter that is not deployed.
         Reject::Empty | Reject::NoAdapters => unreachable!("{reject}"),
     }
 }

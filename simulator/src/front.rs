@@ -6,7 +6,7 @@ use foresail_core::batching::BlockHash;
 use foresail_core::control::router::{Candidate, Routed, Router, RouterConfig, RouterPolicy};
 use foresail_core::time::Nanos;
 use foresail_scenarios::random::{Stream, stream};
-use foresail_scenarios::workload::Content;
+use foresail_scenarios::workload::Request;
 use rand::Rng;
 
 use crate::passage::Passage;
@@ -14,7 +14,7 @@ use crate::passage::Passage;
 /// Router and central queue.
 pub(crate) struct Front {
     router: Router,
-    by_prefix: bool,
+    by: Affinity,
     rng: Stream,
     /// Requests that wait for a replica, oldest first, each with the time that
     /// no replica had been ready when it came.
@@ -25,15 +25,15 @@ impl Front {
     pub(crate) fn new(config: RouterConfig, seed: u64) -> Self {
         Self {
             router: Router::new(config),
-            by_prefix: config.policy == RouterPolicy::PrefixAffinity,
+            by: Affinity::of(config.policy),
             rng: stream(seed, "router"),
             held: VecDeque::new(),
         }
     }
 
-    /// The candidate that gets a request with this content; `None` if none can.
-    pub(crate) fn choose(&mut self, content: &Content, candidates: &[Candidate]) -> Option<usize> {
-        let prefix = self.prefix(content);
+    /// The candidate that gets this request; `None` if none can.
+    pub(crate) fn choose(&mut self, request: &Request, candidates: &[Candidate]) -> Option<usize> {
+        let prefix = self.by.key(request);
         self.router
             .route(Routed { prefix }, candidates, || self.rng.next_u64())
     }
@@ -57,16 +57,37 @@ impl Front {
     /// The candidate that gets the oldest request in the queue; `None` if there is none, or no request.
     pub(crate) fn choose_for_first(&mut self, candidates: &[Candidate]) -> Option<usize> {
         let (passage, _) = self.held.front()?;
-        let prefix = self.prefix(&passage.request.content);
+        let prefix = self.by.key(&passage.request);
         self.router
             .route(Routed { prefix }, candidates, || self.rng.next_u64())
     }
+}
 
-    fn prefix(&self, content: &Content) -> Option<BlockHash> {
-        if self.by_prefix {
-            content.affinity()
-        } else {
-            None
+/// What keeps requests together that should go to one replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Affinity {
+    None,
+    Prefix,
+    Adapter,
+}
+
+impl Affinity {
+    fn of(policy: RouterPolicy) -> Self {
+        match policy {
+            RouterPolicy::PrefixAffinity => Self::Prefix,
+            RouterPolicy::AdapterAffinity => Self::Adapter,
+            RouterPolicy::RoundRobin
+            | RouterPolicy::LeastOutstanding
+            | RouterPolicy::LeastKvUse
+            | RouterPolicy::PowerOfTwoChoices => Self::None,
+        }
+    }
+
+    fn key(self, request: &Request) -> Option<BlockHash> {
+        match self {
+            Self::None => None,
+            Self::Prefix => request.affinity(),
+            Self::Adapter => request.adapter.map(BlockHash::from),
         }
     }
 }

@@ -15,6 +15,7 @@
 //! autoscaler's look: events precede deadlines. Several deployments that share
 //! GPUs run as one (`group.rs`).
 
+mod adapters;
 mod agenda;
 mod boundaries;
 mod clock;
@@ -118,6 +119,19 @@ pub enum SimulationError {
         prompt_tokens: u32,
         /// Tokens it asks for.
         output_tokens: u32,
+    },
+    /// A request for an adapter that the scenario does not deploy, which no
+    /// reader or generator of ours gives: check where the requests come from.
+    #[error(
+        "request {id} asks for adapter {adapter}, and {deployed} are deployed, numbered from 0"
+    )]
+    UnknownAdapter {
+        /// Its position in the workload, from 0.
+        id: u64,
+        /// The adapter.
+        adapter: u32,
+        /// How many are deployed.
+        deployed: usize,
     },
     /// The pool has fewer GPUs than the replicas that are there when the run begins.
     #[error(

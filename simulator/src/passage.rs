@@ -1,8 +1,8 @@
 //! A request on its way through the deployment, and where its time goes.
 //!
 //! ```text
-//! due ── cold start ── dispatched ── queue ── admitted ── prefill ── first token ── decode ── end
-//!                                                  └── preempted ── … ── next token ──┘
+//! due ── cold start ── dispatched ── adapter ── queue ── admitted ── prefill ── first token ── decode ── end
+//!                                                              └── preempted ── … ── next token ──┘
 //! ```
 
 use foresail_core::time::Nanos;
@@ -16,6 +16,9 @@ pub(crate) struct Passage {
     id: u64,
     /// Time it waited while no replica was ready.
     cold_start: Nanos,
+    /// Time it has waited at a replica for its adapter, and since when it does.
+    adapter: Nanos,
+    adapter_missing_at: Option<Nanos>,
     admitted_at: Option<Nanos>,
     first_token_at: Option<Nanos>,
     /// Since when it has been preempted.
@@ -32,6 +35,8 @@ impl Passage {
             request,
             id,
             cold_start: 0,
+            adapter: 0,
+            adapter_missing_at: None,
             admitted_at: None,
             first_token_at: None,
             preempted_at: None,
@@ -45,6 +50,19 @@ impl Passage {
     /// It is given to a replica, having waited so long for one to be ready.
     pub(crate) fn dispatched(&mut self, cold_start: Nanos) {
         self.cold_start = cold_start;
+    }
+
+    /// It is at a replica that does not hold its adapter.
+    pub(crate) fn misses_adapter(&mut self, now: Nanos) {
+        self.adapter_missing_at = Some(now);
+    }
+
+    /// Its adapter has been loaded.
+    pub(crate) fn has_adapter(&mut self, now: Nanos) {
+        self.adapter += self
+            .adapter_missing_at
+            .take()
+            .map_or(0, |since| now - since);
     }
 
     /// It is in a step for the first time, or again after a preemption.
@@ -88,7 +106,7 @@ impl Passage {
             prompt_tokens: self.request.prompt_tokens,
             output_tokens,
             session: self.request.session,
-            adapter: None,
+            adapter: self.request.adapter,
             attempts: 1,
             replica,
             cached_tokens: self.cached_tokens,
@@ -104,6 +122,8 @@ impl Passage {
     /// they sum to all of it, wherever it was cut off.
     fn parts(&self, end: Nanos) -> Parts {
         let open_preemption = self.preempted_at.map_or(0, |since| end - since);
+        let open_adapter = self.adapter_missing_at.map_or(0, |since| end - since);
+        let adapter = self.adapter + open_adapter;
         let admitted = self.admitted_at.unwrap_or(end);
         let waited = admitted - self.request.due;
         let in_prefill = self.first_token_at.unwrap_or(end) - admitted;
@@ -118,8 +138,8 @@ impl Passage {
         Parts {
             retry_ns: 0,
             cold_start_ns: self.cold_start,
-            queue_ns: waited - self.cold_start,
-            adapter_ns: 0,
+            queue_ns: waited - self.cold_start - adapter,
+            adapter_ns: adapter,
             prefill_ns: in_prefill - before,
             preemption_ns: before + after,
             decode_ns: in_decode - after,

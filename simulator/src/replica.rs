@@ -1,13 +1,17 @@
 //! One replica: the core's scheduler, driven through virtual time.
 
 use foresail_core::batching::{
-    BlockHash, Config, ConfigError, Content, Reject, Request as Sequence, Scheduler, SequenceId,
+    AdapterId, BlockHash, ConfigError, Content, Reject, Request as Sequence, Scheduler, SequenceId,
 };
 use foresail_core::control::autoscaler::ReplicaLoad;
 use foresail_core::step_time::{Chunk, StepTime};
+use foresail_core::step_time::{AdapterOverhead, Chunk, StepTime};
 use foresail_core::time::{Nanos, PICOS_PER_NANO, Picos};
 use foresail_reports::records::{Gaps, Outcome, RecordSink};
+use foresail_scenarios::scenario::Deployment;
+use foresail_scenarios::workload::Request;
 
+use crate::adapters::{AdapterGate, AdapterTally};
 use crate::clock::{Clock, Stretch};
 use crate::passage::Passage;
 
@@ -17,12 +21,15 @@ const LEAP_STEPS_MAX: u32 = 1 << 16;
 
 /// A replica that takes requests, or finishes those it has.
 #[derive(Debug)]
-pub(crate) struct Replica {
+pub(crate) struct Replica<'a> {
     pub(crate) id: u32,
     scheduler: Scheduler,
     block_size: u32,
     blocks: u32,
     prefix_caching: bool,
+    /// The adapters that it holds, and requests that wait for one.
+    adapters: Option<AdapterGate<'a>>,
+    overhead: AdapterOverhead,
     /// What is known of the scheduler's sequences, by their ids.
     passages: Vec<Option<Passage>>,
     /// When the last step ended.
@@ -68,20 +75,26 @@ struct Contents<'a> {
 impl Content for Contents<'_> {
     fn hash(&mut self, sequence: SequenceId, block: u32) -> Option<BlockHash> {
         let request = &self.passages[sequence as usize].as_ref()?.request;
-        request
-            .content
-            .block_hash(request.prompt_tokens, block, self.block_size)
+        request.block_hash(block, self.block_size)
     }
 }
 
-impl Replica {
-    pub(crate) fn new(id: u32, config: Config, leaps: bool) -> Result<Self, ConfigError> {
+impl<'a> Replica<'a> {
+    pub(crate) fn new(
+        id: u32,
+        deployment: &'a Deployment,
+        leaps: bool,
+    ) -> Result<Self, ConfigError> {
+        let config = deployment.batching;
+        let adapters = deployment.adapters.as_ref();
         Ok(Self {
             id,
             scheduler: Scheduler::new(config)?,
             block_size: config.block_size,
             blocks: config.num_blocks,
             prefix_caching: config.prefix_caching,
+            adapters: adapters.map(AdapterGate::new),
+            overhead: adapters.map_or(AdapterOverhead::default(), |adapters| adapters.overhead),
             passages: Vec::new(),
             clock: Clock::at(0),
             flight: Flight::Idle,
@@ -94,36 +107,78 @@ impl Replica {
     pub(crate) fn receive(
         &mut self,
         now: Nanos,
-        passage: Passage,
+        mut passage: Passage,
         model: &impl StepTime,
     ) -> Result<Option<Nanos>, (Reject, Box<Passage>)> {
-        let request = &passage.request;
-        let cacheable = self.prefix_caching
-            && request
-                .content
-                .block_hash(u32::MAX, 0, self.block_size)
-                .is_some();
-        let sequence = Sequence {
+        // What can never be served need not wait for its adapter first.
+        let sequence = self.sequence(&passage.request);
+        if let Err(reject) = self.scheduler.check_request(&sequence) {
+            return Err((reject, Box::new(passage)));
+        }
+        self.tally.received += 1;
+        self.tally.outstanding += 1;
+        if let (Some(gate), Some(adapter)) = (&mut self.adapters, passage.request.adapter) {
+            passage.misses_adapter(now);
+            match gate.admit(now, adapter, passage) {
+                Some(admitted) => passage = admitted,
+                None => return Ok(None),
+            }
+            passage.has_adapter(now);
+        }
+        self.join(passage);
+        Ok(self.take_notice(now, now, model))
+    }
+
+    /// The adapter has been loaded: those who waited for it join. Returns when
+    /// the step in flight ends, if that is news.
+    pub(crate) fn adapter_loaded(
+        &mut self,
+        now: Nanos,
+        adapter: AdapterId,
+        model: &impl StepTime,
+    ) -> Option<Nanos> {
+        let served = self.adapters.as_mut()?.loaded(adapter);
+        if served.is_empty() {
+            return None;
+        }
+        for mut passage in served {
+            passage.has_adapter(now);
+            self.join(passage);
+        }
+        // The end of a step comes before the end of a load at the same time, so
+        // the step that begins then has begun without them.
+        self.take_notice(now, now + 1, model)
+    }
+
+    /// What a request is to the scheduler.
+    fn sequence(&self, request: &Request) -> Sequence {
+        Sequence {
             prompt: request.prompt_tokens,
             max_new: request.output_tokens,
-            adapter: None,
-            cacheable,
-        };
-        let id = match self.scheduler.add(sequence) {
-            Ok(id) => id as usize,
-            Err(reject) => return Err((reject, Box::new(passage))),
-        };
+            adapter: request.adapter,
+            cacheable: self.prefix_caching && request.is_cacheable(self.block_size),
+        }
+    }
+
+    /// Puts a request that can be served into the scheduler's queue.
+    fn join(&mut self, passage: Passage) {
+        let sequence = self.sequence(&passage.request);
+        let id = self.scheduler.add(sequence);
+        let id = id.expect("the request has been checked") as usize;
         if id == self.passages.len() {
             self.passages.push(None);
         }
         self.passages[id] = Some(passage);
-        self.tally.received += 1;
-        self.tally.outstanding += 1;
-        Ok(self.take_notice(now, model))
     }
 
-    /// Something new waits: begin if idle, and end a leap that it might join.
-    fn take_notice(&mut self, now: Nanos, model: &impl StepTime) -> Option<Nanos> {
+    /// Something new waits: begin if idle, and end a leap that it might join, with
+    /// the first step that ends at `joins_from` or later.
+    fn take_notice(
+        &mut self,
+        now: Nanos,
+        joins_from: Nanos,
+        model: &impl StepTime,
+    ) -> Option<Nanos> {
         match &mut self.flight {
             Flight::Idle => {
                 self.clock = Clock::at(now);
@@ -137,7 +192,7 @@ impl Replica {
                     return None;
                 }
                 let steps = stretch.steps;
-                stretch.cut(now);
+                stretch.cut(joins_from);
                 (stretch.steps < steps).then(|| stretch.end().nanos)
             }
         }
@@ -162,6 +217,8 @@ impl Replica {
             }
             if !step.is_empty() {
                 let duration = model.step(&step.load());
+                let adapters = self.scheduler.adapters_in_batch();
+                let duration = duration + self.overhead.of(adapters);
                 self.flight = Flight::Step(duration);
                 return Some(self.clock.plus(duration).nanos);
             }
@@ -184,6 +241,7 @@ impl Replica {
         }
         let (batch, past) = self.scheduler.decoding();
         let piece = model.decode(batch, past);
+        let piece = (self.overhead).on(piece, self.scheduler.adapters_in_batch());
         let in_piece = (piece.past_last - past) / u64::from(batch);
         let steps = u64::from(horizon.min(LEAP_STEPS_MAX)).min(in_piece.saturating_add(1)) as u32;
         let stretch = Stretch {
@@ -272,6 +330,9 @@ impl Replica {
                 .take()
                 .expect("a finished sequence was live");
             self.tally.outstanding -= 1;
+            if let (Some(gate), Some(adapter)) = (&mut self.adapters, passage.request.adapter) {
+                gate.release(self.clock.nanos, adapter);
+            }
             let tokens = passage.request.output_tokens;
             sink.request(&passage.record(
                 self.clock.nanos,
@@ -307,15 +368,30 @@ impl Replica {
                 sink.request(&passage.record(now, Outcome::FailedDrain, tokens, Some(self.id)));
             }
         }
+        for passage in self.adapters.iter_mut().flat_map(AdapterGate::abandon) {
+            sink.request(&passage.record(now, Outcome::FailedDrain, 0, Some(self.id)));
+        }
         self.tally.outstanding = 0;
     }
 }
 
 /// What others may look at.
-impl Replica {
-    /// Sequences in the batch, and sequences that wait for it.
+impl Replica<'_> {
+    /// Sequences in the batch, and those that wait for it or for their adapter.
     pub(crate) fn load(&self) -> (u32, u32) {
-        (self.scheduler.running(), self.scheduler.waiting())
+        let for_adapters = self.adapters.as_ref().map_or(0, AdapterGate::waiting);
+        let waiting = self.scheduler.waiting() + for_adapters;
+        (self.scheduler.running(), waiting)
+    }
+
+    /// What its adapters have done so far.
+    pub(crate) fn adapter_tally(&self) -> AdapterTally {
+        (self.adapters.as_ref()).map_or(AdapterTally::default(), |gate| gate.tally)
+    }
+
+    /// Ends of adapter loads that were ordered since the last call.
+    pub(crate) fn take_ordered_loads(&mut self) -> impl Iterator<Item = (Nanos, AdapterId)> + '_ {
+        self.adapters.iter_mut().flat_map(AdapterGate::take_ordered)
     }
 
     /// Tokens generated by `now`, those of a leap in flight included.

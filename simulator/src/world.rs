@@ -217,6 +217,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
                 output_tokens,
             });
         }
+        self.check_adapter(id, request.adapter)?;
         check_backlog(id - self.scene.sink.ended, self.scene.now)?;
         self.received.requests += 1;
         self.note_unused();
@@ -241,6 +242,23 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         Ok(())
     }
 
+    /// Whether the adapter that a request asks for is deployed.
+    fn check_adapter(&self, id: u64, adapter: Option<u32>) -> Result<(), SimulationError> {
+        let Some(adapter) = adapter else {
+            return Ok(());
+        };
+        let adapters = self.scenario.deployment.adapters.as_ref();
+        let deployed = adapters.map_or(0, |adapters| adapters.deployed.len());
+        if (adapter as usize) < deployed {
+            return Ok(());
+        }
+        Err(SimulationError::UnknownAdapter {
+            id,
+            adapter,
+            deployed,
+        })
+    }
+
     fn note_unused(&mut self) {
         self.received
             .note_unused(self.scene.now, self.unused_auto_delete);
@@ -254,7 +272,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             None
         } else {
             self.front
-                .choose(&passage.request.content, self.fleet.candidates(now))
+                .choose(&passage.request, self.fleet.candidates(now))
         };
         match chosen {
             Some(index) => self.give(index, passage),
@@ -297,6 +315,9 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         match what {
             What::Phase { replica } => self.fleet.phase(replica, &mut self.scene)?,
             What::DrainTimeout { replica } => self.fleet.drain_timeout(replica, &mut self.scene)?,
+            What::AdapterLoaded { replica, adapter } => {
+                (self.fleet).adapter_loaded(replica, adapter, self.model, &self.scene);
+            }
         }
         self.autoscaler.replicas_changed(self.scene.now);
         self.settle();

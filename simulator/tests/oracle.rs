@@ -29,7 +29,38 @@ struct Knobs {
     script: Option<Vec<u32>>,
     rate_per_s: f64,
     world_size: u32,
+    adapters: Option<AdapterKnobs>,
     seed: u64,
+}
+
+/// The knobs of a scenario's adapters.
+#[derive(Clone, Debug)]
+struct AdapterKnobs {
+    count: u32,
+    max_loras: u32,
+    more_slots: u32,
+    more_host_slots: u32,
+    /// Loads from under a millisecond to a second.
+    size_mib: f64,
+    zipf: f64,
+    base_share: f64,
+}
+
+fn adapter_knobs() -> impl Strategy<Value = AdapterKnobs> {
+    let slots = (1..12_u32, 1..5_u32, 0..3_u32, 0..4_u32);
+    (slots, 1.0..2_500.0_f64, 0.0..2.0_f64, 0.0..0.5_f64).prop_map(
+        |((count, max_loras, more_slots, more_host_slots), size_mib, zipf, base_share)| {
+            AdapterKnobs {
+                count,
+                max_loras,
+                more_slots,
+                more_host_slots,
+                size_mib,
+                zipf,
+                base_share,
+            }
+        },
+    )
 }
 
 fn knobs() -> impl Strategy<Value = Knobs> {
@@ -39,6 +70,7 @@ fn knobs() -> impl Strategy<Value = Knobs> {
         "least-kv-use",
         "power-of-two-choices",
         "prefix-affinity",
+        "adapter-affinity",
     ]);
     let semantics = prop::sample::select(vec![
         "sustained",
@@ -53,6 +85,7 @@ fn knobs() -> impl Strategy<Value = Knobs> {
     let script = prop::option::of(prop::collection::vec(0..4_u32, 1..12));
     let scale = (0..3_u32, 1..4_u32, 1..200_u32, 0..4000_u32, script);
     let load = (5.0..120.0_f64, 0..2_u32, any::<u64>());
+    let load = (load, prop::option::of(adapter_knobs()));
     (
         router,
         prop::option::of(1..30_u32),
@@ -68,7 +101,7 @@ fn knobs() -> impl Strategy<Value = Knobs> {
                 let (max_num_seqs, spare, chunk, block_size) = batch;
                 let (spare_blocks, watermark, prefix_caching, sessions) = blocks;
                 let (min, more, drain_timeout_ms, cold_start_ms, script) = scale;
-                let (rate_per_s, world, seed) = load;
+                let ((rate_per_s, world, seed), adapters) = load;
                 let budget = max_num_seqs + spare;
                 // Enough for the longest request, and often not for all that run.
                 let num_blocks = 500_u32.div_ceil(block_size) + spare_blocks;
@@ -92,6 +125,7 @@ fn knobs() -> impl Strategy<Value = Knobs> {
                     script,
                     rate_per_s,
                     world_size: 1 << world,
+                    adapters,
                     seed,
                 }
             },
@@ -108,6 +142,7 @@ fn text(knobs: &Knobs) -> String {
     } else {
         ""
     };
+    let (adapters, max_loras) = adapter_tables(knobs.adapters.as_ref());
     let Knobs { min, more, .. } = knobs;
     let policy = match &knobs.script {
         None => format!(
@@ -148,6 +183,7 @@ fn text(knobs: &Knobs) -> String {
         num_blocks = {num_blocks}
         watermark = {watermark:.3}
         prefix_caching = {prefix_caching}
+        max_loras = {max_loras}
         [cold_start]
         total = "{cold_start_ms}ms"
         [workload]
@@ -167,6 +203,7 @@ fn text(knobs: &Knobs) -> String {
         log_normal = {{ mean = 30, cv = 1.5 }}
         max = 100
         {sessions}
+        {adapters}
         "#,
         world_size = knobs.world_size,
         max = min + more,
@@ -188,6 +225,24 @@ fn text(knobs: &Knobs) -> String {
         cold_start_ms = knobs.cold_start_ms,
         rate_per_s = knobs.rate_per_s,
     )
+}
+
+/// The tables of the adapters, and how many a batch may use.
+fn adapter_tables(knobs: Option<&AdapterKnobs>) -> (String, u32) {
+    let Some(knobs) = knobs else {
+        return (String::new(), 8);
+    };
+    let slots = knobs.max_loras + knobs.more_slots;
+    let tables = format!(
+        "[adapters]\ncount = {}\nsize_mib = {}\nslots = {slots}\nhost_slots = {}\n\
+         [workload.adapters]\nzipf = {}\nbase_share = {}",
+        knobs.count,
+        knobs.size_mib,
+        slots + knobs.more_host_slots,
+        knobs.zipf,
+        knobs.base_share,
+    );
+    (tables, knobs.max_loras)
 }
 
 proptest! {
@@ -236,6 +291,7 @@ fn the_oracle_meets_the_hard_cases() {
     let mut runner = TestRunner::deterministic();
     let (mut preemptions, mut cached, mut drained, mut cold, mut killed, mut rejected) =
         (0, 0, 0, 0, 0, 0);
+    let (mut adapter_waits, mut evictions) = (0, 0);
     for _ in 0..120 {
         let knobs = knobs().new_tree(&mut runner).unwrap().current();
         let records = run(&scenario(&text(&knobs)), knobs.seed);
@@ -246,12 +302,27 @@ fn the_oracle_meets_the_hard_cases() {
             cold += u32::from(record.parts.cold_start_ns > 0);
             killed += u32::from(record.outcome == Outcome::FailedDrain);
             rejected += u32::from(record.outcome == Outcome::RejectedScalingUp);
+            adapter_waits += u32::from(record.parts.adapter_ns > 0);
         }
         drained += u32::from(records.totals.gpu_ns.draining > 0);
+        evictions += records
+            .totals
+            .adapters
+            .map_or(0, |adapters| adapters.evictions);
     }
-    let met = [preemptions, cached, drained, cold, killed, rejected];
+    let evictions = u32::try_from(evictions).unwrap();
+    let met = [
+        preemptions,
+        cached,
+        drained,
+        cold,
+        killed,
+        rejected,
+        adapter_waits,
+        evictions,
+    ];
     assert!(
         met.iter().all(|count| *count > 0),
-        "preempted, cached, drained, cold, killed, rejected: {met:?}"
+        "preempted, cached, drained, cold, killed, rejected, without adapter, evicted: {met:?}"
     );
 }

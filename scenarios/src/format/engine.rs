@@ -17,12 +17,13 @@ use super::problem::{Place, Problem};
 use super::reader::{Field, Reader, Setting};
 use crate::scenario::StepTimeModel;
 
-const ROUTER_POLICIES: [(&str, RouterPolicy); 5] = [
+const ROUTER_POLICIES: [(&str, RouterPolicy); 6] = [
     ("least-outstanding", RouterPolicy::LeastOutstanding),
     ("round-robin", RouterPolicy::RoundRobin),
     ("least-kv-use", RouterPolicy::LeastKvUse),
     ("power-of-two-choices", RouterPolicy::PowerOfTwoChoices),
     ("prefix-affinity", RouterPolicy::PrefixAffinity),
+    ("adapter-affinity", RouterPolicy::AdapterAffinity),
 ];
 
 /// `[router]`.

@@ -26,12 +26,16 @@ pub enum RouterPolicy {
     PowerOfTwoChoices,
     /// The same replica for the same prefix, unless it has far more than its share.
     PrefixAffinity,
+    /// The same replica for the same adapter, unless it has far more than its share,
+    /// so that each replica holds a part of the adapters.
+    AdapterAffinity,
 }
 
 /// What the router needs to know of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Routed {
-    /// The hash of what it shares with other requests; `None` if it shares nothing.
+    /// The hash of what it shares with other requests, be that a prefix or an
+    /// adapter; `None` if it shares nothing.
     pub prefix: Option<BlockHash>,
 }
 
@@ -82,14 +86,17 @@ impl Router {
         let limit = self.max_outstanding;
         match (self.policy, request.prefix) {
             (RouterPolicy::RoundRobin, _) => self.next_in_turn(candidates),
-            (RouterPolicy::LeastOutstanding, _) | (RouterPolicy::PrefixAffinity, None) => {
+            (RouterPolicy::LeastOutstanding, _)
+            | (RouterPolicy::PrefixAffinity | RouterPolicy::AdapterAffinity, None) => {
                 least(candidates, limit, |candidate| candidate.outstanding)
             }
             (RouterPolicy::LeastKvUse, _) => {
                 least(candidates, limit, |candidate| candidate.kv_blocks_used)
             }
             (RouterPolicy::PowerOfTwoChoices, _) => less_of_two(candidates, limit, draw),
-            (RouterPolicy::PrefixAffinity, Some(prefix)) => affine(candidates, limit, prefix),
+            (RouterPolicy::PrefixAffinity | RouterPolicy::AdapterAffinity, Some(shared)) => {
+                affine(candidates, limit, shared)
+            }
         }
     }
 
@@ -195,12 +202,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const POLICIES: [RouterPolicy; 5] = [
+    const POLICIES: [RouterPolicy; 6] = [
         RouterPolicy::RoundRobin,
         RouterPolicy::LeastOutstanding,
         RouterPolicy::LeastKvUse,
         RouterPolicy::PowerOfTwoChoices,
         RouterPolicy::PrefixAffinity,
+        RouterPolicy::AdapterAffinity,
     ];
 
     fn router(policy: RouterPolicy, max_outstanding: Option<u32>) -> Router {
