@@ -8,7 +8,7 @@ use crate::objectives::{
 use crate::records::{Change, Gaps, Outcome, RecordSink, RequestRecord, RunTotals};
 use crate::series::Series;
 use crate::summary::{
-    Cost, GpuSeconds, LatencySummary, PartsMean, PartsSummary, Replicas, Requests, Run,
+    Adapters, Cost, GpuSeconds, LatencySummary, PartsMean, PartsSummary, Replicas, Requests, Run,
     RunDescription, SCHEMA, Summary, Throughput, Tokens,
 };
 use crate::tail::{PartsTotal, Tail};
@@ -30,6 +30,9 @@ pub struct Measurements {
     /// Completed requests within all limits.
     good: u64,
     preemptions: u64,
+    /// Completed requests with an adapter, and those that waited for it.
+    with_adapter: u64,
+    waited_for_adapter: u64,
     tokens: Tokens,
     first_due_ns: u64,
     last_completion_ns: u64,
@@ -53,6 +56,8 @@ impl Measurements {
             outcomes: [0; Outcome::ALL.len()],
             good: 0,
             preemptions: 0,
+            with_adapter: 0,
+            waited_for_adapter: 0,
             tokens: Tokens::default(),
             first_due_ns: u64::MAX,
             last_completion_ns: 0,
@@ -95,6 +100,8 @@ impl Measurements {
         let latencies = latencies(record);
         self.last_completion_ns = self.last_completion_ns.max(record.end_ns);
         self.preemptions += u64::from(record.preemptions);
+        self.with_adapter += u64::from(record.adapter.is_some());
+        self.waited_for_adapter += u64::from(record.parts.adapter_ns > 0);
         self.tokens.prompt += u64::from(record.prompt_tokens);
         self.tokens.cached += u64::from(record.cached_tokens);
         self.tokens.output += u64::from(record.output_tokens);
@@ -137,6 +144,12 @@ impl Measurements {
             queue_s: latency_summary(&self.queue),
             throughput,
             goodput_per_s: self.limits.any().then(|| self.per_second(self.good)),
+            adapters: totals.adapters.map(|of_replicas| Adapters {
+                requests: self.with_adapter,
+                waited: self.waited_for_adapter,
+                loads: of_replicas.loads,
+                evictions: of_replicas.evictions,
+            }),
             replicas: replicas(totals),
             gpu_seconds: gpu_seconds(totals),
             cost,

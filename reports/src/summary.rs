@@ -56,6 +56,9 @@ pub struct Summary {
     /// Requests a second that completed within every latency limit; `null` if
     /// no objective limits a latency.
     pub goodput_per_s: Option<f64>,
+    /// What the adapters of the replicas did; absent if none were deployed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub adapters: Option<Adapters>,
     /// Replicas over the whole run.
     pub replicas: Replicas,
     /// GPU-time by what the GPUs did.
@@ -219,6 +222,20 @@ pub struct Throughput {
     pub requests_per_s: f64,
     /// Output tokens of completed requests a second.
     pub output_tokens_per_s: f64,
+}
+
+/// What the adapters of the replicas did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adapters {
+    /// Completed requests that asked for one.
+    pub requests: u64,
+    /// Those of them that waited at a replica for theirs.
+    pub waited: u64,
+    /// Adapters loaded into a replica's GPU memory.
+    pub loads: u64,
+    /// Loads for which another adapter gave its slot up.
+    pub evictions: u64,
 }
 
 /// Replicas over the whole run.

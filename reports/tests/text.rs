@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::{MILLISECOND, SECOND, request, summary, summary_of};
-use foresail_reports::records::{Outcome, Parts, RunTotals};
+use foresail_reports::records::{AdapterTotals, Outcome, Parts, RunTotals};
 use foresail_reports::seeds::Seeds;
 use foresail_reports::summary::{Episode, EpisodeReplicas, Part};
 use foresail_reports::{Style, Summary, text};
@@ -419,4 +419,48 @@ fn colour_changes_nothing_but_colour() {
         plain = plain.replace(code, "");
     }
     assert_eq!(plain, text_of(&summary));
+}
+
+/// What a run without adapters does not have is not printed; with them, one
+/// line counts, and the time they cost is a part of the requests' time.
+#[test]
+fn adapters_are_told_of_where_there_are_some() {
+    let parts = |adapter_ns| Parts {
+        adapter_ns,
+        prefill_ns: 50 * MILLISECOND,
+        decode_ns: 100 * MILLISECOND,
+        ..Parts::default()
+    };
+    let mut requests = [0, 0, 150 * MILLISECOND].map(|waited| request(0, 0, parts(waited), 11));
+    requests[1].adapter = Some(3);
+    requests[2].adapter = Some(4);
+    let adapters = AdapterTotals {
+        loads: 1,
+        evictions: 0,
+    };
+    let totals = RunTotals {
+        offered: 3,
+        end_ns: SECOND,
+        adapters: Some(adapters),
+        ..RunTotals::default()
+    };
+    let with = text_of(&summary_of(&requests, &totals));
+    let line = "  2 with an adapter, 1 waited for it · 1 adapter load, 0 evictions";
+    assert!(with.lines().any(|found| found == line), "{with}");
+    assert!(
+        with.contains("▓ queue  ▞ adapter load  ▒ prefill"),
+        "{with}"
+    );
+    assert!(
+        with.contains(
+            "the slowest request was sent at 0 s: waiting for an adapter (150 ms of 200 ms)"
+        ),
+        "{with}"
+    );
+    let without = RunTotals {
+        adapters: None,
+        ..totals
+    };
+    let without = text_of(&summary_of(&requests[..1], &without));
+    assert!(!without.contains("adapter"), "{without}");
 }

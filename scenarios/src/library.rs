@@ -32,6 +32,7 @@ pub const SCENARIOS: &[Entry] = &[
     entry!("diurnal"),
     entry!("long-prompts"),
     entry!("multi-turn"),
+    entry!("adapters"),
     entry!("million"),
 ];
 

@@ -12,7 +12,7 @@ pub use compare::comparison;
 pub use compared::compared;
 
 use crate::objectives::{Bound, Objective};
-use crate::summary::{Source, Summary};
+use crate::summary::{Adapters, Source, Summary};
 use chart::{Columns, blocks, largest};
 use units::{
     clock, count, counted, dollars, duration, exact_percent, gpu_hours, number, percent, rate,
@@ -318,7 +318,18 @@ fn requests(summary: &Summary, style: Style) -> Vec<String> {
     if requests.preemptions > 0 {
         lines.push(format!("  {}", counted(requests.preemptions, "preemption")));
     }
+    lines.extend(summary.adapters.as_ref().map(adapters));
     lines
+}
+
+fn adapters(adapters: &Adapters) -> String {
+    format!(
+        "  {} with an adapter, {} waited for it · {}, {}",
+        count(adapters.requests),
+        count(adapters.waited),
+        counted(adapters.loads, "adapter load"),
+        counted(adapters.evictions, "eviction"),
+    )
 }
 
 /// Columns of text left of a chart, and right of it.
