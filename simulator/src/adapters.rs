@@ -37,9 +37,19 @@ pub(crate) struct AdapterGate<'a> {
 #[derive(Debug)]
 struct Waiting {
     passage: Passage,
+    since: Nanos,
     adapter: AdapterId,
     /// Whether the adapter has a slot, and is on its way there.
     has_slot: bool,
+}
+
+impl Waiting {
+    /// The request, which does not wait any more.
+    fn end(self, now: Nanos) -> Passage {
+        let mut passage = self.passage;
+        passage.waited_for_adapter(now - self.since);
+        passage
+    }
 }
 
 /// What a replica's adapters have done so far.
@@ -76,6 +86,7 @@ impl<'a> AdapterGate<'a> {
         }
         self.waiting.push_back(Waiting {
             passage,
+            since: now,
             adapter,
             has_slot: answer != AdapterAnswer::Wait,
         });
@@ -95,12 +106,12 @@ impl<'a> AdapterGate<'a> {
     }
 
     /// The adapter is there: those who waited for it, in the order in which they came.
-    pub(crate) fn loaded(&mut self, adapter: AdapterId) -> Vec<Passage> {
+    pub(crate) fn loaded(&mut self, now: Nanos, adapter: AdapterId) -> Vec<Passage> {
         self.slots.loaded(adapter);
         let mut served = Vec::new();
         for waiting in std::mem::take(&mut self.waiting) {
             if waiting.adapter == adapter && waiting.has_slot {
-                served.push(waiting.passage);
+                served.push(waiting.end(now));
             } else {
                 self.waiting.push_back(waiting);
             }
@@ -142,7 +153,7 @@ impl<'a> AdapterGate<'a> {
     }
 
     /// All who wait, when the replica ends.
-    pub(crate) fn abandon(&mut self) -> impl Iterator<Item = Passage> + '_ {
-        self.waiting.drain(..).map(|waiting| waiting.passage)
+    pub(crate) fn abandon(&mut self, now: Nanos) -> impl Iterator<Item = Passage> + '_ {
+        self.waiting.drain(..).map(move |waiting| waiting.end(now))
     }
 }

@@ -591,7 +591,10 @@ fn release<S>(replica: u32, scene: &Scene<'_, S>) {
 /// Puts the ends of adapter loads that a replica has ordered on the agenda.
 fn note_loads(replica: &mut Replica<'_>, agenda: &mut Agenda) {
     let id = replica.id;
-    for (at, adapter) in replica.take_ordered_loads() {
+    let Some(adapters) = replica.adapters() else {
+        return;
+    };
+    for (at, adapter) in adapters.take_ordered() {
         let replica = id;
         agenda.add(at, What::AdapterLoaded { replica, adapter });
     }

@@ -16,9 +16,8 @@ pub(crate) struct Passage {
     id: u64,
     /// Time it waited while no replica was ready.
     cold_start: Nanos,
-    /// Time it has waited at a replica for its adapter, and since when it does.
+    /// Time it waited at a replica for its adapter.
     adapter: Nanos,
-    adapter_missing_at: Option<Nanos>,
     admitted_at: Option<Nanos>,
     first_token_at: Option<Nanos>,
     /// Since when it has been preempted.
@@ -36,7 +35,6 @@ impl Passage {
             id,
             cold_start: 0,
             adapter: 0,
-            adapter_missing_at: None,
             admitted_at: None,
             first_token_at: None,
             preempted_at: None,
@@ -52,17 +50,9 @@ impl Passage {
         self.cold_start = cold_start;
     }
 
-    /// It is at a replica that does not hold its adapter.
-    pub(crate) fn misses_adapter(&mut self, now: Nanos) {
-        self.adapter_missing_at = Some(now);
-    }
-
-    /// Its adapter has been loaded.
-    pub(crate) fn has_adapter(&mut self, now: Nanos) {
-        self.adapter += self
-            .adapter_missing_at
-            .take()
-            .map_or(0, |since| now - since);
+    /// It has waited so long at a replica for its adapter.
+    pub(crate) fn waited_for_adapter(&mut self, adapter: Nanos) {
+        self.adapter = adapter;
     }
 
     /// It is in a step for the first time, or again after a preemption.
@@ -122,8 +112,6 @@ impl Passage {
     /// they sum to all of it, wherever it was cut off.
     fn parts(&self, end: Nanos) -> Parts {
         let open_preemption = self.preempted_at.map_or(0, |since| end - since);
-        let open_adapter = self.adapter_missing_at.map_or(0, |since| end - since);
-        let adapter = self.adapter + open_adapter;
         let admitted = self.admitted_at.unwrap_or(end);
         let waited = admitted - self.request.due;
         let in_prefill = self.first_token_at.unwrap_or(end) - admitted;
@@ -138,8 +126,8 @@ impl Passage {
         Parts {
             retry_ns: 0,
             cold_start_ns: self.cold_start,
-            queue_ns: waited - self.cold_start - adapter,
-            adapter_ns: adapter,
+            queue_ns: waited - self.cold_start - self.adapter,
+            adapter_ns: self.adapter,
             prefill_ns: in_prefill - before,
             preemption_ns: before + after,
             decode_ns: in_decode - after,

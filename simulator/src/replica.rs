@@ -107,26 +107,42 @@ impl<'a> Replica<'a> {
     pub(crate) fn receive(
         &mut self,
         now: Nanos,
-        mut passage: Passage,
+        passage: Passage,
         model: &impl StepTime,
     ) -> Result<Option<Nanos>, (Reject, Box<Passage>)> {
+        // A request without an adapter, as most are, is moved once.
+        let has_joined = if passage.request.adapter.is_none() {
+            self.join(passage)?;
+            true
+        } else {
+            self.admit(now, passage)?
+        };
+        self.tally.received += 1;
+        self.tally.outstanding += 1;
+        Ok(if has_joined {
+            self.take_notice(now, now, model)
+        } else {
+            None
+        })
+    }
+
+    /// Takes a request with an adapter. Returns whether it has joined the
+    /// others, because its adapter is there.
+    #[inline(never)]
+    fn admit(&mut self, now: Nanos, passage: Passage) -> Result<bool, (Reject, Box<Passage>)> {
         // What can never be served need not wait for its adapter first.
         let sequence = self.sequence(&passage.request);
         if let Err(reject) = self.scheduler.check_request(&sequence) {
             return Err((reject, Box::new(passage)));
         }
-        self.tally.received += 1;
-        self.tally.outstanding += 1;
-        if let (Some(gate), Some(adapter)) = (&mut self.adapters, passage.request.adapter) {
-            passage.misses_adapter(now);
-            match gate.admit(now, adapter, passage) {
-                Some(admitted) => passage = admitted,
-                None => return Ok(None),
-            }
-            passage.has_adapter(now);
+        let passage = match (&mut self.adapters, passage.request.adapter) {
+            (Some(gate), Some(adapter)) => gate.admit(now, adapter, passage),
+            _ => Some(passage),
+        };
+        match passage {
+            Some(passage) => self.join(passage).map(|()| true),
+            None => Ok(false),
         }
-        self.join(passage);
-        Ok(self.take_notice(now, now, model))
     }
 
     /// The adapter has been loaded: those who waited for it join. Returns when
@@ -137,13 +153,13 @@ impl<'a> Replica<'a> {
         adapter: AdapterId,
         model: &impl StepTime,
     ) -> Option<Nanos> {
-        let served = self.adapters.as_mut()?.loaded(adapter);
+        let served = self.adapters.as_mut()?.loaded(now, adapter);
         if served.is_empty() {
             return None;
         }
-        for mut passage in served {
-            passage.has_adapter(now);
-            self.join(passage);
+        for passage in served {
+            let joined = self.join(passage);
+            joined.expect("it was checked when it came");
         }
         // The end of a step comes before the end of a load at the same time, so
         // the step that begins then has begun without them.
@@ -151,6 +167,7 @@ impl<'a> Replica<'a> {
     }
 
     /// What a request is to the scheduler.
+    #[inline]
     fn sequence(&self, request: &Request) -> Sequence {
         Sequence {
             prompt: request.prompt_tokens,
@@ -160,15 +177,19 @@ impl<'a> Replica<'a> {
         }
     }
 
-    /// Puts a request that can be served into the scheduler's queue.
-    fn join(&mut self, passage: Passage) {
+    /// Puts a request into the scheduler's queue.
+    #[inline]
+    fn join(&mut self, passage: Passage) -> Result<(), (Reject, Box<Passage>)> {
         let sequence = self.sequence(&passage.request);
-        let id = self.scheduler.add(sequence);
-        let id = id.expect("the request has been checked") as usize;
+        let id = match self.scheduler.add(sequence) {
+            Ok(id) => id as usize,
+            Err(reject) => return Err((reject, Box::new(passage))),
+        };
         if id == self.passages.len() {
             self.passages.push(None);
         }
         self.passages[id] = Some(passage);
+        Ok(())
     }
 
     /// Something new waits: begin if idle, and end a leap that it might join, with
@@ -368,7 +389,8 @@ impl<'a> Replica<'a> {
                 sink.request(&passage.record(now, Outcome::FailedDrain, tokens, Some(self.id)));
             }
         }
-        for passage in self.adapters.iter_mut().flat_map(AdapterGate::abandon) {
+        let without_adapter = (self.adapters.iter_mut()).flat_map(|gate| gate.abandon(now));
+        for passage in without_adapter {
             sink.request(&passage.record(now, Outcome::FailedDrain, 0, Some(self.id)));
         }
         self.tally.outstanding = 0;
@@ -376,7 +398,7 @@ impl<'a> Replica<'a> {
 }
 
 /// What others may look at.
-impl Replica<'_> {
+impl<'a> Replica<'a> {
     /// Sequences in the batch, and those that wait for it or for their adapter.
     pub(crate) fn load(&self) -> (u32, u32) {
         let for_adapters = self.adapters.as_ref().map_or(0, AdapterGate::waiting);
@@ -389,9 +411,9 @@ impl Replica<'_> {
         (self.adapters.as_ref()).map_or(AdapterTally::default(), |gate| gate.tally)
     }
 
-    /// Ends of adapter loads that were ordered since the last call.
-    pub(crate) fn take_ordered_loads(&mut self) -> impl Iterator<Item = (Nanos, AdapterId)> + '_ {
-        self.adapters.iter_mut().flat_map(AdapterGate::take_ordered)
+    /// The adapters that it holds, if the deployment has any.
+    pub(crate) fn adapters(&mut self) -> Option<&mut AdapterGate<'a>> {
+        self.adapters.as_mut()
     }
 
     /// Tokens generated by `now`, those of a leap in flight included.

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod autoscale;
+mod adapters;
 mod bad_input;
 mod bad_output;
 mod compare;
