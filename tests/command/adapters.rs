@@ -4,7 +4,7 @@ use crate::sandbox::{NATIVE_HEADER, Sandbox};
 
 /// The settings of a deployment with adapters, behind those of another scenario.
 const ADAPTERS: &str = "\n[adapters]\nlist = [{ name = \"sql\" }, { name = \"legal\", rank = 8 }]\n\
-                        slots = 1\n[workload.adapters]\nzipf = 1.0\nbase_share = 0.2\n";
+                        slots = 2\n[workload.adapters]\nzipf = 1.0\nbase_share = 0.2\n";
 
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
