@@ -93,8 +93,8 @@ fn of_simulation(error: &SimulationError) -> ExitCode {
         | SimulationError::PoolTooSmall
         | SimulationError::TooLong => ExitCode::Input,
         SimulationError::Interrupted => ExitCode::Interrupted,
-        // The command's own workloads have no empty requests, and its oracles are told.
-        // The command's own workloads have no empty requests, and no others' adapters.
+        // The command's own workloads have no empty requests, and no others' adapters;
+        // its oracles are told.
         SimulationError::EmptyRequest { .. }
         | SimulationError::NotForeseen
         | SimulationError::UnknownAdapter { .. }

@@ -4,7 +4,6 @@ use foresail_core::batching::{
     AdapterId, BlockHash, ConfigError, Content, Reject, Request as Sequence, Scheduler, SequenceId,
 };
 use foresail_core::control::autoscaler::ReplicaLoad;
-use foresail_core::step_time::{Chunk, StepTime};
 use foresail_core::step_time::{AdapterOverhead, Chunk, StepTime};
 use foresail_core::time::{Nanos, PICOS_PER_NANO, Picos};
 use foresail_reports::records::{Gaps, Outcome, RecordSink};

@@ -3,8 +3,8 @@
 
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
-mod autoscale;
 mod adapters;
+mod autoscale;
 mod bad_input;
 mod bad_output;
 mod compare;

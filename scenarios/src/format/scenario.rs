@@ -13,7 +13,7 @@ use super::workload;
 use crate::scenario::{Group, Scenario};
 
 /// The tables of one deployment. In a file with several, each has its own.
-const OF_ONE_DEPLOYMENT: [&str; 10] = [
+const OF_ONE_DEPLOYMENT: [&str; 11] = [
     "deployment",
     "autoscaler",
     "router",
