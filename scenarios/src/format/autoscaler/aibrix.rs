@@ -6,7 +6,7 @@ use foresail_core::control::autoscaler::{
 };
 
 use super::counts::OwnBounds;
-use super::{Chosen, Tables, refused};
+use super::{Chosen, Tables};
 use crate::format::decode;
 use crate::format::node::Value;
 use crate::format::problem::Problem;
@@ -54,7 +54,6 @@ pub(super) fn decode(tables: &Tables<'_>) -> Chosen {
         max_replicas: bounds.max,
         ..config(autoscaler, default)
     });
-    refused::report(autoscaler, &config);
     Chosen {
         autoscaler: config,
         initial_replica_count: bounds.initial,

@@ -7,7 +7,7 @@ use foresail_core::control::autoscaler::{
 use foresail_core::time::Nanos;
 
 use super::counts::OwnBounds;
-use super::{Chosen, Tables, refused, replica_count};
+use super::{Chosen, Tables, replica_count};
 use crate::format::decode;
 use crate::format::problem::Problem;
 use crate::format::reader::Reader;
@@ -76,7 +76,6 @@ pub(super) fn decode(tables: &Tables<'_>) -> Chosen {
     // A new revision begins with its initial scale.
     let begins_with = config.initial_scale.max(config.min_scale);
     let config = AutoscalerConfig::KnativeKpa(config);
-    refused::report(autoscaler, &config);
     Chosen {
         autoscaler: config,
         initial_replica_count: if counts.initial.is_written() {

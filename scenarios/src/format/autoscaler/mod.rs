@@ -6,11 +6,14 @@
 
 mod aibrix;
 mod counts;
+mod dynamo_load;
 mod fireworks;
+mod hpa;
 mod knative;
 mod planned;
 mod ray_serve;
 mod refused;
+mod wva_saturation;
 
 use foresail_core::control::autoscaler::{AutoscalerConfig, Delays, LoadTargets};
 use foresail_core::control::lifecycle::{Profile, Settings};
@@ -50,6 +53,10 @@ enum Policy {
     Oracle,
     RayServe,
     RayServeLegacy,
+    Hpa,
+    Keda,
+    WvaSaturation,
+    DynamoLoad,
 }
 
 const POLICIES: &[(&str, Policy)] = &[
@@ -61,6 +68,10 @@ const POLICIES: &[(&str, Policy)] = &[
     ("oracle", Policy::Oracle),
     ("ray-serve", Policy::RayServe),
     ("ray-serve-legacy", Policy::RayServeLegacy),
+    ("k8s-hpa", Policy::Hpa),
+    ("keda", Policy::Keda),
+    ("wva-saturation", Policy::WvaSaturation),
+    ("dynamo-load", Policy::DynamoLoad),
 ];
 
 /// The names of all autoscaler policies, as `autoscaler.policy` has them.
@@ -78,7 +89,19 @@ impl Policy {
             Policy::KnativeKpa => knative::KEYS,
             Policy::Scripted => planned::KEYS,
             Policy::RayServe | Policy::RayServeLegacy => ray_serve::KEYS,
+            Policy::Hpa => hpa::HPA_KEYS,
+            Policy::Keda => hpa::KEDA_KEYS,
+            Policy::WvaSaturation => wva_saturation::KEYS,
+            Policy::DynamoLoad => dynamo_load::KEYS,
         }
+    }
+
+    /// Whether it replicates an autoscaler that has bounds of its own.
+    fn has_an_anchor(self) -> bool {
+        !matches!(
+            self,
+            Policy::Fireworks | Policy::Fixed | Policy::Scripted | Policy::Oracle
+        )
     }
 
     fn decode(self, tables: &Tables<'_>) -> Chosen {
@@ -91,6 +114,10 @@ impl Policy {
             Policy::Oracle => planned::oracle(tables),
             Policy::RayServe => ray_serve::decode(tables, Delays::Clock),
             Policy::RayServeLegacy => ray_serve::decode(tables, Delays::Looks),
+            Policy::Hpa => hpa::hpa(tables),
+            Policy::Keda => hpa::keda(tables),
+            Policy::WvaSaturation => wva_saturation::decode(tables),
+            Policy::DynamoLoad => dynamo_load::decode(tables),
         }
     }
 }
@@ -110,6 +137,24 @@ struct Tables<'a> {
     windows: Windows,
     load_targets: LoadTargets,
     profile: Profile,
+}
+
+impl Tables<'_> {
+    /// The policy does nothing at zero replicas, so a run must not begin there.
+    fn report_start_at_zero(&self, initial: u32) {
+        let initial_count = &self.counts.initial;
+        if initial > 0 || !initial_count.is_sound {
+            return;
+        }
+        let problem = Problem::new(
+            "scenario::replicas",
+            "this policy does nothing at 0 replicas, so the run would never have any",
+        )
+        .at_if_written(self.autoscaler.value_place("policy"), "starts nothing at 0")
+        .at_if_written(initial_count.place, "the run begins with none")
+        .help("write `initial_replica_count = 1`, or choose a policy that starts from zero");
+        self.autoscaler.context.report(problem);
+    }
 }
 
 pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autoscaling {
@@ -133,6 +178,9 @@ pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autosca
         profile,
     };
     let chosen = policy.decode(&tables);
+    if policy.has_an_anchor() {
+        refused::report(&tables, &chosen.autoscaler);
+    }
     report_unused(&tables.autoscaler, policy);
     // Twice the longest answer of a large model (2,000 tokens at 10 a second)
     // fits in ten minutes; what is still running then has hung.

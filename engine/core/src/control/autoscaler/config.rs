@@ -3,8 +3,10 @@
 use thiserror::Error;
 
 use super::trace::Column;
+use super::{Delays, DynamoLoadConfig, HpaConfig, KedaConfig, RayServeConfig, WvaSaturationConfig};
 use super::{
-    Delays, RayServeConfig, aibrix, fireworks, fixed, foreseen, knative, ray_serve, scripted,
+    aibrix, dynamo_load, fireworks, fixed, foreseen, hpa, keda, knative, ray_serve, scripted,
+    wva_saturation,
 };
 use crate::time::Nanos;
 
@@ -33,6 +35,14 @@ pub enum AutoscalerConfig {
     Oracle(OracleConfig),
     /// Ray Serve's autoscaler.
     RayServe(RayServeConfig),
+    /// Kubernetes' Horizontal Pod Autoscaler.
+    Hpa(HpaConfig),
+    /// KEDA, with the HPA that it makes.
+    Keda(KedaConfig),
+    /// llm-d's Workload Variant Autoscaler with its saturation analyser.
+    WvaSaturation(WvaSaturationConfig),
+    /// The load-based part of NVIDIA Dynamo's planner.
+    DynamoLoad(DynamoLoadConfig),
 }
 
 /// The parameters of the policy `oracle`.
@@ -225,6 +235,10 @@ impl AutoscalerConfig {
                 Delays::Clock => "ray-serve",
                 Delays::Looks => "ray-serve-legacy",
             },
+            AutoscalerConfig::Hpa(_) => "k8s-hpa",
+            AutoscalerConfig::Keda(_) => "keda",
+            AutoscalerConfig::WvaSaturation(_) => "wva-saturation",
+            AutoscalerConfig::DynamoLoad(_) => "dynamo-load",
         }
     }
 
@@ -239,6 +253,10 @@ impl AutoscalerConfig {
             AutoscalerConfig::Scripted { .. } => scripted::COLUMNS,
             AutoscalerConfig::Oracle(_) => foreseen::COLUMNS,
             AutoscalerConfig::RayServe(_) => ray_serve::COLUMNS,
+            AutoscalerConfig::Hpa(_) => hpa::COLUMNS,
+            AutoscalerConfig::Keda(_) => keda::COLUMNS,
+            AutoscalerConfig::WvaSaturation(_) => wva_saturation::COLUMNS,
+            AutoscalerConfig::DynamoLoad(_) => dynamo_load::COLUMNS,
         }
     }
 
@@ -258,6 +276,10 @@ impl AutoscalerConfig {
                 None => Err(ConfigError::NoPlan),
             },
             AutoscalerConfig::RayServe(config) => config.validate(),
+            AutoscalerConfig::Hpa(config) => config.validate(),
+            AutoscalerConfig::Keda(config) => config.validate(),
+            AutoscalerConfig::WvaSaturation(config) => config.validate(),
+            AutoscalerConfig::DynamoLoad(config) => config.validate(),
         }
     }
 }

@@ -16,9 +16,12 @@
 
 mod aibrix;
 mod config;
+mod dynamo_load;
 mod fireworks;
 mod fixed;
 mod foreseen;
+mod hpa;
+mod keda;
 mod knative;
 mod load;
 mod policy;
@@ -29,6 +32,7 @@ mod scripted;
 pub mod trace;
 mod trailing;
 mod windows;
+mod wva_saturation;
 
 #[cfg(test)]
 mod conformance;
@@ -40,22 +44,33 @@ pub use config::{
     AutoscalerConfig, ConfigError, FireworksConfig, Foreseen, IdleFrom, LoadTargets, OracleConfig,
     WindowSemantics,
 };
+pub use dynamo_load::{DynamoLoadConfig, OptimizationTarget};
+pub use hpa::{
+    HpaBehavior, HpaConfig, HpaMetric, Measure, MetricSource, ScalingPolicy, ScalingPolicyKind,
+    ScalingRules, SelectPolicy,
+};
+pub use keda::KedaConfig;
 pub use knative::{KnativeKpaConfig, KnativeMetric, MetricAggregation};
 pub use load::{Load, Signal};
 pub use ray_serve::{AggregationFunction, Delays, RayServeConfig};
 pub use reason::{LoadChange, Reason};
 pub use reconfigure::ReconfigureError;
+pub use wva_saturation::WvaSaturationConfig;
 
 use crate::time::Nanos;
 use aibrix::AibrixApa;
+use dynamo_load::DynamoLoad;
 use fireworks::Fireworks;
 use fixed::Fixed;
 use foreseen::Oracle;
+use hpa::Hpa;
+use keda::Keda;
 use knative::KnativeKpa;
 use policy::Policy;
 use ray_serve::RayServe;
 use scripted::Scripted;
 use trace::{Row, Verdict};
+use wva_saturation::WvaSaturation;
 
 /// What the deployment looks like at a tick. Counters are totals since the start of the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,6 +154,10 @@ enum AnyPolicy {
     Scripted(Scripted),
     Oracle(Oracle),
     RayServe(Box<RayServe>),
+    Hpa(Box<Hpa>),
+    Keda(Box<Keda>),
+    WvaSaturation(Box<WvaSaturation>),
+    DynamoLoad(Box<DynamoLoad>),
 }
 
 /// The same call of whichever policy it is.
@@ -152,6 +171,10 @@ macro_rules! of_policy {
             AnyPolicy::Scripted($policy) => $call,
             AnyPolicy::Oracle($policy) => $call,
             AnyPolicy::RayServe($policy) => $call,
+            AnyPolicy::Hpa($policy) => $call,
+            AnyPolicy::Keda($policy) => $call,
+            AnyPolicy::WvaSaturation($policy) => $call,
+            AnyPolicy::DynamoLoad($policy) => $call,
         }
     };
 }
@@ -180,6 +203,18 @@ impl AnyPolicy {
             }
             AutoscalerConfig::RayServe(config) => {
                 AnyPolicy::RayServe(Box::new(RayServe::new(config, initial_replicas)))
+            }
+            AutoscalerConfig::Hpa(config) => {
+                AnyPolicy::Hpa(Box::new(Hpa::new(config, initial_replicas)))
+            }
+            AutoscalerConfig::Keda(config) => {
+                AnyPolicy::Keda(Box::new(Keda::new(config, initial_replicas)))
+            }
+            AutoscalerConfig::WvaSaturation(config) => {
+                AnyPolicy::WvaSaturation(Box::new(WvaSaturation::new(config, initial_replicas)))
+            }
+            AutoscalerConfig::DynamoLoad(config) => {
+                AnyPolicy::DynamoLoad(Box::new(DynamoLoad::new(config, initial_replicas)))
             }
         }
     }
