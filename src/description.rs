@@ -54,6 +54,10 @@ fn replica_counts(autoscaler: &AutoscalerConfig) -> (u32, u32) {
         AutoscalerConfig::Fixed { replicas } => (*replicas, *replicas),
         AutoscalerConfig::RayServe(config) => (config.min_replicas, config.max_replicas),
         AutoscalerConfig::KnativeKpa(config) => config.replica_counts(),
+        AutoscalerConfig::Hpa(config) => (config.min_replicas, config.max_replicas),
+        AutoscalerConfig::Keda(config) => (config.min_replica_count, config.max_replica_count),
+        AutoscalerConfig::WvaSaturation(config) => (config.min_replicas, config.max_replicas),
+        AutoscalerConfig::DynamoLoad(config) => (config.min_endpoint, config.replicas_max()),
         AutoscalerConfig::Scripted { steps, initial } => steps
             .iter()
             .map(|(_, count)| *count)

@@ -431,8 +431,7 @@ impl<'a> Replica<'a> {
         self.scheduler.blocks_used_after(steps as u32)
     }
 
-    /// What an autoscaler sees that looks at each replica. No policy asks yet for
-    /// the tokens of what waits, so they are not counted.
+    /// What an autoscaler sees that looks at each replica.
     pub(crate) fn observed(&self, now: Nanos) -> ReplicaLoad {
         let (running, waiting) = self.load();
         let (_, past) = self.scheduler.decoding();
@@ -446,7 +445,7 @@ impl<'a> Replica<'a> {
             kv_blocks_used: self.kv_blocks_used(now),
             kv_blocks: self.blocks,
             kv_block_tokens: self.block_size,
-            prompt_tokens_waiting: 0,
+            prompt_tokens_waiting: self.scheduler.prompt_tokens_waiting(),
             context_tokens: past + leapt,
             tokens_generated: self.tokens_by(now),
         }

@@ -260,6 +260,19 @@ impl Scheduler {
         self.waiting.len() as u32
     }
 
+    /// Prompt tokens that are still to be computed: of the sequences that wait,
+    /// and of those whose prompts are under way.
+    #[must_use]
+    pub fn prompt_tokens_waiting(&self) -> u64 {
+        let ids = self.waiting.iter().chain(&self.prefilling);
+        let left = ids.map(|id| {
+            let sequence = &self.sequences[*id as usize];
+            let computed = sequence.computed(self.steps);
+            u64::from(sequence.known.saturating_sub(computed))
+        });
+        left.sum()
+    }
+
     /// The sequences that decode, and the tokens they have in the KV cache together.
     #[must_use]
     pub fn decoding(&self) -> (u32, u64) {

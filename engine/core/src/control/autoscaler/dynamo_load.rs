@@ -79,6 +79,13 @@ impl Default for DynamoLoadConfig {
 }
 
 impl DynamoLoadConfig {
+    /// Most replicas that its budget of GPUs allows; without a budget, as many as there can be.
+    #[must_use]
+    pub fn replicas_max(&self) -> u32 {
+        let gpus = self.gpus_per_replica.max(1);
+        self.max_gpu_budget.map_or(u32::MAX, |budget| budget / gpus)
+    }
+
     /// What `PlannerConfig` refuses.
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         if self.load_adjustment_interval == 0 {
