@@ -35,6 +35,8 @@ mod windows;
 mod wva_saturation;
 
 #[cfg(test)]
+mod anchors_tests;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod properties;

@@ -391,6 +391,9 @@ impl Policy for WvaSaturation {
         if now >= self.next_analysis {
             self.next_analysis = after(now, self.config.interval);
         }
+        if self.target == 0 && deployment.queued > 0 {
+            self.wake = Some(after(now, ZERO_POLL));
+        }
         (self.target != before).then(|| Decision {
             target: self.target,
             reason: Reason::words(words.unwrap_or_default()),
