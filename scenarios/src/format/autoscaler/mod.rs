@@ -143,7 +143,8 @@ impl Tables<'_> {
     /// The policy does nothing at zero replicas, so a run must not begin there.
     fn report_start_at_zero(&self, initial: u32) {
         let initial_count = &self.counts.initial;
-        if initial > 0 || !initial_count.is_sound {
+        // Where nothing is written, it is the minimum, which is refused if it is 0.
+        if initial > 0 || !initial_count.is_sound || !initial_count.is_written() {
             return;
         }
         let problem = Problem::new(

@@ -8,6 +8,7 @@ mod knative_and_aibrix;
 mod meaning;
 mod provider_errors;
 mod ray_serve;
+mod other_autoscalers;
 mod text_errors;
 mod workload_errors;
 
