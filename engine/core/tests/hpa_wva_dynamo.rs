@@ -1,4 +1,4 @@
-//! Decisions that other autoscalers' own code made, replayed: `k8s-hpa`,
+//! Decisions that other autoscalers' own code made, replayed: `k8s-hpa`, `keda`,
 //! `wva-saturation` and `dynamo-load` must decide the same in every row. The
 //! folders of `anchors/` say how they were recorded.
 
@@ -6,9 +6,9 @@ use std::path::Path;
 
 use foresail_core::control::autoscaler::trace::{ColumnKind, Row};
 use foresail_core::control::autoscaler::{
-    Autoscaler, AutoscalerConfig, DynamoLoadConfig, HpaBehavior, HpaConfig, HpaMetric, Measure,
-    MetricSource, OptimizationTarget, ScalingPolicy, ScalingPolicyKind, ScalingRules, SelectPolicy,
-    WvaSaturationConfig,
+    Autoscaler, AutoscalerConfig, DynamoLoadConfig, HpaBehavior, HpaConfig, HpaMetric, KedaConfig,
+    Measure, MetricSource, OptimizationTarget, ScalingPolicy, ScalingPolicyKind, ScalingRules,
+    SelectPolicy, WvaSaturationConfig,
 };
 
 /// Replays a file of `anchors/`. Returns how often the decision changed.
@@ -111,6 +111,39 @@ fn the_hpa_that_may_not_scale_down() {
     };
     let config = hpa(MetricSource::Pods, Some(behavior));
     assert!(replay("k8s-hpa/decisions-2.csv", &config, 2) > 5);
+}
+
+#[test]
+fn keda_with_its_hpa() {
+    let config = AutoscalerConfig::Keda(KedaConfig {
+        max_replica_count: 10,
+        threshold_milli: 1000,
+        ..KedaConfig::default()
+    });
+    assert!(replay("keda/decisions-0.csv", &config, 0) > 6);
+}
+
+#[test]
+fn keda_with_idle_replicas() {
+    let scale_down = ScalingRules {
+        stabilization_window_seconds: Some(0),
+        ..ScalingRules::scale_down()
+    };
+    let config = AutoscalerConfig::Keda(KedaConfig {
+        min_replica_count: 3,
+        max_replica_count: 6,
+        idle_replica_count: Some(0),
+        polling_interval: 10_000_000_000,
+        initial_cooldown_period: 120_000_000_000,
+        threshold_milli: 1000,
+        activation_threshold: 3.0,
+        behavior: Some(HpaBehavior {
+            scale_up: ScalingRules::scale_up(),
+            scale_down,
+        }),
+        ..KedaConfig::default()
+    });
+    assert!(replay("keda/decisions-1.csv", &config, 6) > 6);
 }
 
 #[test]

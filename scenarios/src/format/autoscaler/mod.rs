@@ -248,6 +248,19 @@ fn report_unused(autoscaler: &Reader<'_>, chosen: Policy) {
             let why = format!("unless `policy = {}`", names.join("` or `"));
             autoscaler.unused(&[key], &why);
         }
+    let mut reported = Vec::new();
+    for (_, key) in others(chosen) {
+        if reported.contains(&key) {
+            continue;
+        }
+        reported.push(key);
+        let knowing = POLICIES
+            .iter()
+            .filter(|(_, each)| each.keys().contains(&key));
+        let policies: Vec<String> = knowing
+            .map(|(name, _)| format!("`policy = \"{name}\"`"))
+            .collect();
+        autoscaler.unused(&[key], &format!("unless {}", policies.join(" or ")));
     }
 }
 

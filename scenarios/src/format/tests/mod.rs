@@ -9,6 +9,7 @@ mod meaning;
 mod provider_errors;
 mod ray_serve;
 mod other_autoscalers;
+mod provider_errors;
 mod text_errors;
 mod workload_errors;
 
