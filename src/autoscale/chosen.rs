@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(whole_path("nothing to set"), "nothing to set");
     }
 
-    /// The two policies that follow a plan need to be told which.
+    /// Some policies need to be told what they have no default for.
     #[test]
     fn every_policy_can_be_chosen() {
         for policy in format::policy_names() {

@@ -31,9 +31,10 @@ pub(super) fn explained(arguments: &Arguments, terminal: &Terminal) -> Result<St
     Ok(texts.join("\n"))
 }
 
-/// What a policy that follows a plan must be told.
+/// What a policy must be told that has no default for it.
 pub(super) fn plan_of(policy: &str) -> Vec<String> {
     let plan = match policy {
+        "aibrix-apa" => "max_replica_count=1",
         "fixed" => "min_replica_count=1",
         "scripted" => "steps=[{ at = \"1m\", replicas = 1 }]",
         _ => return Vec::new(),

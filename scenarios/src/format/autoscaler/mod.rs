@@ -96,11 +96,17 @@ impl Policy {
         }
     }
 
-    /// Whether it replicates an autoscaler that has bounds of its own.
-    fn has_an_anchor(self) -> bool {
+    /// Whether what is wrong with its parameters is pointed at here. Ray Serve
+    /// compares several with one another, and its file points at all of them.
+    fn is_checked_here(self) -> bool {
         !matches!(
             self,
-            Policy::Fireworks | Policy::Fixed | Policy::Scripted | Policy::Oracle
+            Policy::Fireworks
+                | Policy::Fixed
+                | Policy::Scripted
+                | Policy::Oracle
+                | Policy::RayServe
+                | Policy::RayServeLegacy
         )
     }
 
@@ -179,7 +185,7 @@ pub(super) fn decode(deployment: &Reader<'_>, autoscaler: Reader<'_>) -> Autosca
         profile,
     };
     let chosen = policy.decode(&tables);
-    if policy.has_an_anchor() {
+    if policy.is_checked_here() {
         refused::report(&tables, &chosen.autoscaler);
     }
     report_unused(&tables.autoscaler, policy);
@@ -236,18 +242,6 @@ fn settings(tables: &Tables<'_>, policy: Policy, unused: &Setting<Nanos>) -> Set
 
 /// Settings of other policies, which the chosen one would ignore.
 fn report_unused(autoscaler: &Reader<'_>, chosen: Policy) {
-    for (place, (_, policy)) in POLICIES.iter().enumerate() {
-        for key in policy.keys() {
-            let has_key = |policy: &Policy| policy.keys().contains(key);
-            let is_reported = POLICIES[..place].iter().any(|(_, other)| has_key(other));
-            if has_key(&chosen) || is_reported {
-                continue;
-            }
-            let those = POLICIES.iter().filter(|(_, policy)| has_key(policy));
-            let names: Vec<String> = those.map(|(name, _)| format!("\"{name}\"")).collect();
-            let why = format!("unless `policy = {}`", names.join("` or `"));
-            autoscaler.unused(&[key], &why);
-        }
     let mut reported = Vec::new();
     for (_, key) in others(chosen) {
         if reported.contains(&key) {

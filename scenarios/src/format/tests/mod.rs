@@ -6,10 +6,9 @@ mod files;
 mod groups;
 mod knative_and_aibrix;
 mod meaning;
-mod provider_errors;
-mod ray_serve;
 mod other_autoscalers;
 mod provider_errors;
+mod ray_serve;
 mod text_errors;
 mod workload_errors;
 

@@ -128,19 +128,19 @@ fn what_the_originals_refuse_is_refused_with_their_bounds() {
         |policy: &str, argument: &str| message(&[&format!("autoscaler.policy={policy}"), argument]);
     assert_eq!(
         refused("k8s-hpa", "autoscaler.minReplicas=0"),
-        "minReplicas must be greater than or equal to 1: 0"
+        "`autoscaler.minReplicas` must be greater than or equal to 1"
     );
     assert_eq!(
         refused("k8s-hpa", "deployment.min_replica_count=0"),
-        "minReplicas must be greater than or equal to 1: 0"
+        "`autoscaler.minReplicas` must be greater than or equal to 1"
     );
     assert_eq!(
         refused("keda", "autoscaler.idleReplicaCount=0"),
-        "idleReplicaCount must be less than minReplicaCount: 0 >= 0"
+        "`autoscaler.idleReplicaCount` must be less than minReplicaCount"
     );
     assert_eq!(
         refused("wva-saturation", "autoscaler.kvCacheThreshold=0.05"),
-        "kvCacheThreshold must be >= kvSpareTrigger: 0.05 < 0.10"
+        "`autoscaler.kvCacheThreshold` must be >= kvSpareTrigger"
     );
     assert_eq!(
         refused("dynamo-load", "autoscaler.optimization_target=load"),

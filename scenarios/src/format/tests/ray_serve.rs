@@ -111,6 +111,6 @@ fn a_parameter_of_two_policies_is_reported_once() {
     let text = render(&error);
     assert_eq!(text.matches("has no effect").count(), 1, "{text}");
     // The line breaks after that.
-    let policies = "unless `policy = \"ray-serve\"` or `\"ray-serve-";
+    let policies = "unless `policy = \"ray-serve\"` or `policy =";
     assert!(text.contains(policies), "{text}");
 }
