@@ -5,7 +5,7 @@
 //! what their blocks cost, not `k` times the batch.
 
 use super::scheduler::Blocked;
-use super::{Content, Scheduler, SequenceId};
+use super::{Aborted, Content, Scheduler, SequenceId};
 
 /// Decode steps of one batch, done at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +120,20 @@ impl Scheduler {
         self.decode_past += u64::from(self.decodes) * u64::from(steps);
         self.sweep_finished();
         leap
+    }
+
+    /// As [`Scheduler::abort`] when the next step of a leap is under way: a running
+    /// sequence ends with that step, which the driver does by `leap(1)`, as it
+    /// would have ended with a step in flight.
+    ///
+    /// # Panics
+    /// If the sequence has ended, or a step in flight was scheduled by itself.
+    pub fn abort_in_leap(&mut self, id: SequenceId) -> Aborted {
+        assert!(!self.in_flight, "a step is in flight, and no leap");
+        match self.running.iter().position(|running| *running == id) {
+            Some(index) => self.end_with_step(index),
+            None => self.abort(id),
+        }
     }
 
     /// The sequences that ended with the last step or leap, oldest first.

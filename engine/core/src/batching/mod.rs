@@ -31,7 +31,7 @@ pub use adapter_slots::{AdapterAnswer, AdapterSlots, AdapterSource};
 pub use adapters::AdapterId;
 pub use blocks::{BlockId, Blocks};
 pub use leap::Leap;
-pub use scheduler::{Scheduler, Step, Verdict, Work};
+pub use scheduler::{Aborted, Scheduler, Step, Verdict, Work};
 
 /// A sequence of a scheduler. Ids are small and used again once a sequence has
 /// ended, so a driver can keep what it knows of sequences in a vector.

@@ -137,6 +137,18 @@ pub enum Verdict {
     Stop,
 }
 
+/// When an aborted sequence ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aborted {
+    /// It has ended, and its id may be given again.
+    AtOnce,
+    /// It ends with the step in flight, which computes for it one last time.
+    WithStep {
+        /// Whether what it computes is a token, and not a piece of its prompt.
+        decodes: bool,
+    },
+}
+
 /// Commands and questions.
 impl Scheduler {
     /// A scheduler with nothing to do.
@@ -218,8 +230,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Ends a sequence that the driver no longer wants: now, or when the step in flight commits.
-    pub fn abort(&mut self, id: SequenceId) {
+    /// Ends a sequence that the driver no longer wants: at once, or when the step in flight commits.
+    pub fn abort(&mut self, id: SequenceId) -> Aborted {
         let Some(index) = self.running.iter().position(|running| *running == id) else {
             let place = self
                 .waiting
@@ -230,16 +242,30 @@ impl Scheduler {
             self.forget(id);
             // The next in line may fit where this one did not.
             self.blocked = Blocked::Unknown;
-            return;
+            return Aborted::AtOnce;
         };
         if self.in_flight {
-            self.sequences[id as usize].aborted = true;
-            self.finish_at[index] = self.steps + 1;
-            self.next_finish = self.next_finish.min(self.steps + 1);
-        } else {
-            self.stop_running(index);
-            self.forget(id);
+            return self.end_with_step(index);
         }
+        self.stop_running(index);
+        self.forget(id);
+        Aborted::AtOnce
+    }
+
+    /// The running sequence at this place ends, unfinished, with the next step that is committed.
+    pub(super) fn end_with_step(&mut self, index: usize) -> Aborted {
+        let sequence = &mut self.sequences[self.running[index] as usize];
+        sequence.aborted = true;
+        self.finish_at[index] = self.steps + 1;
+        self.next_finish = self.next_finish.min(self.steps + 1);
+        let decodes = matches!(sequence.state, State::Decode { .. });
+        Aborted::WithStep { decodes }
+    }
+
+    /// Whether a sequence is in the batch; if not, it waits to be admitted.
+    #[must_use]
+    pub fn is_running(&self, id: SequenceId) -> bool {
+        self.running.contains(&id)
     }
 
     /// Whether nothing runs or waits.

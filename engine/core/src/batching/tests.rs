@@ -373,6 +373,7 @@ enum Act {
         text: Option<u8>,
     },
     Abort(usize),
+    AbortInLeap(usize),
     Step,
     StepAndStop(usize),
     Leap(u32),
@@ -385,6 +386,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => (1..60_u32, 1..40_u32, adapter, text)
             .prop_map(|(prompt, max_new, adapter, text)| Act::Add { prompt, max_new, adapter, text }),
         1 => (0..64_usize).prop_map(Act::Abort),
+        1 => (0..64_usize).prop_map(Act::AbortInLeap),
         6 => Just(Act::Step),
         1 => (0..8_usize).prop_map(Act::StepAndStop),
         6 => (1..50_u32).prop_map(Act::Leap),
@@ -465,6 +467,7 @@ impl Run {
                     self.ended += 1;
                 }
             }
+            Act::AbortInLeap(which) => self.abort_in_leap(which),
             Act::Step => self.step(None),
             Act::StepAndStop(which) => self.step(Some(which)),
             Act::Leap(steps) => self.leap(steps),
@@ -525,6 +528,32 @@ impl Run {
             self.live.values().all(|(_, left)| *left > 0),
             "a sequence with all its tokens goes on"
         );
+    }
+
+    /// A sequence is given up while a step of a leap is under way, and while that
+    /// step is in flight by itself, side by side.
+    fn abort_in_leap(&mut self, which: usize) {
+        let id = self.live.keys().nth(which).copied();
+        let (Some(id), 1..) = (id, self.scheduler.horizon()) else {
+            return;
+        };
+        let decoding = self.scheduler.running.clone();
+        let mut stepped = self.scheduler.clone();
+        stepped.schedule(&mut Self::content(&self.live));
+        let aborted = stepped.abort(id);
+        let finished = stepped.commit_to_length().to_vec();
+        assert_eq!(self.scheduler.abort_in_leap(id), aborted);
+        self.scheduler.leap(1, &mut Self::content(&self.live));
+        assert_eq!(self.scheduler.finished(), finished);
+        assert!(state(&self.scheduler) == state(&stepped));
+        self.live.remove(&id);
+        self.ended += 1;
+        for id in decoding {
+            if let Some((_, left)) = self.live.get_mut(&id) {
+                *left -= 1;
+            }
+        }
+        self.end(&finished, None);
     }
 
     /// P4: the leap, and the same number of steps, side by side.

@@ -10,6 +10,8 @@
 //!         cancelled, or failed to start    crashed    finished
 //! ```
 //!
+//! A start that failed and is tried again goes back to Pending.
+//!
 //! Which replicas go is a choice of ours, as the specification is silent on it:
 //! those that start, newest first, because they have served nobody; then those
 //! that are ready, newest first, because the oldest have the fullest caches. A
@@ -173,7 +175,22 @@ impl ReplicaSet {
         Ok(())
     }
 
-    /// Removes a replica: it has drained, crashed, or failed to start. Returns
+    /// Takes a replica whose start failed back to [`Stage::Pending`]: it is going
+    /// to be started again. It keeps its id and counts as starting meanwhile.
+    ///
+    /// # Errors
+    /// If the replica does not live or is ready, or time went back. Nothing changes then.
+    pub fn restart(&mut self, now: Nanos, id: ReplicaId) -> Result<(), ReplicaError> {
+        let index = self.index_at(now, id)?;
+        let (from, to) = (self.replicas[index].stage, Stage::Pending);
+        if !from.is_starting() {
+            return Err(ReplicaError::IllegalTransition { id, from, to });
+        }
+        self.enter(index, to, now);
+        Ok(())
+    }
+
+    /// Removes a replica: it has drained, crashed, or failed to start for good. Returns
     /// what it was last.
     ///
     /// # Errors
@@ -373,6 +390,27 @@ mod tests {
         let mut set = set(&[Stage::Ready, Stage::Initialising]);
         assert_eq!(set.gone(5, 1).map(|r| r.stage), Ok(Stage::Initialising));
         assert_eq!(set.set_target(5, 2), [Start(2)]);
+    }
+
+    #[test]
+    fn a_start_that_failed_begins_again_and_counts_all_the_while() {
+        use Stage::{Initialising, Pending, Ready};
+        let mut set = set(&[Ready, Initialising, Pending]);
+        let before = set.counts();
+        for id in [1, 2] {
+            assert_eq!(set.restart(5, id), Ok(()));
+            assert_eq!(set.get(id).map(|r| r.stage), Some(Pending));
+        }
+        assert_eq!(set.counts(), before);
+        assert_eq!(set.set_target(5, 3), [], "nothing is missing");
+        assert_eq!(set.advance(6, 1, Initialising), Ok(()));
+        let illegal = ReplicaError::IllegalTransition {
+            id: 0,
+            from: Ready,
+            to: Pending,
+        };
+        assert_eq!(set.restart(6, 0), Err(illegal));
+        assert_eq!(set.restart(6, 9), Err(ReplicaError::Unknown { id: 9 }));
     }
 
     #[test]
