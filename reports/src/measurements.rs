@@ -33,6 +33,8 @@ pub struct Measurements {
     /// Completed requests with an adapter, and those that waited for it.
     with_adapter: u64,
     waited_for_adapter: u64,
+    retried: u64,
+    attempts: u64,
     tokens: Tokens,
     first_due_ns: u64,
     last_completion_ns: u64,
@@ -58,6 +60,8 @@ impl Measurements {
             preemptions: 0,
             with_adapter: 0,
             waited_for_adapter: 0,
+            retried: 0,
+            attempts: 0,
             tokens: Tokens::default(),
             first_due_ns: u64::MAX,
             last_completion_ns: 0,
@@ -136,7 +140,10 @@ impl Measurements {
             objectives: self.judge(totals, &throughput, &cost),
             requests: self.requests(totals),
             would_be_deleted_s: totals.would_be_deleted_ns.map(|at| at as f64 / 1e9),
-            tokens: self.tokens,
+            tokens: Tokens {
+                output_of_retried: totals.output_tokens_retried,
+                ..self.tokens
+            },
             ttft_s: latency_summary(&self.ttft),
             itl_s: latency_summary(&self.itl),
             tpot_s: latency_summary(&self.tpot),
@@ -218,6 +225,8 @@ impl Measurements {
             failed_timeout,
             failed_unserved,
             preemptions: self.preemptions,
+            retried: self.retried,
+            attempts: self.attempts,
         }
     }
 
@@ -264,6 +273,8 @@ impl RecordSink for Measurements {
     #[inline]
     fn request(&mut self, record: &RequestRecord) {
         self.outcomes[record.outcome as usize] += 1;
+        self.retried += u64::from(record.attempts > 1);
+        self.attempts += u64::from(record.attempts);
         self.first_due_ns = self.first_due_ns.min(record.due_ns);
         self.series.arrival(record.due_ns);
         if record.outcome == Outcome::Completed {
@@ -281,6 +292,7 @@ impl RecordSink for Measurements {
     fn change(&mut self, change: &Change) {
         self.series.replicas(change.at_ns, change.replicas);
         self.counts.record(change.at_ns, change.replicas);
+        self.counts.mishap(change.at_ns, change.kind);
     }
 }
 
@@ -330,6 +342,9 @@ fn replicas(totals: &RunTotals) -> Replicas {
         starts: totals.starts,
         wasted_starts: totals.wasted_starts,
         direction_changes: totals.direction_changes,
+        start_failures: totals.start_failures,
+        starts_given_up: totals.starts_given_up,
+        crashes: totals.crashes,
     }
 }
 

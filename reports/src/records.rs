@@ -184,6 +184,14 @@ pub struct RunTotals {
     pub wasted_starts: u64,
     /// Times the target turned from rising to falling or back.
     pub direction_changes: u64,
+    /// Attempts to start a replica that failed.
+    pub start_failures: u64,
+    /// Replicas given up because they failed to start too often.
+    pub starts_given_up: u64,
+    /// Replicas that crashed.
+    pub crashes: u64,
+    /// Tokens generated in attempts that were given up for another.
+    pub output_tokens_retried: u64,
     /// GPU-time, split by what the GPUs did.
     pub gpu_ns: GpuTime,
     /// What the run costs [1e-9 USD].

@@ -179,6 +179,10 @@ pub struct Requests {
     pub failed_unserved: u64,
     /// Times that a completed request was preempted.
     pub preemptions: u64,
+    /// Sent more than once, however they ended.
+    pub retried: u64,
+    /// How often the requests were sent, all together.
+    pub attempts: u64,
 }
 
 /// Tokens of the requests that ended.
@@ -193,6 +197,8 @@ pub struct Tokens {
     pub output: u64,
     /// Output tokens generated for requests that then failed.
     pub output_of_failed: u64,
+    /// Output tokens generated in attempts that were given up for another.
+    pub output_of_retried: u64,
 }
 
 /// Statistics of a latency (s). Mean and maximum are exact; percentiles are
@@ -252,6 +258,12 @@ pub struct Replicas {
     pub wasted_starts: u64,
     /// Times the target turned from rising to falling or back.
     pub direction_changes: u64,
+    /// Attempts to start a replica that failed.
+    pub start_failures: u64,
+    /// Given up because they failed to start too often.
+    pub starts_given_up: u64,
+    /// Crashed.
+    pub crashes: u64,
 }
 
 /// GPU-time [GPU s]; starting, idle, busy and draining add up to all that was held.
@@ -391,6 +403,10 @@ pub struct EpisodeReplicas {
     pub was_at_zero: bool,
     /// Whether the target was at the most that is allowed.
     pub at_max: bool,
+    /// Replicas that crashed.
+    pub crashes: u32,
+    /// Attempts to start a replica that failed.
+    pub start_failures: u32,
 }
 
 /// The work that a run was. Wall time differs from run to run: it is for

@@ -1,6 +1,6 @@
 //! When the slowest requests were sent, and what the deployment was doing then.
 
-use crate::records::{ReplicaCounts, RequestRecord};
+use crate::records::{ChangeKind, ReplicaCounts, RequestRecord};
 use crate::summary::{Episode, EpisodeReplicas, Part, Why};
 use crate::tail::parts_of_ttft;
 use std::ops::Range;
@@ -17,6 +17,9 @@ const EPISODE_GAP_SHARE: u64 = 100;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CountsLog {
     moments: Vec<(u64, ReplicaCounts)>,
+    /// When replicas crashed, and when their starts failed.
+    crashes: Vec<u64>,
+    start_failures: Vec<u64>,
 }
 
 impl CountsLog {
@@ -27,6 +30,15 @@ impl CountsLog {
             .is_none_or(|(_, last)| *last != replicas)
         {
             self.moments.push((at_ns, replicas));
+        }
+    }
+
+    /// Takes note of what goes wrong.
+    pub(crate) fn mishap(&mut self, at_ns: u64, kind: ChangeKind) {
+        match kind {
+            ChangeKind::Crashed => self.crashes.push(at_ns),
+            ChangeKind::StartFailed => self.start_failures.push(at_ns),
+            _ => {}
         }
     }
 
@@ -75,8 +87,17 @@ impl CountsLog {
             starting_s: starts.map_or(0.0, |(_, starting_ns)| starting_ns as f64 / 1e9),
             was_at_zero: during.iter().any(|(_, counts)| counts.ready == 0),
             at_max: run.count_max.is_some_and(|max| target_max >= max),
+            crashes: count_within(&self.crashes, from_ns, until_ns),
+            start_failures: count_within(&self.start_failures, from_ns, until_ns),
         })
     }
+}
+
+/// How many of the times, in order, are within the span, its ends included.
+fn count_within(times: &[u64], from_ns: u64, until_ns: u64) -> u32 {
+    let before = times.partition_point(|at| *at < from_ns);
+    let by_then = times.partition_point(|at| *at <= until_ns);
+    (by_then - before) as u32
 }
 
 /// What bounds a run.

@@ -2,8 +2,11 @@
 
 mod fixture;
 
-use fixture::{MILLISECOND, SECOND, request, summary, summary_of};
-use foresail_reports::records::{AdapterTotals, Outcome, Parts, RunTotals};
+use fixture::{MILLISECOND, SECOND, change, description, request, summary, summary_of};
+use foresail_reports::measurements::Measurements;
+use foresail_reports::records::{
+    AdapterTotals, ChangeKind, Outcome, Parts, RecordSink, RunTotals,
+};
 use foresail_reports::seeds::Seeds;
 use foresail_reports::summary::{Episode, EpisodeReplicas, Part};
 use foresail_reports::{Style, Summary, text};
@@ -207,6 +210,69 @@ fn what_was_rejected_is_shown_with_the_reason() {
     "#);
 }
 
+/// Crashes, starts that fail and clients that try again: told where there are any.
+#[test]
+fn what_went_wrong_is_told() {
+    let totals = RunTotals {
+        offered: 3,
+        crashes: 2,
+        start_failures: 7,
+        starts_given_up: 1,
+        output_tokens_retried: 41,
+        end_ns: 90 * SECOND,
+        ..RunTotals::default()
+    };
+    let parts = Parts {
+        retry_ns: 40 * SECOND,
+        queue_ns: SECOND,
+        prefill_ns: SECOND,
+        decode_ns: 2 * SECOND,
+        ..Parts::default()
+    };
+    let mut requests = [0, 1, 2].map(|id| request(id, id * SECOND, parts, 10));
+    requests[0].attempts = 4;
+    requests[1].attempts = 2;
+    requests[1].outcome = Outcome::FailedCrash;
+    requests[2].outcome = Outcome::FailedTimeout;
+    let mut measurements = Measurements::new(&[]);
+    let crashed = |at_s| change(at_s, ChangeKind::Crashed, 2, 1, 1);
+    for change in [
+        change(0, ChangeKind::Ready, 2, 0, 2),
+        crashed(5),
+        change(42, ChangeKind::StartFailed, 2, 1, 1),
+        // After the slowest of them had its first token.
+        crashed(80),
+    ] {
+        measurements.change(&change);
+    }
+    for request in &requests {
+        measurements.request(request);
+    }
+    let text = text_of(&measurements.summary(&description("small", 1), &totals));
+    let said = |beginning: &str| -> Vec<String> {
+        let lines = text.lines().skip_while(|line| !line.starts_with(beginning));
+        let lines = lines.take_while(|line| !line.is_empty());
+        lines.skip(1).map(|line| line.trim().to_owned()).collect()
+    };
+    insta::assert_snapshot!(said("REQUESTS").join("\n"), @r"
+    1 completed · 2 failed · 0 rejected · 0 waited for a cold start
+    1 failed: cut off when a replica crashed
+    1 failed: given up by the client
+    2 requests sent more than once: 7 attempts in all, 41 tokens generated in vain
+    ");
+    let replicas = &said("REPLICAS")[0];
+    assert_eq!(
+        replicas,
+        "2 replicas crashed · 7 failed starts · 1 replica given up"
+    );
+    insta::assert_snapshot!(said("WHY")[4..].join("\n"), @r"
+    the slowest request was sent at 0 s: in earlier attempts (40.0 s of 42.0 s);
+    it was going from 2 ready to 2 replicas;
+    replicas were starting for 85.0 s, the first ordered at 5.00 s;
+    1 replica crashed, and 1 start failed
+    ");
+}
+
 #[test]
 fn seeds_come_with_intervals() {
     let mut runs = [
@@ -281,6 +347,8 @@ fn episodes_tell_who_when_and_what_the_deployment_did() {
             starting_from_s: Some(330.0),
             was_at_zero: false,
             at_max: true,
+            crashes: 0,
+            start_failures: 0,
             ..woke.replicas.unwrap()
         }),
         ..woke
@@ -370,6 +438,8 @@ fn a_largest_count_is_the_reason_only_of_waiting() {
             starting_max: 0,
             target_max: 3,
             at_max: true,
+            crashes: 0,
+            start_failures: 0,
             ..episode.replicas.unwrap()
         });
         text_of(&summary)

@@ -315,6 +315,7 @@ fn requests(summary: &Summary, style: Style) -> Vec<String> {
             "  unused too long: the provider would have deleted the deployment at {at}"
         )));
     }
+    lines.extend(retries(summary));
     if requests.preemptions > 0 {
         lines.push(format!("  {}", counted(requests.preemptions, "preemption")));
     }
@@ -332,6 +333,40 @@ fn adapters(adapters: &Adapters) -> String {
     )
 }
 
+/// What was tried again, and what that cost.
+fn retries(summary: &Summary) -> Option<String> {
+    let requests = &summary.requests;
+    if requests.retried == 0 {
+        return None;
+    }
+    let mut line = format!(
+        "  {} sent more than once: {} in all",
+        counted(requests.retried, "request"),
+        counted(requests.attempts, "attempt"),
+    );
+    let tokens = summary.tokens.output_of_retried;
+    if tokens > 0 {
+        line += &format!(", {} generated in vain", counted(tokens, "token"));
+    }
+    Some(line)
+}
+
+/// What went wrong with replicas, if anything did.
+fn mishaps(summary: &Summary) -> Option<String> {
+    let replicas = &summary.replicas;
+    let mut said = Vec::new();
+    if replicas.crashes > 0 {
+        said.push(counted(replicas.crashes, "replica") + " crashed");
+    }
+    if replicas.start_failures > 0 {
+        said.push(counted(replicas.start_failures, "failed start"));
+    }
+    if replicas.starts_given_up > 0 {
+        said.push(counted(replicas.starts_given_up, "replica") + " given up");
+    }
+    (!said.is_empty()).then(|| format!("  {}", said.join(" · ")))
+}
+
 /// Columns of text left of a chart, and right of it.
 const LABEL_WIDTH: usize = 13;
 const SCALE_WIDTH: usize = 12;
@@ -347,6 +382,7 @@ fn replicas(summary: &Summary, style: Style) -> Vec<String> {
         count(replicas.wasted_starts),
         counted(replicas.direction_changes, "change"),
     )];
+    lines.extend(mishaps(summary).map(|line| style.bad(&line)));
     let width = style.width.clamp(60, 200) - LABEL_WIDTH - SCALE_WIDTH;
     let series = &summary.series;
     let Some(columns) = Columns::new(series, summary.duration_s, width) else {

@@ -111,7 +111,7 @@ fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
         format!("{from} - {until}")
     };
     let what = match episode.part {
-        Part::Retry => "waiting to try again",
+        Part::Retry => "in earlier attempts",
         Part::ColdStart => "waiting for a cold start",
         Part::Queue => "queueing",
         Part::Adapter => "waiting for an adapter",
@@ -126,6 +126,9 @@ fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
     );
     if let Some(replicas) = &episode.replicas {
         sentence += &format!(";\n    {}", meanwhile(replicas, episode.part, run_s));
+        if let Some(mishaps) = mishaps(replicas) {
+            sentence += &format!(";\n    {mishaps}");
+        }
     }
     sentence
 }
@@ -142,7 +145,8 @@ fn meanwhile(replicas: &EpisodeReplicas, part: Part, run_s: f64) -> String {
     } else {
         ""
     };
-    if replicas.was_at_zero && replicas.starting_max > 0 {
+    let woke = replicas.was_at_zero && replicas.crashes == 0;
+    if woke && replicas.starting_max > 0 {
         format!("the deployment woke from zero to {target}{limit};\n    {starting}")
     } else if replicas.starting_max > 0 {
         format!("it was going from {ready} ready to {target}{limit};\n    {starting}")
@@ -150,6 +154,18 @@ fn meanwhile(replicas: &EpisodeReplicas, part: Part, run_s: f64) -> String {
         format!("the deployment was at max_replica_count ({target}) and could not grow")
     } else {
         format!("{ready} of {target} ready and none starting{limit}")
+    }
+}
+
+/// What went wrong meanwhile.
+fn mishaps(replicas: &EpisodeReplicas) -> Option<String> {
+    let crashed = counted(replicas.crashes.into(), "replica") + " crashed";
+    let failed = counted(replicas.start_failures.into(), "start") + " failed";
+    match (replicas.crashes, replicas.start_failures) {
+        (0, 0) => None,
+        (_, 0) => Some(crashed),
+        (0, _) => Some(failed),
+        _ => Some(format!("{crashed}, and {failed}")),
     }
 }
 
