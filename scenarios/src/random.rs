@@ -13,6 +13,13 @@ pub type Stream = ChaCha8Rng;
 /// The stream of this name under this seed.
 #[must_use]
 pub fn stream(seed: u64, name: &str) -> Stream {
+    numbered_stream(seed, name, 0)
+}
+
+/// One of many streams of a name, each as independent of the others as of those
+/// of other names: for what is drawn for one request, whatever is drawn for others.
+#[must_use]
+pub fn numbered_stream(seed: u64, name: &str, number: u64) -> Stream {
     // FNV-1a (Fowler, Noll, Vo), 64 bits: names are few and short, and the
     // hash must never change.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -22,6 +29,7 @@ pub fn stream(seed: u64, name: &str) -> Stream {
     let mut key = [0_u8; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&hash.to_le_bytes());
+    key[16..24].copy_from_slice(&number.to_le_bytes());
     Stream::from_seed(key)
 }
 

@@ -9,7 +9,9 @@ use foresail_core::control::router::RouterConfig;
 use foresail_core::step_time::{AdapterOverhead, Gpu, ModelShape, Precision, Profile, Roofline};
 use foresail_core::time::{Nanos, SECOND};
 
+use crate::clients::Clients;
 use crate::distribution::Distribution;
+use crate::failures::Failures;
 use crate::random;
 use crate::workload::Workload;
 
@@ -26,6 +28,8 @@ pub struct Scenario {
     pub deployment: Deployment,
     /// The requests.
     pub workload: Workload,
+    /// What those who send them do when things take long or go wrong.
+    pub clients: Clients,
     /// What the run is judged by.
     pub objectives: Vec<Objective>,
     /// The GPUs that it shares with the other deployments of its file; without
@@ -184,6 +188,8 @@ pub struct Deployment {
     pub step_time: StepTimeModel,
     /// How long a replica takes to start.
     pub cold_start: ColdStart,
+    /// What goes wrong with replicas.
+    pub failures: Failures,
     /// What a GPU-hour costs.
     pub price: Price,
     /// Which part of a replica's life is billed.

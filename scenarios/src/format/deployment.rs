@@ -12,7 +12,7 @@ use super::decode;
 use super::engine::{self, Limits};
 use super::problem::Problem;
 use super::reader::{Field, Reader, Setting, suggestion};
-use super::{cold_start, fit, node, shape};
+use super::{cold_start, failures, fit, node, shape};
 use crate::catalogue::{gpus, models, prices};
 use crate::memory::{self, Demand};
 use crate::scenario::Deployment;
@@ -60,6 +60,7 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
     let adapters = adapters::decode(root, &hardware.model, &limits);
     let step_time = root.table("step_time");
     let cold_start = root.table("cold_start");
+    let failures = failures::decode(root.table("failures"));
     let price = root.table("price");
 
     let (Some(model), Some(gpu)) = (&hardware.model.value, &hardware.gpu.value) else {
@@ -123,6 +124,7 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
         adapters: adapters.map(|adapters| adapters.resolve(model, gpu, world_size)),
         step_time: step_time?,
         cold_start,
+        failures,
         price,
         billing,
         price_source,

@@ -1,6 +1,7 @@
 //! The top level of a scenario file: one deployment, or a list of several.
 
 use super::account::{self, Written};
+use super::clients;
 use super::decode;
 use super::deployment;
 use super::gpu_pool;
@@ -13,7 +14,7 @@ use super::workload;
 use crate::scenario::{Group, Scenario};
 
 /// The tables of one deployment. In a file with several, each has its own.
-const OF_ONE_DEPLOYMENT: [&str; 11] = [
+const OF_ONE_DEPLOYMENT: [&str; 13] = [
     "deployment",
     "autoscaler",
     "router",
@@ -21,8 +22,10 @@ const OF_ONE_DEPLOYMENT: [&str; 11] = [
     "adapters",
     "step_time",
     "cold_start",
+    "failures",
     "price",
     "workload",
+    "clients",
     "objectives",
     "operations",
 ];
@@ -92,6 +95,7 @@ fn one(
         (None, _) => None,
     };
     let workload = workload::decode(reader, deployed);
+    let clients = clients::decode(reader.table("clients"));
     let objectives = objectives::decode(&reader.table("objectives"));
     reader.has("operations");
     let deployment = deployment?;
@@ -102,6 +106,7 @@ fn one(
         seed: title.seed,
         deployment,
         workload: workload?,
+        clients,
         objectives,
         gpu_pool: None,
         account: account.account.clone(),

@@ -6,6 +6,7 @@ mod files;
 mod groups;
 mod knative_and_aibrix;
 mod meaning;
+mod mishap_errors;
 mod other_autoscalers;
 mod provider_errors;
 mod ray_serve;
