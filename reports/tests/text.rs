@@ -4,9 +4,7 @@ mod fixture;
 
 use fixture::{MILLISECOND, SECOND, change, description, request, summary, summary_of};
 use foresail_reports::measurements::Measurements;
-use foresail_reports::records::{
-    AdapterTotals, ChangeKind, Outcome, Parts, RecordSink, RunTotals,
-};
+use foresail_reports::records::{AdapterTotals, ChangeKind, Outcome, Parts, RecordSink, RunTotals};
 use foresail_reports::seeds::Seeds;
 use foresail_reports::summary::{Episode, EpisodeReplicas, Part};
 use foresail_reports::{Style, Summary, text};

@@ -116,7 +116,35 @@ impl<'a> AdapterGate<'a> {
                 self.waiting.push_back(waiting);
             }
         }
+        if served.is_empty() {
+            // Those who wanted it have gone, and its slot may go to others.
+            self.give_slots(now);
+        }
         served
+    }
+
+    /// This request has ended, and needs its adapter no more.
+    pub(crate) fn release_of(&mut self, now: Nanos, passage: &Passage) {
+        if let Some(adapter) = passage.request.adapter {
+            self.release(now, adapter);
+        }
+    }
+
+    /// The request, if it waits here.
+    pub(crate) fn holds(&self, request: u64) -> Option<&Passage> {
+        let passages = self.waiting.iter().map(|waiting| &waiting.passage);
+        passages.into_iter().find(|passage| passage.id() == request)
+    }
+
+    /// The client of a request that waits here gives it up.
+    pub(crate) fn withdraw(&mut self, now: Nanos, request: u64) -> Option<Passage> {
+        let is_it = |waiting: &Waiting| waiting.passage.id() == request;
+        let place = self.waiting.iter().position(is_it)?;
+        let waiting = self.waiting.remove(place)?;
+        if waiting.has_slot {
+            self.release(now, waiting.adapter);
+        }
+        Some(waiting.end(now))
     }
 
     /// A request for this adapter has ended: its slot may go to one who waits for one.

@@ -2,17 +2,21 @@
 
 use foresail_core::time::{Nanos, SECOND};
 use foresail_scenarios::distribution::Distribution;
-use foresail_scenarios::random::{Stream, stream};
+use foresail_scenarios::random::{Stream, numbered_stream};
 use foresail_scenarios::scenario::{ColdStart, ColdStartPhase, ColdStartStage};
 use rand::Rng;
 
 /// How long each phase of one start takes; a phase appears once, with all its stages.
 pub(crate) type Phases = Vec<(ColdStartPhase, Nanos)>;
 
-/// Draws the start of a replica. Each replica has its own stream, so what one
-/// start takes does not depend on how many there were before it.
-pub(crate) fn draw(cold_start: &ColdStart, seed: u64, replica: u32) -> Phases {
-    let mut rng = stream(seed, &format!("cold_start.{replica}"));
+/// Draws an attempt, from 1, to start a replica. Each replica has its own stream,
+/// so what one start takes does not depend on how many there were before it.
+pub(crate) fn draw(cold_start: &ColdStart, seed: u64, replica: u32, attempt: u32) -> Phases {
+    let mut rng = numbered_stream(
+        seed,
+        &format!("cold_start.{replica}"),
+        u64::from(attempt - 1),
+    );
     let mut phases = Phases::new();
     for stage in &cold_start.stages {
         let nanos = draw_stage(stage, &mut rng);
@@ -39,7 +43,8 @@ fn draw_stage(stage: &ColdStartStage, rng: &mut Stream) -> Nanos {
         .map_or(0, |outcome| nanos(&outcome.seconds, rng))
 }
 
-fn nanos(seconds: &Distribution, rng: &mut Stream) -> Nanos {
+/// One draw of a time in seconds.
+pub(crate) fn nanos(seconds: &Distribution, rng: &mut Stream) -> Nanos {
     (seconds.sample(rng) * SECOND as f64) as Nanos
 }
 
@@ -70,7 +75,7 @@ mod tests {
             fixed(Initialising, 12.0),
             fixed(Initialising, 0.5),
         ];
-        let phases = draw(&ColdStart { stages }, 1, 0);
+        let phases = draw(&ColdStart { stages }, 1, 0, 1);
         let expected = [
             (Pending, 3 * SECOND),
             (Downloading, 2 * SECOND),
@@ -94,8 +99,10 @@ mod tests {
         let cold_start = ColdStart {
             stages: vec![stage],
         };
-        assert_eq!(draw(&cold_start, 7, 3), draw(&cold_start, 7, 3));
-        assert_ne!(draw(&cold_start, 7, 3), draw(&cold_start, 7, 4));
-        assert_ne!(draw(&cold_start, 7, 3), draw(&cold_start, 8, 3));
+        let draw = |seed, replica, attempt| draw(&cold_start, seed, replica, attempt);
+        assert_eq!(draw(7, 3, 1), draw(7, 3, 1));
+        assert_ne!(draw(7, 3, 1), draw(7, 4, 1));
+        assert_ne!(draw(7, 3, 1), draw(8, 3, 1));
+        assert_ne!(draw(7, 3, 1), draw(7, 3, 2));
     }
 }

@@ -1,7 +1,10 @@
 //! The replicas of the deployment, from the order to start until their GPUs are free.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod failures;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use foresail_core::batching::SequenceId;
 use foresail_core::control::autoscaler::ReplicaLoad;
 use foresail_core::control::biller::Biller;
 use foresail_core::control::gpu_pool::Claimed;
@@ -16,12 +19,13 @@ use foresail_scenarios::scenario::{ColdStartPhase, Deployment};
 
 use crate::agenda::{Agenda, What};
 use crate::boundaries::Boundaries;
-use crate::cold_start::{self, Phases};
 use crate::integrals::{Held, Span};
 use crate::passage::Passage;
-use crate::replica::Replica;
+use crate::replica::{Lost, Replica};
 use crate::scene::Scene;
+use crate::start::{Start, StartEnd};
 use crate::{Options, SimulationError, TIME_MAX};
+use failures::Mishaps;
 
 /// The replicas, what they hold, and what that costs.
 pub(crate) struct Fleet<'a> {
@@ -30,7 +34,7 @@ pub(crate) struct Fleet<'a> {
     set: ReplicaSet,
     biller: Biller,
     /// What starting replicas have still to go through.
-    starting: BTreeMap<u32, VecDeque<(ColdStartPhase, Nanos)>>,
+    starting: BTreeMap<u32, Start>,
     /// Replicas that start as soon as there are GPUs for them.
     without_gpus: BTreeSet<u32>,
     /// Replicas that serve: ready and draining, in order of id.
@@ -44,12 +48,21 @@ pub(crate) struct Fleet<'a> {
     unready: Span,
     held: Held,
     done: Done,
+    mishaps: Mishaps,
 }
 
 /// A replica that serves.
 struct Server<'a> {
     replica: Replica<'a>,
     draining: bool,
+}
+
+/// Where a request is being served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat {
+    pub(crate) replica: u32,
+    /// `None` if it waited for its adapter when it came.
+    sequence: Option<SequenceId>,
 }
 
 /// Sums over replicas that are gone.
@@ -92,6 +105,7 @@ impl<'a> Fleet<'a> {
             unready: Span::from_the_beginning(),
             held: Held::default(),
             done: Done::default(),
+            mishaps: Mishaps::default(),
         }
     }
 
@@ -125,11 +139,25 @@ impl<'a> Fleet<'a> {
         reason: &impl std::fmt::Display,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
+        let actions = self.order(target, scene);
+        self.report(ChangeKind::Target, None, &reason.to_string(), scene);
+        self.carry_out(actions, scene)
+    }
+
+    /// What it takes to have so many replicas.
+    fn order(&mut self, target: u32, scene: &Scene<'_, impl RecordSink>) -> Vec<ReplicaAction> {
         let actions = self.set.set_target(scene.now, target);
         if scene.share.is_some() {
             self.without_gpus.extend(starts(&actions));
         }
-        self.report(ChangeKind::Target, None, &reason.to_string(), scene);
+        actions
+    }
+
+    fn carry_out(
+        &mut self,
+        actions: Vec<ReplicaAction>,
+        scene: &mut Scene<'_, impl RecordSink>,
+    ) -> Result<(), SimulationError> {
         for action in actions {
             match action {
                 ReplicaAction::Start(id) => self.start(id, scene)?,
@@ -180,15 +208,28 @@ impl<'a> Fleet<'a> {
         id: u32,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        let phases: Phases = cold_start::draw(&self.deployment.cold_start, self.options.seed, id);
-        let total = (phases.iter()).fold(0, |sum: Nanos, (_, nanos)| sum.saturating_add(*nanos));
+        self.biller
+            .stage_changed(scene.now, Stage::Gone, Stage::Pending)?;
+        self.attempt_start(id, 1, scene)
+    }
+
+    fn attempt_start(
+        &mut self,
+        id: u32,
+        attempt: u32,
+        scene: &mut Scene<'_, impl RecordSink>,
+    ) -> Result<(), SimulationError> {
+        let start = Start::draw(self.deployment, self.options.seed, id, attempt);
+        let (total, end) = (start.total, start.end);
         if total > TIME_MAX {
             return Err(SimulationError::TooLong);
         }
-        self.biller
-            .stage_changed(scene.now, Stage::Gone, Stage::Pending)?;
-        self.starting.insert(id, phases.into());
-        let reason = format!("will be ready in {:.1} s", seconds(total));
+        self.starting.insert(id, start);
+        let what = match end {
+            StartEnd::Ready => "will be ready in",
+            StartEnd::Failed | StartEnd::TimedOut => "will fail in",
+        };
+        let reason = format!("{what} {:.1} s", seconds(total));
         self.report(ChangeKind::Pending, Some(id), &reason, scene);
         self.phase(id, scene)
     }
@@ -200,11 +241,14 @@ impl<'a> Fleet<'a> {
         id: u32,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        let Some(phases) = self.starting.get_mut(&id) else {
+        let Some(start) = self.starting.get_mut(&id) else {
             return Ok(());
         };
-        let Some((phase, duration)) = phases.pop_front() else {
-            return self.ready(id, "started", scene);
+        let Some((phase, duration)) = start.phases.pop_front() else {
+            return match start.end {
+                StartEnd::Ready => self.ready(id, "started", scene),
+                StartEnd::Failed | StartEnd::TimedOut => self.start_failed(id, scene),
+            };
         };
         scene
             .agenda
@@ -261,6 +305,7 @@ impl<'a> Fleet<'a> {
         };
         self.candidates.insert(place, candidate);
         self.report(ChangeKind::Ready, Some(id), reason, scene);
+        self.foresee_crash(id, scene);
         Ok(())
     }
 
@@ -304,7 +349,7 @@ impl<'a> Fleet<'a> {
         let reason = format!("{outstanding} requests to finish");
         self.report(ChangeKind::Draining, Some(id), &reason, scene);
         if outstanding == 0 {
-            return self.gone(place, "nothing to finish", scene);
+            return self.remove(place, ChangeKind::Gone, "nothing to finish", scene);
         }
         scene.agenda.add(
             scene.now.saturating_add(self.deployment.drain_timeout),
@@ -313,27 +358,28 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// A replica that still drains has had its time.
+    /// A replica that still drains has had its time. Returns the requests that it had.
     pub(crate) fn drain_timeout(
         &mut self,
         id: u32,
         scene: &mut Scene<'_, impl RecordSink>,
-    ) -> Result<(), SimulationError> {
+    ) -> Result<Vec<Lost>, SimulationError> {
         let Some(place) = self.place(id) else {
-            return Ok(());
+            return Ok(Vec::new());
         };
-        let outstanding = self.servers[place].replica.tally.outstanding;
-        self.servers[place].replica.kill(scene.now, &mut scene.sink);
-        self.gone(
-            place,
-            &format!("drain timeout; {outstanding} requests failed"),
-            scene,
-        )
+        let lost = self.servers[place]
+            .replica
+            .evict(scene.now, &mut scene.sink);
+        let reason = format!("drain timeout; {} requests failed", lost.len());
+        self.remove(place, ChangeKind::Gone, &reason, scene)?;
+        Ok(lost)
     }
 
-    fn gone(
+    /// A replica that serves is no more.
+    fn remove(
         &mut self,
         place: usize,
+        kind: ChangeKind,
         reason: &str,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
@@ -344,7 +390,7 @@ impl<'a> Fleet<'a> {
             .stage_changed(scene.now, was.stage, Stage::Gone)?;
         release(replica.id, scene);
         self.add_up(&replica);
-        self.report(ChangeKind::Gone, Some(replica.id), reason, scene);
+        self.report(kind, Some(replica.id), reason, scene);
         Ok(())
     }
 
@@ -394,35 +440,66 @@ impl<'a> Fleet<'a> {
 
 /// Serving.
 impl Fleet<'_> {
-    /// Gives a request to the candidate at `index`. False if it was refused, and so has ended.
+    /// Gives a request to the candidate at `index`. `None` if it was refused, and so has ended.
     pub(crate) fn give(
         &mut self,
         index: usize,
         passage: Passage,
         model: &impl StepTime,
         scene: &mut Scene<'_, impl RecordSink>,
-    ) -> bool {
+    ) -> Option<Seat> {
         let id = self.candidates[index].replica;
         let place = self
             .servers
             .partition_point(|server| server.replica.id < id);
         let server = &mut self.servers[place];
-        match server.replica.receive(scene.now, passage, model) {
-            Ok(end) => {
+        let received = server
+            .replica
+            .receive(scene.now, scene.joins_from(), passage, model);
+        match received {
+            Ok((sequence, end)) => {
                 note_loads(&mut server.replica, &mut scene.agenda);
                 self.candidates[index].outstanding += 1;
                 if end.is_some() {
                     self.boundaries.set(place, end);
                 }
-                true
+                let replica = id;
+                Some(Seat { replica, sequence })
             }
             Err((reject, passage)) => {
                 scene
                     .sink
                     .request(&passage.record(scene.now, refusal(reject), 0, Some(id)));
-                false
+                None
             }
         }
+    }
+
+    /// The request that has this seat, if it has it still.
+    pub(crate) fn served(&self, seat: Seat, request: u64) -> Option<&Passage> {
+        let place = self.place(seat.replica)?;
+        self.servers[place].replica.serves(seat.sequence, request)
+    }
+
+    /// The client of the request that has this seat gives it up; `None` if the
+    /// replica is gone.
+    pub(crate) fn withdraw(
+        &mut self,
+        seat: Seat,
+        request: u64,
+        scene: &mut Scene<'_, impl RecordSink>,
+    ) -> Result<Option<Lost>, SimulationError> {
+        let Some(place) = self.place(seat.replica) else {
+            return Ok(None);
+        };
+        let replica = &mut self.servers[place].replica;
+        let (lost, end) = replica.withdraw(scene.now, seat.sequence, request, &mut scene.sink);
+        note_loads(replica, &mut scene.agenda);
+        if end.is_some() {
+            self.boundaries.set(place, end);
+        }
+        self.requests_left(place, scene)?;
+        Ok(lost)
     }
 
     /// When the next step or leap of a replica ends.
@@ -443,6 +520,16 @@ impl Fleet<'_> {
         let end = server.replica.advance(model, &mut scene.sink);
         note_loads(&mut server.replica, &mut scene.agenda);
         self.boundaries.set(place, end);
+        self.requests_left(place, scene)
+    }
+
+    /// Requests of a replica have ended: its client gave one up, or a step ended.
+    fn requests_left(
+        &mut self,
+        place: usize,
+        scene: &mut Scene<'_, impl RecordSink>,
+    ) -> Result<(), SimulationError> {
+        let server = &self.servers[place];
         let (id, outstanding) = (server.replica.id, server.replica.tally.outstanding);
         if !server.draining {
             let index = self
@@ -450,7 +537,7 @@ impl Fleet<'_> {
                 .partition_point(|candidate| candidate.replica < id);
             self.candidates[index].outstanding = outstanding;
         } else if outstanding == 0 {
-            self.gone(place, "finished", scene)?;
+            self.remove(place, ChangeKind::Gone, "finished", scene)?;
         }
         Ok(())
     }
@@ -461,13 +548,14 @@ impl Fleet<'_> {
         id: u32,
         adapter: u32,
         model: &impl StepTime,
-        scene: &Scene<'_, impl RecordSink>,
+        scene: &mut Scene<'_, impl RecordSink>,
     ) {
         let Some(place) = self.place(id) else {
             return;
         };
         let replica = &mut self.servers[place].replica;
         let end = replica.adapter_loaded(scene.now, adapter, model);
+        note_loads(replica, &mut scene.agenda);
         if end.is_some() {
             self.boundaries.set(place, end);
         }
@@ -482,12 +570,13 @@ impl Fleet<'_> {
 
 /// What others may look at.
 impl Fleet<'_> {
-    /// The ready replicas, oldest first.
-    pub(crate) fn candidates(&mut self, now: Nanos) -> &[Candidate] {
+    /// The ready replicas, oldest first, to a request that can join the steps that
+    /// begin at or after this time.
+    pub(crate) fn candidates(&mut self, joins_from: Nanos) -> &[Candidate] {
         if self.shows_kv_use {
             let ready = self.servers.iter().filter(|server| !server.draining);
             for (candidate, server) in self.candidates.iter_mut().zip(ready) {
-                candidate.kv_blocks_used = server.replica.kv_blocks_used(now);
+                candidate.kv_blocks_used = server.replica.kv_blocks_used(joins_from);
             }
         }
         &self.candidates
@@ -500,13 +589,6 @@ impl Fleet<'_> {
     /// For how long no replica has been ready, up to `now`.
     pub(crate) fn unready_ns(&self, now: Nanos) -> Nanos {
         self.unready.by(now)
-    }
-
-    pub(crate) fn outstanding(&self) -> u64 {
-        self.servers
-            .iter()
-            .map(|server| u64::from(server.replica.tally.outstanding))
-            .sum()
     }
 
     pub(crate) fn load(&self) -> Load {
@@ -549,6 +631,9 @@ impl Fleet<'_> {
             replica_ns: self.held.replica_ns(),
             replicas_max: self.held.most(),
             starts: self.done.starts,
+            start_failures: self.mishaps.start_failures,
+            starts_given_up: self.mishaps.given_up,
+            crashes: self.mishaps.crashes,
             wasted_starts: self.done.wasted_starts,
             gpu_ns: GpuTime {
                 billed: gpu.billed,

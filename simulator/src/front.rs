@@ -50,6 +50,14 @@ impl Front {
         Some(passage)
     }
 
+    /// Takes a request out of the queue, if it is there, that its client gives up.
+    pub(crate) fn withdraw(&mut self, request: u64, unready_ns: Nanos) -> Option<Passage> {
+        let place = (self.held.iter()).position(|(passage, _)| passage.id() == request)?;
+        let (mut passage, unready_before) = self.held.remove(place)?;
+        passage.dispatched(unready_ns - unready_before);
+        Some(passage)
+    }
+
     pub(crate) fn held(&self) -> u64 {
         self.held.len() as u64
     }

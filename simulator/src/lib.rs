@@ -18,6 +18,7 @@
 mod adapters;
 mod agenda;
 mod boundaries;
+mod clients;
 mod clock;
 mod cold_start;
 mod conservation;
@@ -30,6 +31,7 @@ mod passage;
 mod pool;
 mod replica;
 mod scene;
+mod start;
 mod world;
 
 use std::cell::RefCell;

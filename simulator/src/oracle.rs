@@ -21,9 +21,11 @@ use foresail_core::control::autoscaler::{
 };
 use foresail_core::time::{Nanos, SECOND};
 use foresail_reports::records::{Change, ChangeKind, Gaps, RecordSink, RequestRecord};
-use foresail_scenarios::scenario::{AtZero, ColdStart, Scenario};
+use foresail_scenarios::clients::Clients;
+use foresail_scenarios::failures::Failures;
+use foresail_scenarios::scenario::{AtZero, ColdStart, Deployment, Scenario};
 
-use crate::cold_start;
+use crate::start::Start;
 use crate::{Options, Progress, SimulationError, simulate};
 
 /// Tells the oracle of a scenario what will come under this seed. Every other
@@ -45,8 +47,9 @@ pub fn foresee(
     let requests = scenario.workload.open(seed)?;
     simulate(&ideal, requests, options, &mut needs, watch)?;
     let initial = scenario.deployment.initial_replica_count;
-    let cold_start = scenario.deployment.cold_start.clone();
-    let plan = Planner::new(initial, |replica| lead(&cold_start, seed, replica)).plan(&needs.steps);
+    let deployment = dependable(&scenario.deployment);
+    let lead = |replica| Start::draw(&deployment, seed, replica, 1).total;
+    let plan = Planner::new(initial, lead).plan(&needs.steps);
     if let AutoscalerConfig::Oracle(config) = &mut scenario.deployment.autoscaler {
         config.plan = Some(plan);
     }
@@ -57,6 +60,8 @@ pub fn foresee(
 fn ideal(scenario: &Scenario, config: &OracleConfig) -> Scenario {
     let mut ideal = scenario.clone();
     ideal.gpu_pool = None;
+    ideal.clients = Clients::default();
+    ideal.deployment.failures = Failures::default();
     let deployment = &mut ideal.deployment;
     deployment.at_zero = AtZero::Hold;
     deployment.cold_start = ColdStart { stages: Vec::new() };
@@ -77,12 +82,14 @@ fn ideal(scenario: &Scenario, config: &OracleConfig) -> Scenario {
     ideal
 }
 
-/// How long a replica will take to start.
-fn lead(cold_start: &ColdStart, seed: u64, replica: u32) -> Nanos {
-    let phases = cold_start::draw(cold_start, seed, replica);
-    phases
-        .iter()
-        .fold(0, |sum: Nanos, (_, nanos)| sum.saturating_add(*nanos))
+/// The same deployment, were nothing ever to fail. Slow starts are as slow as they are.
+fn dependable(deployment: &Deployment) -> Deployment {
+    let mut dependable = deployment.clone();
+    dependable.failures = Failures {
+        slow_start: deployment.failures.slow_start.clone(),
+        ..Failures::default()
+    };
+    dependable
 }
 
 /// Keeps how many replicas the ideal deployment has, from when.

@@ -4,6 +4,9 @@
 //! due ── cold start ── dispatched ── adapter ── queue ── admitted ── prefill ── first token ── decode ── end
 //!                                                              └── preempted ── … ── next token ──┘
 //! ```
+//!
+//! A request that is sent again begins anew: what went before is then one part of
+//! its time, and the others are those of the last attempt.
 
 use foresail_core::time::Nanos;
 use foresail_reports::records::{Outcome, Parts, RequestRecord};
@@ -14,6 +17,12 @@ use foresail_scenarios::workload::Request;
 pub(crate) struct Passage {
     pub(crate) request: Request,
     id: u64,
+    /// How often its client has sent it.
+    sends: u32,
+    /// How often the deployment has begun to serve it again by itself.
+    served_again: u32,
+    /// When the last attempt began; what follows is about that one only.
+    sent_at: Nanos,
     /// Time it waited while no replica was ready.
     cold_start: Nanos,
     /// Time it waited at a replica for its adapter.
@@ -31,8 +40,11 @@ pub(crate) struct Passage {
 impl Passage {
     pub(crate) fn new(id: u64, request: Request) -> Self {
         Self {
+            sent_at: request.due,
             request,
             id,
+            sends: 1,
+            served_again: 0,
             cold_start: 0,
             adapter: 0,
             admitted_at: None,
@@ -43,6 +55,56 @@ impl Passage {
             preemptions: 0,
             cached_tokens: 0,
         }
+    }
+
+    /// Its position in the workload.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// How often its client has sent it.
+    pub(crate) fn sends(&self) -> u32 {
+        self.sends
+    }
+
+    /// How often the deployment has received it, or begun to serve it again.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.sends + self.served_again
+    }
+
+    /// How often the deployment has begun to serve it again by itself.
+    pub(crate) fn served_again(&self) -> u32 {
+        self.served_again
+    }
+
+    /// Its client sends it again: all that was done for it is lost.
+    pub(crate) fn send_again(self, now: Nanos) -> Self {
+        Self {
+            sends: self.sends + 1,
+            ..self.begin_again(now)
+        }
+    }
+
+    /// The deployment serves it again, because its replica is no more.
+    pub(crate) fn serve_again(self, now: Nanos) -> Self {
+        Self {
+            served_again: self.served_again + 1,
+            ..self.begin_again(now)
+        }
+    }
+
+    fn begin_again(self, now: Nanos) -> Self {
+        Self {
+            sends: self.sends,
+            served_again: self.served_again,
+            sent_at: now,
+            ..Self::new(self.id, self.request)
+        }
+    }
+
+    /// Whether its first token has come.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.first_token_at.is_some()
     }
 
     /// It is given to a replica, having waited so long for one to be ready.
@@ -97,7 +159,7 @@ impl Passage {
             output_tokens,
             session: self.request.session,
             adapter: self.request.adapter,
-            attempts: 1,
+            attempts: self.attempts(),
             replica,
             cached_tokens: self.cached_tokens,
             preemptions: self.preemptions,
@@ -113,7 +175,7 @@ impl Passage {
     fn parts(&self, end: Nanos) -> Parts {
         let open_preemption = self.preempted_at.map_or(0, |since| end - since);
         let admitted = self.admitted_at.unwrap_or(end);
-        let waited = admitted - self.request.due;
+        let waited = admitted - self.sent_at;
         let in_prefill = self.first_token_at.unwrap_or(end) - admitted;
         let in_decode = self.first_token_at.map_or(0, |first| end - first);
         let (before, after) = match self.first_token_at {
@@ -124,7 +186,7 @@ impl Passage {
             ),
         };
         Parts {
-            retry_ns: 0,
+            retry_ns: self.sent_at - self.request.due,
             cold_start_ns: self.cold_start,
             queue_ns: waited - self.cold_start - self.adapter,
             adapter_ns: self.adapter,

@@ -1,5 +1,7 @@
 //! One replica: the core's scheduler, driven through virtual time.
 
+mod leaving;
+
 use foresail_core::batching::{
     AdapterId, BlockHash, ConfigError, Content, Reject, Request as Sequence, Scheduler, SequenceId,
 };
@@ -13,6 +15,8 @@ use foresail_scenarios::workload::Request;
 use crate::adapters::{AdapterGate, AdapterTally};
 use crate::clock::{Clock, Stretch};
 use crate::passage::Passage;
+use leaving::Doomed;
+pub(crate) use leaving::Lost;
 
 /// Most steps of one leap. A longer stretch is several leaps with the same
 /// records; this many steps of a minute or two still fit 64 bits of picoseconds.
@@ -34,6 +38,7 @@ pub(crate) struct Replica<'a> {
     /// When the last step ended.
     clock: Clock,
     flight: Flight,
+    doomed: Doomed,
     /// Whether runs of equal steps are done at once, or one by one (the oracle).
     leaps: bool,
     pub(crate) tally: Tally,
@@ -97,38 +102,45 @@ impl<'a> Replica<'a> {
             passages: Vec::new(),
             clock: Clock::at(0),
             flight: Flight::Idle,
+            doomed: Doomed::default(),
             leaps,
             tally: Tally::default(),
         })
     }
 
-    /// Takes a request at `now`. Returns when the step in flight ends, if that is news.
+    /// Takes a request at `now`, which can join the steps that begin at or after
+    /// `joins_from`. Returns its sequence, and when the step in flight ends, if
+    /// that is news.
     pub(crate) fn receive(
         &mut self,
         now: Nanos,
+        joins_from: Nanos,
         passage: Passage,
         model: &impl StepTime,
-    ) -> Result<Option<Nanos>, (Reject, Box<Passage>)> {
+    ) -> Result<(Option<SequenceId>, Option<Nanos>), (Reject, Box<Passage>)> {
         // A request without an adapter, as most are, is moved once.
-        let has_joined = if passage.request.adapter.is_none() {
-            self.join(passage)?;
-            true
+        let sequence = if passage.request.adapter.is_none() {
+            Some(self.join(passage)?)
         } else {
             self.admit(now, passage)?
         };
         self.tally.received += 1;
         self.tally.outstanding += 1;
-        Ok(if has_joined {
-            self.take_notice(now, now, model)
-        } else {
-            None
-        })
+        let end = match sequence {
+            Some(_) => self.take_notice(now, joins_from, model),
+            None => None,
+        };
+        Ok((sequence, end))
     }
 
-    /// Takes a request with an adapter. Returns whether it has joined the
-    /// others, because its adapter is there.
+    /// Takes a request with an adapter. Returns its sequence if it has joined
+    /// the others, because its adapter is there.
     #[inline(never)]
-    fn admit(&mut self, now: Nanos, passage: Passage) -> Result<bool, (Reject, Box<Passage>)> {
+    fn admit(
+        &mut self,
+        now: Nanos,
+        passage: Passage,
+    ) -> Result<Option<SequenceId>, (Reject, Box<Passage>)> {
         // What can never be served need not wait for its adapter first.
         let sequence = self.sequence(&passage.request);
         if let Err(reject) = self.scheduler.check_request(&sequence) {
@@ -139,8 +151,8 @@ impl<'a> Replica<'a> {
             _ => Some(passage),
         };
         match passage {
-            Some(passage) => self.join(passage).map(|()| true),
-            None => Ok(false),
+            Some(passage) => self.join(passage).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -178,17 +190,17 @@ impl<'a> Replica<'a> {
 
     /// Puts a request into the scheduler's queue.
     #[inline]
-    fn join(&mut self, passage: Passage) -> Result<(), (Reject, Box<Passage>)> {
+    fn join(&mut self, passage: Passage) -> Result<SequenceId, (Reject, Box<Passage>)> {
         let sequence = self.sequence(&passage.request);
         let id = match self.scheduler.add(sequence) {
-            Ok(id) => id as usize,
+            Ok(id) => id,
             Err(reject) => return Err((reject, Box::new(passage))),
         };
-        if id == self.passages.len() {
+        if id as usize == self.passages.len() {
             self.passages.push(None);
         }
-        self.passages[id] = Some(passage);
-        Ok(())
+        self.passages[id as usize] = Some(passage);
+        Ok(id)
     }
 
     /// Something new waits: begin if idle, and end a leap that it might join, with
@@ -199,23 +211,27 @@ impl<'a> Replica<'a> {
         joins_from: Nanos,
         model: &impl StepTime,
     ) -> Option<Nanos> {
-        match &mut self.flight {
-            Flight::Idle => {
-                self.clock = Clock::at(now);
-                self.begin(model)
-            }
-            Flight::Step(_) => None,
-            Flight::Leap(stretch) => {
-                // The horizon is still that of the leap's start; only what
-                // waits has changed. If it says nothing new, the leap stands.
-                if self.scheduler.horizon() >= stretch.steps {
-                    return None;
-                }
-                let steps = stretch.steps;
-                stretch.cut(joins_from);
-                (stretch.steps < steps).then(|| stretch.end().nanos)
-            }
+        if matches!(self.flight, Flight::Idle) {
+            self.clock = Clock::at(now);
+            return self.begin(model);
         }
+        self.shorten_leap(joins_from)
+    }
+
+    /// What waits has changed. Ends a leap at or after this time, in case that
+    /// makes a difference to the batch; returns when, if it is news.
+    fn shorten_leap(&mut self, joins_from: Nanos) -> Option<Nanos> {
+        let Flight::Leap(stretch) = &mut self.flight else {
+            return None;
+        };
+        // The horizon is still that of the leap's start; only what waits has
+        // changed. If it says nothing new, the leap stands.
+        if self.scheduler.horizon() >= stretch.steps {
+            return None;
+        }
+        let steps = stretch.steps;
+        stretch.cut(joins_from);
+        (stretch.steps < steps).then(|| stretch.end().nanos)
     }
 
     /// Starts the next step or leap, and returns when it ends.
@@ -295,17 +311,18 @@ impl<'a> Replica<'a> {
         self.clock = self.clock.plus(duration);
         let now = self.clock.nanos;
         let step = self.scheduler.planned();
-        let mut sampled = u64::from(step.decodes);
-        if step.decodes > 0 {
+        let decodes = step.decodes - self.doomed.decodes();
+        let mut sampled = u64::from(decodes);
+        if decodes > 0 {
             sink.gaps(Gaps {
                 first_ps: duration,
                 growth_ps: 0,
                 steps: 1,
-                tokens: step.decodes,
+                tokens: decodes,
             });
         }
         for (id, Chunk { sample, .. }) in step.chunk_sequences.iter().zip(&step.chunks) {
-            if *sample {
+            if *sample && !self.doomed.contains(*id) {
                 sampled += 1;
                 if let Some(gap) = passage(&mut self.passages, *id).sampled(now) {
                     let first_ps = gap * PICOS_PER_NANO;
@@ -327,13 +344,16 @@ impl<'a> Replica<'a> {
 
     fn end_leap(&mut self, stretch: &Stretch, sink: &mut impl RecordSink) {
         self.clock = stretch.end();
-        sink.gaps(Gaps {
-            first_ps: stretch.first(),
-            growth_ps: stretch.growth(),
-            steps: stretch.steps,
-            tokens: stretch.batch,
-        });
-        self.tally.tokens += u64::from(stretch.batch) * u64::from(stretch.steps);
+        let tokens = stretch.batch - self.doomed.decodes();
+        if tokens > 0 {
+            sink.gaps(Gaps {
+                first_ps: stretch.first(),
+                growth_ps: stretch.growth(),
+                steps: stretch.steps,
+                tokens,
+            });
+        }
+        self.tally.tokens += u64::from(tokens) * u64::from(stretch.steps);
         self.tally.steps += u64::from(stretch.steps);
         self.tally.busy_ns += self.clock.nanos - stretch.start.nanos;
         let mut contents = Contents {
@@ -350,8 +370,8 @@ impl<'a> Replica<'a> {
                 .take()
                 .expect("a finished sequence was live");
             self.tally.outstanding -= 1;
-            if let (Some(gate), Some(adapter)) = (&mut self.adapters, passage.request.adapter) {
-                gate.release(self.clock.nanos, adapter);
+            if let Some(gate) = &mut self.adapters {
+                gate.release_of(self.clock.nanos, &passage);
             }
             let tokens = passage.request.output_tokens;
             sink.request(&passage.record(
@@ -361,38 +381,7 @@ impl<'a> Replica<'a> {
                 Some(self.id),
             ));
         }
-    }
-
-    /// Ends everything at once, because the time to drain is up.
-    pub(crate) fn kill(&mut self, now: Nanos, sink: &mut impl RecordSink) {
-        if let Flight::Leap(stretch) = self.flight {
-            let done = stretch.done_by(now);
-            if done > 0 {
-                self.end_leap(
-                    &Stretch {
-                        steps: done,
-                        ..stretch
-                    },
-                    sink,
-                );
-            }
-        }
-        if !matches!(self.flight, Flight::Idle) {
-            self.tally.busy_ns += now - self.clock.nanos;
-        }
-        self.flight = Flight::Idle;
-        for (id, passage) in self.passages.iter_mut().enumerate() {
-            if let Some(passage) = passage.take() {
-                let left = self.scheduler.left(id as SequenceId);
-                let tokens = passage.request.output_tokens - left;
-                sink.request(&passage.record(now, Outcome::FailedDrain, tokens, Some(self.id)));
-            }
-        }
-        let without_adapter = (self.adapters.iter_mut()).flat_map(|gate| gate.abandon(now));
-        for passage in without_adapter {
-            sink.request(&passage.record(now, Outcome::FailedDrain, 0, Some(self.id)));
-        }
-        self.tally.outstanding = 0;
+        self.bury();
     }
 }
 
@@ -419,13 +408,14 @@ impl<'a> Replica<'a> {
     pub(crate) fn tokens_by(&self, now: Nanos) -> u64 {
         self.tally.tokens
             + self.leapt(now, |stretch, done| {
-                u64::from(stretch.batch) * u64::from(done)
+                u64::from(stretch.batch - self.doomed.decodes()) * u64::from(done)
             })
     }
 
-    /// KV blocks in use at `now`, as stepping would have it.
-    pub(crate) fn kv_blocks_used(&self, now: Nanos) -> u32 {
-        let steps = self.leapt(now, |stretch, done| {
+    /// KV blocks in use, as stepping would have it: with those of the step in
+    /// flight, when only steps that begin from `joins_from` on are to come.
+    pub(crate) fn kv_blocks_used(&self, joins_from: Nanos) -> u32 {
+        let steps = self.leapt(joins_from.saturating_sub(1), |stretch, done| {
             u64::from((done + 1).min(stretch.steps))
         });
         self.scheduler.blocks_used_after(steps as u32)

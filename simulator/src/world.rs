@@ -1,15 +1,18 @@
 //! The deployment as a whole: one clock, and everything that happens by it.
 
+mod attempts;
+
 use foresail_core::control::autoscaler::{
-    Autoscaler, ConfigError as AutoscalerError, Event, Observation,
+    Autoscaler, AutoscalerConfig, ConfigError as AutoscalerError, Observation,
 };
 use foresail_core::step_time::StepTime;
 use foresail_core::time::Nanos;
 use foresail_reports::records::{Outcome, RecordSink, RunTotals};
-use foresail_scenarios::scenario::{AtZero, Scenario};
+use foresail_scenarios::scenario::Scenario;
 use foresail_scenarios::workload::Request;
 
 use crate::agenda::What;
+use crate::clients::Clients;
 use crate::conservation::{InSystem, same};
 use crate::fleet::Fleet;
 use crate::front::Front;
@@ -30,6 +33,9 @@ pub(crate) struct World<'a, M, S> {
     autoscaler: Autoscaler,
     fleet: Fleet<'a>,
     front: Front,
+    clients: Clients<'a>,
+    /// Tokens generated in attempts that were tried again.
+    lost_tokens: u64,
     events: u64,
     received: Received,
     in_system: InSystem,
@@ -42,6 +48,9 @@ pub(crate) struct World<'a, M, S> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Received {
     requests: u64,
+    /// Those, and each time that one was sent or served again.
+    sends: u64,
+    /// Of all of those.
     prompt_tokens: u64,
     /// Requests that came while no replica was ready, and waited for one.
     while_unready: u64,
@@ -101,6 +110,8 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             autoscaler: Autoscaler::new(&deployment.autoscaler, deployment.initial_replica_count),
             fleet: Fleet::new(deployment, options),
             front: Front::new(deployment.router, options.seed),
+            clients: Clients::new(&scenario.clients, options.seed),
+            lost_tokens: 0,
             events: 0,
             received: Received::default(),
             in_system: InSystem::default(),
@@ -123,7 +134,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
     /// the autoscaler's look.
     #[inline]
     pub(crate) fn next(&self, arrival: Option<Nanos>, over: Option<Nanos>) -> (Nanos, Next) {
-        let look = self.autoscaler.next_deadline();
+        let look = self.next_look(arrival);
         let (mut at, mut next) = (over, Next::Nothing);
         let mut consider = |candidate: Option<Nanos>, what: Next| {
             if let Some(time) = candidate
@@ -144,7 +155,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
     /// Whether all requests that have come have ended.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.front.held() + self.fleet.outstanding() == 0
+        self.received.requests == self.scene.sink.ended
     }
 
     /// Whether more is to come than requests and looks of the autoscaler.
@@ -180,6 +191,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             return Err(SimulationError::TooLong);
         }
         self.scene.now = at;
+        self.scene.steps_are_over = matches!(next, Next::Agenda | Next::Look);
         self.events += 1;
         match (next, request) {
             (Next::Arrival, Some(request)) => self.arrive(request),
@@ -193,10 +205,29 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
     /// A replica that waited for GPUs has them.
     pub(crate) fn granted(&mut self, at: Nanos, replica: u32) -> Result<(), SimulationError> {
         self.scene.now = at;
+        self.scene.steps_are_over = false;
         self.fleet.granted(replica, &mut self.scene)?;
         // A cold start that takes no time is over.
         self.release_held();
         Ok(())
+    }
+
+    /// When the autoscaler looks next. Once the last request has come and the last
+    /// order for a replica was given up, looking would go on for ever: only what
+    /// was planned beforehand can still change anything.
+    #[inline]
+    fn next_look(&self, arrival: Option<Nanos>) -> Option<Nanos> {
+        if arrival.is_none() && self.fleet.is_given_up() && !self.is_planned() {
+            return None;
+        }
+        self.autoscaler.next_deadline()
+    }
+
+    fn is_planned(&self) -> bool {
+        matches!(
+            self.scenario.deployment.autoscaler,
+            AutoscalerConfig::Scripted { .. } | AutoscalerConfig::Oracle(_)
+        )
     }
 }
 
@@ -220,26 +251,8 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         self.check_adapter(id, request.adapter)?;
         check_backlog(id - self.scene.sink.ended, self.scene.now)?;
         self.received.requests += 1;
-        self.note_unused();
-        self.received.prompt_tokens += u64::from(request.prompt_tokens);
         self.settle();
-        let none_ready = self.fleet.counts().ready == 0;
-        if let Some(decision) = self
-            .autoscaler
-            .on_event(self.scene.now, Event::RequestReceived)
-        {
-            self.scale(decision.target, &decision.reason)?;
-        }
-        let passage = Passage::new(id, request);
-        if none_ready && self.scenario.deployment.at_zero == AtZero::Reject {
-            let record = passage.record(self.scene.now, Outcome::RejectedScalingUp, 0, None);
-            self.scene.sink.request(&record);
-            self.settle();
-        } else {
-            self.received.while_unready += u64::from(none_ready);
-            self.dispatch(passage);
-        }
-        Ok(())
+        self.send(Passage::new(id, request))
     }
 
     /// Whether the adapter that a request asks for is deployed.
@@ -266,13 +279,16 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
 
     /// Gives a request to a replica, or holds it: behind those that are held
     /// already, or if none can take it.
+    #[inline]
     fn dispatch(&mut self, passage: Passage) {
         let now = self.scene.now;
         let chosen = if self.front.held() > 0 {
             None
         } else {
-            self.front
-                .choose(&passage.request, self.fleet.candidates(now))
+            self.front.choose(
+                &passage.request,
+                self.fleet.candidates(self.scene.joins_from()),
+            )
         };
         match chosen {
             Some(index) => self.give(index, passage),
@@ -280,9 +296,13 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         }
     }
 
+    #[inline]
     fn give(&mut self, index: usize, passage: Passage) {
-        let accepted = self.fleet.give(index, passage, self.model, &mut self.scene);
-        if !accepted {
+        let request = passage.id();
+        let seat = self.fleet.give(index, passage, self.model, &mut self.scene);
+        if seat.is_some() {
+            self.clients.seated(request, seat);
+        } else {
             self.settle();
         }
     }
@@ -291,7 +311,9 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     fn release_held(&mut self) {
         let now = self.scene.now;
         while self.front.held() > 0
-            && let Some(index) = self.front.choose_for_first(self.fleet.candidates(now))
+            && let Some(index) = self
+                .front
+                .choose_for_first(self.fleet.candidates(self.scene.joins_from()))
         {
             if let Some(passage) = self.front.release(self.fleet.unready_ns(now)) {
                 self.give(index, passage);
@@ -313,11 +335,21 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             return Ok(());
         };
         match what {
+            What::Resend { request } => self.resend(request)?,
             What::Phase { replica } => self.fleet.phase(replica, &mut self.scene)?,
-            What::DrainTimeout { replica } => self.fleet.drain_timeout(replica, &mut self.scene)?,
+            What::Restart { replica } => self.fleet.restart(replica, &mut self.scene)?,
+            What::Crash { replica } => self.crash(replica)?,
+            What::DrainTimeout { replica } => self.drain_timeout(replica)?,
             What::AdapterLoaded { replica, adapter } => {
-                (self.fleet).adapter_loaded(replica, adapter, self.model, &self.scene);
+                let scene = &mut self.scene;
+                self.fleet
+                    .adapter_loaded(replica, adapter, self.model, scene);
             }
+            What::ClientTimeout {
+                request,
+                sends,
+                awaits,
+            } => self.client_timeout(request, sends, awaits)?,
         }
         self.autoscaler.replicas_changed(self.scene.now);
         self.settle();
@@ -351,8 +383,9 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             starting: counts.starting,
             tokens_generated: self.fleet.tokens_by(self.scene.now),
             prompt_tokens: self.received.prompt_tokens,
-            requests_received: self.received.requests,
-            in_flight_request_ns: self.in_system.integral_by(self.scene.now),
+            requests_received: self.received.sends,
+            in_flight_request_ns: self.in_system.integral_by(self.scene.now)
+                - self.clients.waiting_by(self.scene.now),
         };
         let now = self.scene.now;
         if let Some(decision) = self.autoscaler.observe(now, &observation, &replicas) {
@@ -401,6 +434,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             events: self.events,
             waited_for_cold_start: self.received.while_unready,
             would_be_deleted_ns: self.received.unused_at,
+            output_tokens_retried: self.lost_tokens,
             ..fleet.totals
         };
         let world_size = u128::from(self.scenario.deployment.world_size);
@@ -414,9 +448,9 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             self.scene.sink.ended,
         )?;
         same(
-            "tokens generated and recorded",
+            "tokens generated, and recorded or lost",
             fleet.tokens,
-            self.scene.sink.tokens,
+            self.scene.sink.tokens + self.lost_tokens,
         )?;
         same(
             "GPU-time held and accounted for",

@@ -30,7 +30,90 @@ struct Knobs {
     rate_per_s: f64,
     world_size: u32,
     adapters: Option<AdapterKnobs>,
+    mishaps: Option<Mishaps>,
     seed: u64,
+}
+
+/// What goes wrong in a random scenario. Times are milliseconds.
+#[derive(Clone, Debug)]
+struct Mishaps {
+    start_failure: Option<f64>,
+    start_timeout: Option<u32>,
+    slow_start: Option<f64>,
+    /// Mean time to a crash, and what becomes of the requests.
+    crash: Option<(u32, &'static str)>,
+    first_token_timeout: Option<u32>,
+    timeout: Option<u32>,
+    /// Mean and attempts.
+    retry: Option<(u32, u32)>,
+}
+
+fn mishaps() -> impl Strategy<Value = Mishaps> {
+    let on_crash = prop::sample::select(vec!["retry", "fail"]);
+    (
+        prop::option::of(0.01..0.7_f64),
+        prop::option::of(500..4000_u32),
+        prop::option::of(0.01..1.0_f64),
+        prop::option::of((1000..6000_u32, on_crash)),
+        prop::option::of(1..3000_u32),
+        prop::option::of(1..5000_u32),
+        prop::option::of((1..1000_u32, 1..5_u32)),
+    )
+        .prop_map(
+            |(start_failure, start_timeout, slow_start, crash, first, timeout, retry)| Mishaps {
+                start_failure,
+                start_timeout,
+                slow_start,
+                crash,
+                first_token_timeout: first,
+                timeout,
+                retry,
+            },
+        )
+}
+
+fn mishaps_text(mishaps: &Mishaps) -> String {
+    let mut lines = vec!["[failures]".to_owned()];
+    if let Some(probability) = mishaps.start_failure {
+        lines.push(format!("start_failure = {{ probability = {probability} }}"));
+    }
+    if let Some(timeout) = mishaps.start_timeout {
+        lines.push(format!("start_timeout = \"{timeout}ms\""));
+    }
+    if mishaps.start_failure.is_some() || mishaps.start_timeout.is_some() {
+        lines.push("start_retry = { first = \"300ms\", max = \"2s\", attempts_max = 3 }".into());
+    }
+    if let Some(probability) = mishaps.slow_start {
+        lines.push(format!(
+            "slow_start = {{ probability = {probability}, factor = {{ uniform = {{ min = 1, max = 3 }} }} }}"
+        ));
+    }
+    if let Some((mean, on_crash)) = mishaps.crash {
+        let mean = f64::from(mean) / 1000.0;
+        lines.push(format!(
+            "crash = {{ time_to_failure = {{ exponential = {{ mean = {mean} }} }}, on_crash = \"{on_crash}\" }}"
+        ));
+    }
+    lines.push("[clients]".into());
+    let seconds = |millis: u32| f64::from(millis) / 1000.0;
+    if let Some(millis) = mishaps.first_token_timeout {
+        let mean = seconds(millis);
+        lines.push(format!(
+            "first_token_timeout = {{ exponential = {{ mean = {mean} }} }}"
+        ));
+    }
+    if let Some(millis) = mishaps.timeout {
+        let mean = seconds(millis);
+        lines.push(format!(
+            "timeout = {{ log_normal = {{ mean = {mean}, cv = 1 }} }}"
+        ));
+    }
+    if let Some((first, attempts_max)) = mishaps.retry {
+        lines.push(format!(
+            "retry = {{ first = \"{first}ms\", max = \"5s\", attempts_max = {attempts_max} }}"
+        ));
+    }
+    lines.join("\n")
 }
 
 /// The knobs of a scenario's adapters.
@@ -85,7 +168,11 @@ fn knobs() -> impl Strategy<Value = Knobs> {
     let script = prop::option::of(prop::collection::vec(0..4_u32, 1..12));
     let scale = (0..3_u32, 1..4_u32, 1..200_u32, 0..4000_u32, script);
     let load = (5.0..120.0_f64, 0..2_u32, any::<u64>());
-    let load = (load, prop::option::of(adapter_knobs()));
+    let extras = (
+        prop::option::of(adapter_knobs()),
+        prop::option::of(mishaps()),
+    );
+    let load = (load, extras);
     (
         router,
         prop::option::of(1..30_u32),
@@ -101,7 +188,7 @@ fn knobs() -> impl Strategy<Value = Knobs> {
                 let (max_num_seqs, spare, chunk, block_size) = batch;
                 let (spare_blocks, watermark, prefix_caching, sessions) = blocks;
                 let (min, more, drain_timeout_ms, cold_start_ms, script) = scale;
-                let ((rate_per_s, world, seed), adapters) = load;
+                let ((rate_per_s, world, seed), (adapters, mishaps)) = load;
                 let budget = max_num_seqs + spare;
                 // Enough for the longest request, and often not for all that run.
                 let num_blocks = 500_u32.div_ceil(block_size) + spare_blocks;
@@ -126,6 +213,7 @@ fn knobs() -> impl Strategy<Value = Knobs> {
                     rate_per_s,
                     world_size: 1 << world,
                     adapters,
+                    mishaps,
                     seed,
                 }
             },
@@ -204,7 +292,9 @@ fn text(knobs: &Knobs) -> String {
         max = 100
         {sessions}
         {adapters}
+        {mishaps}
         "#,
+        mishaps = knobs.mishaps.as_ref().map_or(String::new(), mishaps_text),
         world_size = knobs.world_size,
         max = min + more,
         zero = if knobs.at_zero == "spec" {
@@ -272,7 +362,7 @@ proptest! {
     /// Common random numbers: a knob of the deployment moves no arrival.
     #[test]
     fn a_knob_leaves_the_arrivals_alone(knobs in knobs()) {
-        let other = Knobs { router: "round-robin", max_num_seqs: 1, min: 1, more: 0, script: None, ..knobs.clone() };
+        let other = Knobs { router: "round-robin", max_num_seqs: 1, min: 1, more: 0, script: None, mishaps: None, ..knobs.clone() };
         let arrivals = |knobs: &Knobs| {
             let mut records = run(&scenario(&text(knobs)), knobs.seed).requests;
             records.sort_by_key(|record| record.id);
@@ -286,43 +376,49 @@ proptest! {
 /// The random scenarios must really do what makes leaping hard.
 #[test]
 fn the_oracle_meets_the_hard_cases() {
+    use foresail_reports::records::Outcome;
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
+    use std::collections::BTreeMap;
     let mut runner = TestRunner::deterministic();
-    let (mut preemptions, mut cached, mut drained, mut cold, mut killed, mut rejected) =
-        (0, 0, 0, 0, 0, 0);
-    let (mut adapter_waits, mut evictions) = (0, 0);
+    let mut met = BTreeMap::new();
+    let mut meet = |what: &'static str, count: u64| *met.entry(what).or_insert(0) += count;
     for _ in 0..120 {
         let knobs = knobs().new_tree(&mut runner).unwrap().current();
         let records = run(&scenario(&text(&knobs)), knobs.seed);
         for record in &records.requests {
-            use foresail_reports::records::Outcome;
-            preemptions += record.preemptions;
-            cached += record.cached_tokens;
-            cold += u32::from(record.parts.cold_start_ns > 0);
-            killed += u32::from(record.outcome == Outcome::FailedDrain);
-            rejected += u32::from(record.outcome == Outcome::RejectedScalingUp);
-            adapter_waits += u32::from(record.parts.adapter_ns > 0);
+            meet("preempted", record.preemptions.into());
+            meet("cached", record.cached_tokens.into());
+            meet("cold", u64::from(record.parts.cold_start_ns > 0));
+            meet(
+                "waited for an adapter",
+                u64::from(record.parts.adapter_ns > 0),
+            );
+            meet("sent again", u64::from(record.attempts > 1));
+            let is_late = record.attempts > 1 && record.outcome == Outcome::Completed;
+            meet("completed in the end", is_late.into());
+            let is_cut = record.outcome == Outcome::FailedTimeout && record.output_tokens > 1;
+            meet("given up while it decoded", is_cut.into());
         }
-        drained += u32::from(records.totals.gpu_ns.draining > 0);
-        evictions += records
-            .totals
-            .adapters
-            .map_or(0, |adapters| adapters.evictions);
+        for outcome in [
+            Outcome::FailedDrain,
+            Outcome::RejectedScalingUp,
+            Outcome::FailedCrash,
+            Outcome::FailedTimeout,
+            Outcome::FailedUnserved,
+        ] {
+            let with_outcome = records.requests.iter().filter(|r| r.outcome == outcome);
+            meet(outcome.name(), with_outcome.count() as u64);
+        }
+        let totals = &records.totals;
+        meet("drained", u64::from(totals.gpu_ns.draining > 0));
+        meet("crashed", totals.crashes);
+        meet("failed to start", totals.start_failures);
+        meet("given up", totals.starts_given_up);
+        meet("lost", totals.output_tokens_retried);
+        let evictions = totals.adapters.map_or(0, |adapters| adapters.evictions);
+        meet("evicted an adapter", evictions);
     }
-    let evictions = u32::try_from(evictions).unwrap();
-    let met = [
-        preemptions,
-        cached,
-        drained,
-        cold,
-        killed,
-        rejected,
-        adapter_waits,
-        evictions,
-    ];
-    assert!(
-        met.iter().all(|count| *count > 0),
-        "preempted, cached, drained, cold, killed, rejected, without adapter, evicted: {met:?}"
-    );
+    let missed: Vec<_> = met.iter().filter(|(_, count)| **count == 0).collect();
+    assert!(missed.is_empty(), "never met: {missed:?}; met: {met:?}");
 }
