@@ -33,6 +33,7 @@ pub const SCENARIOS: &[Entry] = &[
     entry!("long-prompts"),
     entry!("multi-turn"),
     entry!("adapters"),
+    entry!("failures"),
     entry!("million"),
 ];
 
