@@ -91,12 +91,14 @@ fn of_simulation(error: &SimulationError) -> ExitCode {
         | SimulationError::Batching(_)
         | SimulationError::Overloaded { .. }
         | SimulationError::PoolTooSmall
+        | SimulationError::Refused { .. }
         | SimulationError::TooLong => ExitCode::Input,
         SimulationError::Interrupted => ExitCode::Interrupted,
         // The command's own workloads have no empty requests, and no others' adapters;
         // its oracles are told.
         SimulationError::EmptyRequest { .. }
         | SimulationError::NotForeseen
+        | SimulationError::Reconfigure(_)
         | SimulationError::UnknownAdapter { .. }
         | SimulationError::Replica(_)
         | SimulationError::Biller(_)

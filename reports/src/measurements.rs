@@ -5,11 +5,11 @@ use crate::histogram::Histogram;
 use crate::objectives::{
     Latency, Objective, ObjectiveMetric, ObjectiveSpec, RequestLatencies, RequestLimits,
 };
-use crate::records::{Change, Gaps, Outcome, RecordSink, RequestRecord, RunTotals};
+use crate::records::{Change, ChangeKind, Gaps, Outcome, RecordSink, RequestRecord, RunTotals};
 use crate::series::Series;
 use crate::summary::{
-    Adapters, Cost, GpuSeconds, LatencySummary, PartsMean, PartsSummary, Replicas, Requests, Run,
-    RunDescription, SCHEMA, Summary, Throughput, Tokens,
+    Adapters, Cost, GpuSeconds, LatencySummary, LifecycleChange, PartsMean, PartsSummary, Replicas,
+    Requests, Run, RunDescription, SCHEMA, Summary, Throughput, Tokens,
 };
 use crate::tail::{PartsTotal, Tail};
 use crate::why::{self, CountsLog};
@@ -35,6 +35,7 @@ pub struct Measurements {
     waited_for_adapter: u64,
     retried: u64,
     attempts: u64,
+    lifecycle: Vec<LifecycleChange>,
     tokens: Tokens,
     first_due_ns: u64,
     last_completion_ns: u64,
@@ -62,6 +63,7 @@ impl Measurements {
             waited_for_adapter: 0,
             retried: 0,
             attempts: 0,
+            lifecycle: Vec::new(),
             tokens: Tokens::default(),
             first_due_ns: u64::MAX,
             last_completion_ns: 0,
@@ -139,7 +141,7 @@ impl Measurements {
             duration_s: totals.end_ns as f64 / 1e9,
             objectives: self.judge(totals, &throughput, &cost),
             requests: self.requests(totals),
-            would_be_deleted_s: totals.would_be_deleted_ns.map(|at| at as f64 / 1e9),
+            lifecycle: self.lifecycle.clone(),
             tokens: Tokens {
                 output_of_retried: totals.output_tokens_retried,
                 ..self.tokens
@@ -198,6 +200,7 @@ impl Measurements {
             rejected_queue_full,
             rejected_deleted,
             rejected_paused,
+            rejected_parked,
             failed_drain,
             failed_crash,
             failed_timeout,
@@ -212,7 +215,8 @@ impl Measurements {
                 + rejected_scaling_up
                 + rejected_queue_full
                 + rejected_deleted
-                + rejected_paused,
+                + rejected_paused
+                + rejected_parked,
             waited_for_cold_start: totals.waited_for_cold_start,
             rejected_too_long,
             rejected_never_fits,
@@ -220,6 +224,7 @@ impl Measurements {
             rejected_queue_full,
             rejected_deleted,
             rejected_paused,
+            rejected_parked,
             failed_drain,
             failed_crash,
             failed_timeout,
@@ -293,6 +298,12 @@ impl RecordSink for Measurements {
         self.series.replicas(change.at_ns, change.replicas);
         self.counts.record(change.at_ns, change.replicas);
         self.counts.mishap(change.at_ns, change.kind);
+        if change.kind == ChangeKind::Deployment {
+            self.lifecycle.push(LifecycleChange {
+                at_s: change.at_ns as f64 / 1e9,
+                what: change.reason.clone(),
+            });
+        }
     }
 }
 

@@ -73,6 +73,8 @@ pub enum Outcome {
     RejectedDeleted,
     /// Refused: the account has reached its spend limit.
     RejectedPaused,
+    /// Refused: the deployment is parked at a maximum of 0 replicas.
+    RejectedParked,
     /// Cut off: its replica's drain time ran out.
     FailedDrain,
     /// Cut off: its replica crashed.
@@ -169,9 +171,6 @@ pub struct RunTotals {
     pub offered: u64,
     /// Requests that arrived while no replica was ready, and were not refused for it.
     pub waited_for_cold_start: u64,
-    /// When the provider would have deleted the deployment, because it had
-    /// received no request for so long (ns). The run goes on as if it had not.
-    pub would_be_deleted_ns: Option<u64>,
     /// When the last thing happened (ns).
     pub end_ns: u64,
     /// Time integral of the replicas that hold GPUs [replica ns].
@@ -230,7 +229,7 @@ pub struct GpuTime {
 
 impl Outcome {
     /// Every outcome, in the order in which they are counted.
-    pub const ALL: [Outcome; 11] = [
+    pub const ALL: [Outcome; 12] = [
         Outcome::Completed,
         Outcome::RejectedTooLong,
         Outcome::RejectedNeverFits,
@@ -238,6 +237,7 @@ impl Outcome {
         Outcome::RejectedQueueFull,
         Outcome::RejectedDeleted,
         Outcome::RejectedPaused,
+        Outcome::RejectedParked,
         Outcome::FailedDrain,
         Outcome::FailedCrash,
         Outcome::FailedTimeout,
@@ -255,6 +255,7 @@ impl Outcome {
             Outcome::RejectedQueueFull => "rejected_queue_full",
             Outcome::RejectedDeleted => "rejected_deleted",
             Outcome::RejectedPaused => "rejected_paused",
+            Outcome::RejectedParked => "rejected_parked",
             Outcome::FailedDrain => "failed_drain",
             Outcome::FailedCrash => "failed_crash",
             Outcome::FailedTimeout => "failed_timeout",

@@ -34,9 +34,8 @@ pub struct Summary {
     pub objectives: Vec<Objective>,
     /// Requests by how they ended.
     pub requests: Requests,
-    /// When the provider would have deleted the deployment for want of
-    /// requests (s); `null` if never. The run goes on as if it had not.
-    pub would_be_deleted_s: Option<f64>,
+    /// What became of the deployment as a whole, after the run began.
+    pub lifecycle: Vec<LifecycleChange>,
     /// Tokens.
     pub tokens: Tokens,
     /// Time to first token, from the intended send, of completed requests.
@@ -143,6 +142,16 @@ pub struct ScenarioFacts {
     pub bills_draining: bool,
 }
 
+/// A change of the deployment as a whole: it was updated, paused or deleted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LifecycleChange {
+    /// When (s).
+    pub at_s: f64,
+    /// What, and why.
+    pub what: String,
+}
+
 /// Requests by how they ended. Only the completed ones have latencies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,6 +178,8 @@ pub struct Requests {
     pub rejected_deleted: u64,
     /// The account had reached its spend limit.
     pub rejected_paused: u64,
+    /// The deployment is parked at a maximum of 0 replicas.
+    pub rejected_parked: u64,
     /// Its replica's drain time ran out.
     pub failed_drain: u64,
     /// Its replica crashed.

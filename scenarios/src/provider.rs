@@ -26,7 +26,7 @@ impl Provider {
     /// If the provider refuses one of them: its GPU is not for the account's tier
     /// (S36), the account's quota has no room for it, or two have one name. The
     /// position of the deployment comes with the error.
-    pub fn new(deployments: &[Scenario]) -> Result<Self, (usize, LifecycleError)> {
+    pub fn new(deployments: &[&Scenario]) -> Result<Self, (usize, LifecycleError)> {
         let Some(first) = deployments.first() else {
             return Ok(Self {
                 plane: ControlPlane::new(),

@@ -1,21 +1,22 @@
 //! The replicas of the deployment, from the order to start until their GPUs are free.
 
 mod failures;
+mod sizes;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use foresail_core::batching::SequenceId;
-use foresail_core::control::autoscaler::ReplicaLoad;
-use foresail_core::control::biller::Biller;
 use foresail_core::control::gpu_pool::Claimed;
-use foresail_core::control::replica_set::{Counts, ReplicaAction, ReplicaSet, Stage};
+use foresail_core::control::lifecycle::{Replacement, Rollout};
+use foresail_core::control::replica_set::{Counts, ReplicaAction, Stage};
 use foresail_core::control::router::{Candidate, RouterPolicy};
 use foresail_core::step_time::StepTime;
 use foresail_core::time::{Nanos, seconds};
 use foresail_reports::records::{
-    AdapterTotals, Change, ChangeKind, GpuTime, Outcome, RecordSink, ReplicaCounts, RunTotals,
+    AdapterTotals, Change, ChangeKind, Outcome, RecordSink, ReplicaCounts, RunTotals,
 };
-use foresail_scenarios::scenario::{ColdStartPhase, Deployment};
+use foresail_scenarios::scenario::{ColdStartPhase, Deployment, Scenario};
 
 use crate::agenda::{Agenda, What};
 use crate::boundaries::Boundaries;
@@ -26,13 +27,15 @@ use crate::scene::Scene;
 use crate::start::{Start, StartEnd};
 use crate::{Options, SimulationError, TIME_MAX};
 use failures::Mishaps;
+use sizes::Sizes;
 
 /// The replicas, what they hold, and what that costs.
 pub(crate) struct Fleet<'a> {
+    /// The deployment as it began; its world size may become another.
     deployment: &'a Deployment,
+    sizes: Sizes<'a>,
     options: Options,
-    set: ReplicaSet,
-    biller: Biller,
+    rollout: Rollout,
     /// What starting replicas have still to go through.
     starting: BTreeMap<u32, Start>,
     /// Replicas that start as soon as there are GPUs for them.
@@ -49,11 +52,15 @@ pub(crate) struct Fleet<'a> {
     held: Held,
     done: Done,
     mishaps: Mishaps,
+    /// Whether something changed that its provider has not been told.
+    has_changed: bool,
 }
 
 /// A replica that serves.
 struct Server<'a> {
     replica: Replica<'a>,
+    /// The place of its world size.
+    size: usize,
     draining: bool,
 }
 
@@ -86,16 +93,19 @@ pub(crate) struct Load {
 pub(crate) struct Finished {
     pub(crate) totals: RunTotals,
     pub(crate) tokens: u64,
+    /// GPUs held, integrated over time beside the bill.
+    pub(crate) held_gpu_ns: u128,
 }
 
 /// Starting and stopping.
 impl<'a> Fleet<'a> {
-    pub(crate) fn new(deployment: &'a Deployment, options: Options) -> Self {
+    pub(crate) fn new(scenario: &'a Scenario, options: Options) -> Self {
+        let deployment = &scenario.deployment;
         Self {
             deployment,
+            sizes: Sizes::new(scenario),
             options,
-            set: ReplicaSet::new(),
-            biller: Biller::new(deployment.price, deployment.billing, deployment.world_size),
+            rollout: Rollout::new(deployment.world_size),
             starting: BTreeMap::new(),
             without_gpus: BTreeSet::new(),
             servers: Vec::new(),
@@ -106,6 +116,7 @@ impl<'a> Fleet<'a> {
             held: Held::default(),
             done: Done::default(),
             mishaps: Mishaps::default(),
+            has_changed: false,
         }
     }
 
@@ -114,18 +125,14 @@ impl<'a> Fleet<'a> {
         &mut self,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        for action in self
-            .set
-            .set_target(0, self.deployment.initial_replica_count)
-        {
+        let initial = self.deployment.initial_replica_count;
+        for action in self.rollout.set_target(0, initial) {
             if let ReplicaAction::Start(id) = action {
                 // The first replicas are there already, so they have their GPUs.
-                if let Some(share) = &scene.share
-                    && share.claim(id) != Claimed::Granted
-                {
+                if scene.share.claim(id, self.rollout.world_size(id)) != Claimed::Granted {
                     return Err(SimulationError::PoolTooSmall);
                 }
-                self.biller.stage_changed(0, Stage::Gone, Stage::Pending)?;
+                self.bill(id, 0, Stage::Gone, Stage::Pending)?;
                 self.ready(id, "there from the beginning", scene)?;
             }
         }
@@ -146,11 +153,43 @@ impl<'a> Fleet<'a> {
 
     /// What it takes to have so many replicas.
     fn order(&mut self, target: u32, scene: &Scene<'_, impl RecordSink>) -> Vec<ReplicaAction> {
-        let actions = self.set.set_target(scene.now, target);
-        if scene.share.is_some() {
-            self.without_gpus.extend(starts(&actions));
-        }
+        let actions = self.rollout.set_target(scene.now, target);
+        self.without_gpus.extend(starts(&actions));
         actions
+    }
+
+    /// Begins to replace the replicas by others.
+    pub(crate) fn replace(
+        &mut self,
+        replacement: Replacement,
+        scene: &mut Scene<'_, impl RecordSink>,
+    ) -> Result<(), SimulationError> {
+        let actions = self.rollout.replace(scene.now, replacement);
+        self.carry_out(actions, scene)
+    }
+
+    /// Begins again, with so many replicas of this world size.
+    pub(crate) fn begin_again(
+        &mut self,
+        world_size: u32,
+        replicas: u32,
+        reason: &str,
+        scene: &mut Scene<'_, impl RecordSink>,
+    ) -> Result<(), SimulationError> {
+        let actions = self.rollout.begin(scene.now, world_size, replicas);
+        self.without_gpus.extend(starts(&actions));
+        self.report(ChangeKind::Target, None, reason, scene);
+        self.carry_out(actions, scene)
+    }
+
+    /// The place of a replica's world size.
+    fn size(&self, id: u32) -> usize {
+        self.sizes.place(self.rollout.world_size(id))
+    }
+
+    fn bill(&mut self, id: u32, now: Nanos, from: Stage, to: Stage) -> Result<(), SimulationError> {
+        let size = self.size(id);
+        self.sizes.stage_changed(size, now, from, to)
     }
 
     fn carry_out(
@@ -158,6 +197,7 @@ impl<'a> Fleet<'a> {
         actions: Vec<ReplicaAction>,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
+        self.without_gpus.extend(starts(&actions));
         for action in actions {
             match action {
                 ReplicaAction::Start(id) => self.start(id, scene)?,
@@ -175,10 +215,7 @@ impl<'a> Fleet<'a> {
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         self.done.starts += 1;
-        let Some(share) = &scene.share else {
-            return self.begin_start(id, scene);
-        };
-        match share.claim(id) {
+        match scene.share.claim(id, self.rollout.world_size(id)) {
             Claimed::Granted => self.granted(id, scene),
             Claimed::Waits { free, ahead } => {
                 let reason = match ahead {
@@ -208,8 +245,7 @@ impl<'a> Fleet<'a> {
         id: u32,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        self.biller
-            .stage_changed(scene.now, Stage::Gone, Stage::Pending)?;
+        self.bill(id, scene.now, Stage::Gone, Stage::Pending)?;
         self.attempt_start(id, 1, scene)
     }
 
@@ -219,7 +255,8 @@ impl<'a> Fleet<'a> {
         attempt: u32,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        let start = Start::draw(self.deployment, self.options.seed, id, attempt);
+        let deployment = self.sizes.deployment(self.size(id));
+        let start = Start::draw(deployment, self.options.seed, id, attempt);
         let (total, end) = (start.total, start.end);
         if total > TIME_MAX {
             return Err(SimulationError::TooLong);
@@ -258,13 +295,11 @@ impl<'a> Fleet<'a> {
             ColdStartPhase::Downloading => (Stage::Downloading, ChangeKind::Downloading),
             ColdStartPhase::Initialising => (Stage::Initialising, ChangeKind::Initialising),
         };
-        let from = self
-            .set
-            .get(id)
-            .map_or(Stage::Pending, |replica| replica.stage);
+        let from = self.stage(id);
         if stage > from {
-            self.set.advance(scene.now, id, stage)?;
-            self.biller.stage_changed(scene.now, from, stage)?;
+            // Only a replica that is ready lets another go.
+            let _ = self.rollout.advance(scene.now, id, stage)?;
+            self.bill(id, scene.now, from, stage)?;
             self.report(
                 kind,
                 Some(id),
@@ -282,18 +317,21 @@ impl<'a> Fleet<'a> {
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         self.starting.remove(&id);
-        let from = self
-            .set
-            .get(id)
-            .map_or(Stage::Pending, |replica| replica.stage);
-        self.set.advance(scene.now, id, Stage::Ready)?;
-        self.biller.stage_changed(scene.now, from, Stage::Ready)?;
-        let replica = Replica::new(id, self.deployment, self.options.leaps)?;
+        let from = self.stage(id);
+        let follow = self.rollout.advance(scene.now, id, Stage::Ready)?;
+        self.bill(id, scene.now, from, Stage::Ready)?;
+        let size = self.size(id);
+        let replica = Replica::new(id, self.sizes.deployment(size), self.options.leaps)?;
         let place = self
             .servers
             .partition_point(|server| server.replica.id < id);
         let draining = false;
-        self.servers.insert(place, Server { replica, draining });
+        let server = Server {
+            replica,
+            size,
+            draining,
+        };
+        self.servers.insert(place, server);
         self.boundaries.insert(place);
         let place = self
             .candidates
@@ -306,7 +344,12 @@ impl<'a> Fleet<'a> {
         self.candidates.insert(place, candidate);
         self.report(ChangeKind::Ready, Some(id), reason, scene);
         self.foresee_crash(id, scene);
-        Ok(())
+        self.carry_out(follow, scene)
+    }
+
+    fn stage(&self, id: u32) -> Stage {
+        let replica = self.rollout.replicas().get(id);
+        replica.map_or(Stage::Pending, |replica| replica.stage)
     }
 
     fn cancel(
@@ -314,12 +357,11 @@ impl<'a> Fleet<'a> {
         id: u32,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        release(id, scene);
+        scene.share.release(id, self.rollout.world_size(id));
         if !self.without_gpus.remove(&id) {
             self.starting.remove(&id);
             // All stages before ready are one state to the biller.
-            self.biller
-                .stage_changed(scene.now, Stage::Pending, Stage::Gone)?;
+            self.bill(id, scene.now, Stage::Pending, Stage::Gone)?;
         }
         self.done.wasted_starts += 1;
         self.report(
@@ -336,15 +378,14 @@ impl<'a> Fleet<'a> {
         id: u32,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        self.biller
-            .stage_changed(scene.now, Stage::Ready, Stage::Draining)?;
+        self.bill(id, scene.now, Stage::Ready, Stage::Draining)?;
         self.candidates.retain(|candidate| candidate.replica != id);
         let Some(place) = self.place(id) else {
             return Ok(());
         };
         self.servers[place].draining = true;
-        let replica = &self.servers[place].replica;
-        self.biller.busy(replica.busy_by(scene.now));
+        let Server { replica, size, .. } = &self.servers[place];
+        self.sizes.busy(*size, replica.busy_by(scene.now));
         let outstanding = replica.tally.outstanding;
         let reason = format!("{outstanding} requests to finish");
         self.report(ChangeKind::Draining, Some(id), &reason, scene);
@@ -385,13 +426,12 @@ impl<'a> Fleet<'a> {
     ) -> Result<(), SimulationError> {
         let replica = self.servers.remove(place).replica;
         self.boundaries.remove(place);
-        let was = self.set.gone(scene.now, replica.id)?;
-        self.biller
-            .stage_changed(scene.now, was.stage, Stage::Gone)?;
-        release(replica.id, scene);
+        let (was, follow) = self.rollout.gone(scene.now, replica.id)?;
+        self.bill(was.id, scene.now, was.stage, Stage::Gone)?;
+        scene.share.release(was.id, self.rollout.world_size(was.id));
         self.add_up(&replica);
-        self.report(kind, Some(replica.id), reason, scene);
-        Ok(())
+        self.report(kind, Some(was.id), reason, scene);
+        self.carry_out(follow, scene)
     }
 
     fn add_up(&mut self, replica: &Replica<'_>) {
@@ -402,6 +442,11 @@ impl<'a> Fleet<'a> {
         self.done.steps += replica.tally.steps;
         let started = replica.id >= self.deployment.initial_replica_count;
         self.done.wasted_starts += u64::from(started && replica.tally.received == 0);
+    }
+
+    /// Something happens to the deployment as a whole.
+    pub(crate) fn note(&mut self, what: &str, scene: &mut Scene<'_, impl RecordSink>) {
+        self.report(ChangeKind::Deployment, None, what, scene);
     }
 
     /// Says that something changed, and keeps the integrals that depend on it.
@@ -417,11 +462,15 @@ impl<'a> Fleet<'a> {
             starting,
             ready,
             draining,
-        } = self.set.counts();
+        } = self.rollout.counts();
+        self.has_changed = true;
         self.unready.set(scene.now, ready == 0);
         let without_gpus = self.without_gpus.len() as u32;
-        self.held
-            .set(scene.now, starting - without_gpus + ready + draining);
+        let waiting = self.without_gpus.iter();
+        let missing = waiting.map(|id| u64::from(self.rollout.world_size(*id)));
+        let gpus = self.rollout.gpus_held() - missing.sum::<u64>();
+        let replicas = starting - without_gpus + ready + draining;
+        self.held.set(scene.now, replicas, gpus);
         let replicas = ReplicaCounts {
             target,
             starting,
@@ -441,11 +490,11 @@ impl<'a> Fleet<'a> {
 /// Serving.
 impl Fleet<'_> {
     /// Gives a request to the candidate at `index`. `None` if it was refused, and so has ended.
-    pub(crate) fn give(
+    pub(crate) fn give<M: StepTime>(
         &mut self,
         index: usize,
         passage: Passage,
-        model: &impl StepTime,
+        models: &[&M],
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Option<Seat> {
         let id = self.candidates[index].replica;
@@ -453,9 +502,10 @@ impl Fleet<'_> {
             .servers
             .partition_point(|server| server.replica.id < id);
         let server = &mut self.servers[place];
-        let received = server
-            .replica
-            .receive(scene.now, scene.joins_from(), passage, model);
+        let received =
+            server
+                .replica
+                .receive(scene.now, scene.joins_from(), passage, models[server.size]);
         match received {
             Ok((sequence, end)) => {
                 note_loads(&mut server.replica, &mut scene.agenda);
@@ -508,16 +558,16 @@ impl Fleet<'_> {
     }
 
     /// The step or leap that is the next to end does.
-    pub(crate) fn boundary(
+    pub(crate) fn boundary<M: StepTime>(
         &mut self,
-        model: &impl StepTime,
+        models: &[&M],
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         let Some((_, place)) = self.boundaries.first() else {
             return Ok(());
         };
         let server = &mut self.servers[place];
-        let end = server.replica.advance(model, &mut scene.sink);
+        let end = server.replica.advance(models[server.size], &mut scene.sink);
         note_loads(&mut server.replica, &mut scene.agenda);
         self.boundaries.set(place, end);
         self.requests_left(place, scene)
@@ -543,18 +593,18 @@ impl Fleet<'_> {
     }
 
     /// A replica has loaded an adapter. Nothing happens if the replica is gone.
-    pub(crate) fn adapter_loaded(
+    pub(crate) fn adapter_loaded<M: StepTime>(
         &mut self,
         id: u32,
         adapter: u32,
-        model: &impl StepTime,
+        models: &[&M],
         scene: &mut Scene<'_, impl RecordSink>,
     ) {
         let Some(place) = self.place(id) else {
             return;
         };
-        let replica = &mut self.servers[place].replica;
-        let end = replica.adapter_loaded(scene.now, adapter, model);
+        let Server { replica, size, .. } = &mut self.servers[place];
+        let end = replica.adapter_loaded(scene.now, adapter, models[*size]);
         note_loads(replica, &mut scene.agenda);
         if end.is_some() {
             self.boundaries.set(place, end);
@@ -568,109 +618,12 @@ impl Fleet<'_> {
     }
 }
 
-/// What others may look at.
-impl Fleet<'_> {
-    /// The ready replicas, oldest first, to a request that can join the steps that
-    /// begin at or after this time.
-    pub(crate) fn candidates(&mut self, joins_from: Nanos) -> &[Candidate] {
-        if self.shows_kv_use {
-            let ready = self.servers.iter().filter(|server| !server.draining);
-            for (candidate, server) in self.candidates.iter_mut().zip(ready) {
-                candidate.kv_blocks_used = server.replica.kv_blocks_used(joins_from);
-            }
-        }
-        &self.candidates
-    }
-
-    pub(crate) fn counts(&self) -> Counts {
-        self.set.counts()
-    }
-
-    /// For how long no replica has been ready, up to `now`.
-    pub(crate) fn unready_ns(&self, now: Nanos) -> Nanos {
-        self.unready.by(now)
-    }
-
-    pub(crate) fn load(&self) -> Load {
-        let mut load = Load::default();
-        for server in &self.servers {
-            let (running, waiting) = server.replica.load();
-            load.running += u64::from(running);
-            load.waiting += u64::from(waiting);
-        }
-        load
-    }
-
-    /// The load of each ready replica, oldest first.
-    pub(crate) fn each_load(&self, now: Nanos) -> Vec<ReplicaLoad> {
-        let ready = self.servers.iter().filter(|server| !server.draining);
-        ready.map(|server| server.replica.observed(now)).collect()
-    }
-
-    /// Tokens generated by all replicas, gone ones included.
-    pub(crate) fn tokens_by(&self, now: Nanos) -> u64 {
-        let living: u64 = self
-            .servers
-            .iter()
-            .map(|server| server.replica.tokens_by(now))
-            .sum();
-        self.done.tokens + living
-    }
-
-    /// The run is over.
-    pub(crate) fn finish(mut self, now: Nanos) -> Result<Finished, SimulationError> {
-        for server in std::mem::take(&mut self.servers) {
-            if !server.draining {
-                self.biller.busy(server.replica.busy_by(now));
-            }
-            self.add_up(&server.replica);
-        }
-        self.held.set(now, 0);
-        let gpu = self.biller.gpu_time(now)?;
-        let totals = RunTotals {
-            replica_ns: self.held.replica_ns(),
-            replicas_max: self.held.most(),
-            starts: self.done.starts,
-            start_failures: self.mishaps.start_failures,
-            starts_given_up: self.mishaps.given_up,
-            crashes: self.mishaps.crashes,
-            wasted_starts: self.done.wasted_starts,
-            gpu_ns: GpuTime {
-                billed: gpu.billed,
-                busy: gpu.busy,
-                idle: gpu.idle,
-                starting: gpu.starting,
-                draining: gpu.draining,
-            },
-            cost_nanodollars: self.biller.cost_nanodollars(now)?,
-            steps: self.done.steps,
-            adapters: self
-                .deployment
-                .adapters
-                .as_ref()
-                .map(|_| self.done.adapters),
-            ..RunTotals::default()
-        };
-        Ok(Finished {
-            totals,
-            tokens: self.done.tokens,
-        })
-    }
-}
-
 /// The replicas that are to start.
 fn starts(actions: &[ReplicaAction]) -> impl Iterator<Item = u32> + '_ {
     actions.iter().filter_map(|action| match action {
         ReplicaAction::Start(id) => Some(*id),
         ReplicaAction::Cancel(_) | ReplicaAction::Drain(_) => None,
     })
-}
-
-/// Gives back the GPUs of a replica.
-fn release<S>(replica: u32, scene: &Scene<'_, S>) {
-    if let Some(share) = &scene.share {
-        share.release(replica);
-    }
 }
 
 /// Puts the ends of adapter loads that a replica has ordered on the agenda.

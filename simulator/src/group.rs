@@ -1,22 +1,20 @@
-//! A run: one deployment, or several that share nothing but GPUs.
+//! A run: one deployment, or several that share nothing but a provider.
 //!
 //! Each deployment is a [`World`] of its own, with its own clock, queue and
-//! replicas (S01). A run of one goes from event to event. A run of several
-//! always takes the earliest event of all, so that GPUs are claimed and given
-//! back in the order of time; at equal times stock-outs come first, then the
-//! deployments in the order of the scenario.
+//! replicas (S01). A run always takes the earliest event of all, so that GPUs are
+//! claimed and given back in the order of time. At equal times, what comes from
+//! outside the deployments is first (stock-outs and operations), then the
+//! deployments in the order of the scenario, and the provider's deadlines last.
 
-use std::cell::RefCell;
 use std::iter::Peekable;
 use std::ops::ControlFlow;
-use std::rc::Rc;
 
 use foresail_core::step_time::StepTime;
 use foresail_core::time::{HOUR, Nanos};
 use foresail_reports::records::{RecordSink, RunTotals};
 use foresail_scenarios::workload::{Request, WorkloadError};
 
-use crate::pool::SharedPool;
+use crate::provider::{Notice, Shared, Times};
 use crate::world::{Next, World};
 use crate::{Progress, SimulationError};
 
@@ -57,26 +55,59 @@ where
         }
     }
 
-    /// Runs until all requests have ended and the workload's time is over.
+    /// Runs until all requests have ended and the workload's time is over. The
+    /// same as [`Group::run`] for a deployment that never waits for GPUs, without
+    /// asking who is next at every event.
     pub(crate) fn run_alone(
         mut self,
+        provider: &Shared,
         mut watch: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<RunTotals, SimulationError> {
         self.world.begin()?;
+        provider.borrow_mut().begin();
         let mut events = 0_u64;
         loop {
             let arrival = self.arrival()?;
-            let is_over = arrival.is_none() && self.world.is_empty();
+            let times = provider.borrow().times();
+            let is_over = arrival.is_none() && self.world.is_empty() && !times.has_operations;
             let over = is_over.then(|| self.world.now().max(self.world.duration()));
             let (at, next) = self.world.next(arrival, over);
-            if next == Next::Nothing {
-                return self.world.end(at);
+            match turn(times, at, next, over.is_some()) {
+                Turn::Outside(at) => {
+                    self.world.tell(at)?;
+                    self.deliver(provider, at)?;
+                    provider.borrow_mut().outside(at)?;
+                    self.deliver(provider, at)?;
+                }
+                Turn::Deadline(at) => {
+                    provider.borrow_mut().deadline(at);
+                    self.deliver(provider, at)?;
+                }
+                Turn::Over(at) => return self.world.end(at),
+                Turn::Member(at) => {
+                    self.happen(at, next)?;
+                    if provider.borrow().has_notices() {
+                        self.deliver(provider, at)?;
+                    }
+                }
             }
-            self.happen(at, next)?;
             events += 1;
             if events.is_multiple_of(EVENTS_PER_WATCH) && watch(self.world.progress()).is_break() {
                 return Err(SimulationError::Interrupted);
             }
+        }
+    }
+
+    fn deliver(&mut self, provider: &Shared, at: Nanos) -> Result<(), SimulationError> {
+        loop {
+            let notices = provider.borrow_mut().take_notices();
+            if notices.is_empty() {
+                return Ok(());
+            }
+            for (_, notice) in notices {
+                self.world.notice(at, notice)?;
+            }
+            self.world.tell_news(at)?;
         }
     }
 
@@ -90,6 +121,30 @@ where
     }
 }
 
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Outside(Nanos),
+    Member(Nanos),
+    Deadline(Nanos),
+    Over(Nanos),
+}
+
+/// Whose turn it is when the next event of a deployment, or the end of the run,
+/// is `next` at `at`.
+#[inline]
+fn turn(times: Times, at: Nanos, next: Next, is_over: bool) -> Turn {
+    let is_nothing = next == Next::Nothing;
+    // Requests may wait for what only the end of a stock-out, or an operation, can bring.
+    let waits = is_nothing && !is_over;
+    match (times.outside, times.deadline) {
+        (Some(outside), _) if outside <= at || waits => Turn::Outside(outside),
+        (_, Some(deadline)) if deadline < at => Turn::Deadline(deadline),
+        _ if is_nothing => Turn::Over(at),
+        _ => Turn::Member(at),
+    }
+}
+
 /// A member of a group, whatever its step-time model.
 pub(crate) trait Joined {
     fn begin(&mut self) -> Result<(), SimulationError>;
@@ -100,7 +155,9 @@ pub(crate) trait Joined {
     /// Whether it has more to come than looks of its autoscaler.
     fn expects_more(&mut self) -> bool;
     fn happen(&mut self, at: Nanos, next: Next) -> Result<(), SimulationError>;
-    fn granted(&mut self, at: Nanos, replica: u32) -> Result<(), SimulationError>;
+    fn tell(&mut self, at: Nanos) -> Result<(), SimulationError>;
+    fn notice(&mut self, at: Nanos, notice: Notice) -> Result<(), SimulationError>;
+    fn tell_news(&mut self, at: Nanos) -> Result<(), SimulationError>;
     fn progress(&self) -> Progress;
     fn end(self: Box<Self>, at: Nanos) -> Result<RunTotals, SimulationError>;
 }
@@ -131,8 +188,16 @@ where
         Member::happen(self, at, next)
     }
 
-    fn granted(&mut self, at: Nanos, replica: u32) -> Result<(), SimulationError> {
-        self.world.granted(at, replica)
+    fn tell(&mut self, at: Nanos) -> Result<(), SimulationError> {
+        self.world.tell(at)
+    }
+
+    fn notice(&mut self, at: Nanos, notice: Notice) -> Result<(), SimulationError> {
+        self.world.notice(at, notice)
+    }
+
+    fn tell_news(&mut self, at: Nanos) -> Result<(), SimulationError> {
+        self.world.tell_news(at)
     }
 
     fn progress(&self) -> Progress {
@@ -147,25 +212,17 @@ where
 /// Several deployments under one clock.
 pub(crate) struct Group<'a> {
     members: Vec<Box<dyn Joined + 'a>>,
-    pool: Rc<RefCell<SharedPool>>,
+    provider: Shared,
     now: Nanos,
     /// When something last happened that was no look of an autoscaler.
     last_happening: Nanos,
 }
 
-/// Whose turn it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    Stock(Nanos),
-    Member(usize, Nanos, Next),
-    Over(Nanos),
-}
-
 impl<'a> Group<'a> {
-    pub(crate) fn new(members: Vec<Box<dyn Joined + 'a>>, pool: Rc<RefCell<SharedPool>>) -> Self {
+    pub(crate) fn new(members: Vec<Box<dyn Joined + 'a>>, provider: Shared) -> Self {
         Self {
             members,
-            pool,
+            provider,
             now: 0,
             last_happening: 0,
         }
@@ -180,15 +237,25 @@ impl<'a> Group<'a> {
         for member in &mut self.members {
             member.begin()?;
         }
+        self.provider.borrow_mut().begin();
         let mut events = 0_u64;
         let end = loop {
-            match self.turn()? {
+            let (turn, index, next) = self.turn()?;
+            match turn {
                 Turn::Over(at) => break at,
-                Turn::Stock(at) => {
+                Turn::Outside(at) => {
                     self.now = at;
-                    self.pool.borrow_mut().turn(at);
+                    for member in &mut self.members {
+                        member.tell(at)?;
+                    }
+                    self.deliver()?;
+                    self.provider.borrow_mut().outside(at)?;
                 }
-                Turn::Member(index, at, next) => {
+                Turn::Deadline(at) => {
+                    self.now = at;
+                    self.provider.borrow_mut().deadline(at);
+                }
+                Turn::Member(at) => {
                     self.now = at;
                     if next != Next::Look {
                         self.last_happening = at;
@@ -196,7 +263,7 @@ impl<'a> Group<'a> {
                     self.members[index].happen(at, next)?;
                 }
             }
-            self.tell_granted()?;
+            self.deliver()?;
             events += 1;
             if events.is_multiple_of(EVENTS_PER_WATCH) && watch(self.progress()).is_break() {
                 return Err(SimulationError::Interrupted);
@@ -206,35 +273,35 @@ impl<'a> Group<'a> {
         members.map(|member| member.end(end)).collect()
     }
 
-    fn turn(&mut self) -> Result<Turn, SimulationError> {
-        let over = self.over()?;
-        let mut earliest: Option<(Nanos, usize, Next)> = None;
+    /// Whose turn it is; if a member's, which, and what happens to it.
+    fn turn(&mut self) -> Result<(Turn, usize, Next), SimulationError> {
+        let times = self.provider.borrow().times();
+        let over = if times.has_operations {
+            None
+        } else {
+            self.over()?
+        };
+        let mut earliest = (over.unwrap_or(self.now), 0, Next::Nothing);
         for (index, member) in self.members.iter_mut().enumerate() {
             let (at, next) = member.next(over)?;
-            let is_earlier = earliest.is_none_or(|(before, ..)| at < before);
-            if next != Next::Nothing && is_earlier {
-                earliest = Some((at, index, next));
+            let (before, _, what) = earliest;
+            if next != Next::Nothing && (what == Next::Nothing || at < before) {
+                earliest = (at, index, next);
             }
         }
-        let stock = self.pool.borrow().next_at();
-        let turn = match (earliest, stock) {
-            (None, _) if over.is_some() => Turn::Over(over.unwrap_or(self.now)),
-            (None, None) => Turn::Over(self.now),
-            (None, Some(stock)) => Turn::Stock(stock),
-            (Some((at, index, next)), stock) => match stock {
-                Some(stock) if stock <= at => Turn::Stock(stock),
-                _ => Turn::Member(index, at, next),
-            },
-        };
+        let (at, index, next) = earliest;
+        let turn = turn(times, at, next, over.is_some());
         // Requests may wait for what will not come: they wait to the end.
-        let is_stuck = match turn {
-            Turn::Stock(at) | Turn::Member(_, at, Next::Look) => {
+        let is_stuck = match (turn, next) {
+            (Turn::Outside(at) | Turn::Deadline(at), _) | (Turn::Member(at), Next::Look) => {
                 let patience = self.last_happening.saturating_add(ONLY_LOOKS_MAX);
-                over.is_none() && at > patience && !self.expects_more()
+                let hopes = times.has_operations || self.expects_more();
+                over.is_none() && at > patience && !hopes
             }
-            Turn::Member(..) | Turn::Over(_) => false,
+            _ => false,
         };
-        Ok(if is_stuck { Turn::Over(self.now) } else { turn })
+        let turn = if is_stuck { Turn::Over(self.now) } else { turn };
+        Ok((turn, index, next))
     }
 
     /// Whether any deployment has more to come than looks of its autoscaler.
@@ -244,7 +311,7 @@ impl<'a> Group<'a> {
 
     /// When the run ends, if all requests have come and ended.
     fn over(&mut self) -> Result<Option<Nanos>, SimulationError> {
-        let mut over = 0;
+        let mut over = self.now;
         for member in &mut self.members {
             match member.may_end()? {
                 Some(at) => over = over.max(at),
@@ -254,13 +321,20 @@ impl<'a> Group<'a> {
         Ok(Some(over))
     }
 
-    fn tell_granted(&mut self) -> Result<(), SimulationError> {
-        loop {
-            let granted = self.pool.borrow_mut().take_granted();
-            let Some(claim) = granted else { return Ok(()) };
+    /// Tells deployments what the provider has to say to them, and the provider
+    /// what came of it, until nobody has anything more to say.
+    fn deliver(&mut self) -> Result<(), SimulationError> {
+        while self.provider.borrow().has_notices() {
+            let notices = self.provider.borrow_mut().take_notices();
             self.last_happening = self.now;
-            self.members[claim.deployment as usize].granted(self.now, claim.replica)?;
+            for (deployment, notice) in notices {
+                self.members[deployment].notice(self.now, notice)?;
+            }
+            for member in &mut self.members {
+                member.tell_news(self.now)?;
+            }
         }
+        Ok(())
     }
 
     fn progress(&self) -> Progress {

@@ -37,22 +37,31 @@ impl Span {
 pub(crate) struct Held {
     replicas: u32,
     most: u32,
+    gpus: u64,
     replica_ns: u128,
+    gpu_ns: u128,
     last: Nanos,
 }
 
 impl Held {
-    /// From `now` on so many hold GPUs.
-    pub(crate) fn set(&mut self, now: Nanos, replicas: u32) {
-        self.replica_ns += u128::from(self.replicas) * u128::from(now - self.last);
+    /// From `now` on so many hold so many GPUs together.
+    pub(crate) fn set(&mut self, now: Nanos, replicas: u32, gpus: u64) {
+        let elapsed = u128::from(now - self.last);
+        self.replica_ns += u128::from(self.replicas) * elapsed;
+        self.gpu_ns += u128::from(self.gpus) * elapsed;
         self.last = now;
-        self.replicas = replicas;
+        (self.replicas, self.gpus) = (replicas, gpus);
         self.most = self.most.max(replicas);
     }
 
     /// The integral up to the last change.
     pub(crate) fn replica_ns(&self) -> u128 {
         self.replica_ns
+    }
+
+    /// The integral of their GPUs up to the last change.
+    pub(crate) fn gpu_ns(&self) -> u128 {
+        self.gpu_ns
     }
 
     /// Most at once.

@@ -29,27 +29,29 @@ mod integrals;
 mod oracle;
 mod passage;
 mod pool;
+mod provider;
 mod replica;
 mod scene;
 mod start;
 mod world;
 
-use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::rc::Rc;
 
 use foresail_core::batching::ConfigError;
+use foresail_core::control::autoscaler::ReconfigureError;
 use foresail_core::control::biller::BillerError;
+use foresail_core::control::lifecycle::LifecycleError;
 use foresail_core::control::replica_set::ReplicaError;
+use foresail_core::step_time::{Profile, Roofline};
 use foresail_core::time::{Nanos, seconds};
 use foresail_reports::records::{RecordSink, RunTotals};
-use foresail_scenarios::scenario::{Deployment, GpuPool, Scenario, StepTimeModel};
+use foresail_scenarios::scenario::{Scenario, StepTimeModel};
 use foresail_scenarios::workload::{Request, WorkloadError};
 
 pub use conservation::Violation;
 use group::{Group, Joined, Member};
 pub use oracle::foresee;
-use pool::{Share, SharedPool};
+use provider::{Provider, Share};
 use world::World;
 
 /// The longest run: half of what a time can hold (ns), which is also the longest
@@ -141,6 +143,17 @@ pub enum SimulationError {
          lower initial_replica_count"
     )]
     PoolTooSmall,
+    /// The provider refuses what the scenario asks of it.
+    #[error("the provider refuses what is asked of it at {} s: {error}", seconds(*at_ns))]
+    Refused {
+        /// When (ns).
+        at_ns: Nanos,
+        /// Why, and what would change that.
+        error: LifecycleError,
+    },
+    /// An autoscaler cannot be changed as the provider has allowed. This is a defect of foresail.
+    #[error("a defect of foresail: {0}")]
+    Reconfigure(#[from] ReconfigureError),
     /// The oracle has to be told the future first, by [`foresee`].
     #[error("the policy oracle has no plan: it has to foresee this seed's requests first")]
     NotForeseen,
@@ -176,15 +189,43 @@ pub fn simulate<S: RecordSink>(
         let totals = simulate_together(vec![member], options, watch)?;
         return Ok(totals.into_iter().next().unwrap_or_default());
     }
+    let provider = Provider::new(&[scenario], options.seed)?;
+    let share = Share::new(&provider, 0, scenario);
     match &scenario.deployment.step_time {
-        StepTimeModel::Roofline(model) => {
-            let world = World::new(scenario, model.as_ref(), options, sink, None)?;
-            Member::new(world, requests).run_alone(watch)
+        StepTimeModel::Roofline(_) => {
+            let models = models(scenario, roofline);
+            let world = World::new(scenario, models, options, sink, share)?;
+            Member::new(world, requests).run_alone(&provider, watch)
         }
-        StepTimeModel::Profile(model) => {
-            let world = World::new(scenario, model.as_ref(), options, sink, None)?;
-            Member::new(world, requests).run_alone(watch)
+        StepTimeModel::Profile(_) => {
+            let models = models(scenario, profile);
+            let world = World::new(scenario, models, options, sink, share)?;
+            Member::new(world, requests).run_alone(&provider, watch)
         }
+    }
+}
+
+/// The step-time model of the deployment at each world size: that with which
+/// the run begins, then the others.
+fn models<M>(scenario: &Scenario, of: fn(&StepTimeModel) -> Option<&M>) -> Vec<&M> {
+    let first = std::iter::once(&scenario.deployment);
+    let all = first.chain(&scenario.other_world_sizes);
+    let models = all.map(|deployment| of(&deployment.step_time));
+    let same_kind: Option<Vec<_>> = models.collect();
+    same_kind.expect("one table of the scenario says what kind of model all have")
+}
+
+fn roofline(model: &StepTimeModel) -> Option<&Roofline> {
+    match model {
+        StepTimeModel::Roofline(roofline) => Some(roofline),
+        StepTimeModel::Profile(_) => None,
+    }
+}
+
+fn profile(model: &StepTimeModel) -> Option<&Profile> {
+    match model {
+        StepTimeModel::Profile(profile) => Some(profile),
+        StepTimeModel::Roofline(_) => None,
     }
 }
 
@@ -215,32 +256,14 @@ where
     R: Iterator<Item = Result<Request, WorkloadError>> + 'a,
     S: RecordSink,
 {
-    let spec = deployed
-        .first()
-        .and_then(|first| first.scenario.gpu_pool.clone())
-        .unwrap_or_default();
-    let pool = SharedPool::new(&spec, options.seed);
+    let scenarios: Vec<_> = deployed.iter().map(|each| each.scenario).collect();
+    let provider = Provider::new(&scenarios, options.seed)?;
     let mut members: Vec<Box<dyn Joined + 'a>> = Vec::with_capacity(deployed.len());
     for (index, each) in (0..).zip(deployed) {
-        let share = share_of(&pool, &spec, index, each.scenario);
+        let share = Share::new(&provider, index, each.scenario);
         members.push(joined(each, options, share)?);
     }
-    Group::new(members, pool).run(watch)
-}
-
-/// What a deployment has of the pool. A kind of GPU that the pool does not name is not limited.
-fn share_of(
-    pool: &Rc<RefCell<SharedPool>>,
-    spec: &GpuPool,
-    deployment: u32,
-    scenario: &Scenario,
-) -> Share {
-    let Deployment {
-        gpu, world_size, ..
-    } = &scenario.deployment;
-    let kind = spec.kinds.iter().position(|kind| kind.gpu == *gpu);
-    let kind = kind.unwrap_or(spec.kinds.len()) as u32;
-    Share::new(pool, deployment, kind, *world_size)
+    Group::new(members, provider).run(watch)
 }
 
 fn joined<'a, R, S>(
@@ -260,12 +283,14 @@ where
     } = each;
     let options = Options { seed, ..options };
     Ok(match &scenario.deployment.step_time {
-        StepTimeModel::Roofline(model) => {
-            let world = World::new(scenario, model.as_ref(), options, sink, Some(share))?;
+        StepTimeModel::Roofline(_) => {
+            let models = models(scenario, roofline);
+            let world = World::new(scenario, models, options, sink, share)?;
             Box::new(Member::new(world, requests))
         }
-        StepTimeModel::Profile(model) => {
-            let world = World::new(scenario, model.as_ref(), options, sink, Some(share))?;
+        StepTimeModel::Profile(_) => {
+            let models = models(scenario, profile);
+            let world = World::new(scenario, models, options, sink, share)?;
             Box::new(Member::new(world, requests))
         }
     })

@@ -1,23 +1,16 @@
 //! The GPUs that the deployments of a run share, and the times at which none can be had.
 //!
-//! The core's [`GpuPool`] decides who gets them. Each deployment has a
-//! [`Share`] of it: a handle that claims and gives back. What is granted to
-//! another deployment than the one that acts is kept until the run tells it.
+//! The core's [`GpuPool`] decides who gets them.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::rc::Rc;
-
-use foresail_core::control::gpu_pool::{Claim, Claimed, GpuKind, GpuPool};
+use foresail_core::control::gpu_pool::{Claim, Claimed, GpuPool};
 use foresail_core::time::{Nanos, SECOND};
 use foresail_scenarios::random::{Stream, stream};
 use foresail_scenarios::scenario::{self, StockOuts};
 
-/// The pool of a run, and what of it has not been told yet.
+/// The pool of a run.
 #[derive(Debug)]
-pub(crate) struct SharedPool {
+pub(crate) struct Pool {
     pool: GpuPool,
-    granted: VecDeque<Claim>,
     stock: Stock,
 }
 
@@ -90,78 +83,36 @@ impl Stock {
     }
 }
 
-impl SharedPool {
-    pub(crate) fn new(pool: &scenario::GpuPool, seed: u64) -> Rc<RefCell<Self>> {
+impl Pool {
+    pub(crate) fn new(pool: &scenario::GpuPool, seed: u64) -> Self {
         let sizes = (0..).zip(&pool.kinds);
         let sizes = sizes.filter_map(|(kind, stock)| Some((kind, stock.gpus?)));
-        Rc::new(RefCell::new(Self {
+        Self {
             pool: GpuPool::new(sizes),
-            granted: VecDeque::new(),
             stock: Stock::new(pool.stock_outs.clone(), seed),
-        }))
+        }
     }
 
     /// When a stock-out begins or ends next.
+    #[inline]
     pub(crate) fn next_at(&self) -> Option<Nanos> {
         self.stock.next_at()
     }
 
-    /// A stock-out begins or ends.
-    pub(crate) fn turn(&mut self, now: Nanos) {
+    /// A stock-out begins or ends. Returns who gets GPUs now.
+    pub(crate) fn turn(&mut self, now: Nanos) -> Vec<Claim> {
         let is_out = self.stock.turn(now);
-        let granted = self.pool.set_out_of_stock(is_out);
-        self.granted.extend(granted);
+        self.pool.set_out_of_stock(is_out)
     }
 
-    /// The next replica that was granted its GPUs and has not been told.
-    pub(crate) fn take_granted(&mut self) -> Option<Claim> {
-        self.granted.pop_front()
-    }
-}
-
-/// What one deployment knows of the pool.
-#[derive(Clone, Debug)]
-pub(crate) struct Share {
-    pool: Rc<RefCell<SharedPool>>,
-    deployment: u32,
-    kind: GpuKind,
-    gpus: u32,
-}
-
-impl Share {
-    pub(crate) fn new(
-        pool: &Rc<RefCell<SharedPool>>,
-        deployment: u32,
-        kind: GpuKind,
-        gpus: u32,
-    ) -> Self {
-        Self {
-            pool: Rc::clone(pool),
-            deployment,
-            kind,
-            gpus,
-        }
+    /// A replica that is to start claims its GPUs.
+    pub(crate) fn claim(&mut self, claim: Claim) -> Claimed {
+        self.pool.claim(claim)
     }
 
-    fn of(&self, replica: u32) -> Claim {
-        Claim {
-            deployment: self.deployment,
-            replica,
-            kind: self.kind,
-            gpus: self.gpus,
-        }
-    }
-
-    /// Claims the GPUs of a replica that is to start.
-    pub(crate) fn claim(&self, replica: u32) -> Claimed {
-        self.pool.borrow_mut().pool.claim(self.of(replica))
-    }
-
-    /// Gives back the GPUs of a replica that is gone, or will not start.
-    pub(crate) fn release(&self, replica: u32) {
-        let mut shared = self.pool.borrow_mut();
-        let granted = shared.pool.release(&self.of(replica));
-        shared.granted.extend(granted);
+    /// A replica gives its GPUs back. Returns who gets GPUs now.
+    pub(crate) fn release(&mut self, claim: &Claim) -> Vec<Claim> {
+        self.pool.release(claim)
     }
 }
 

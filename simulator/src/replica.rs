@@ -22,6 +22,13 @@ pub(crate) use leaving::Lost;
 /// records; this many steps of a minute or two still fit 64 bits of picoseconds.
 const LEAP_STEPS_MAX: u32 = 1 << 16;
 
+/// The sequence of a request, unless it waits for its adapter first, and when the
+/// step in flight ends, if that is news.
+type Taken = (Option<SequenceId>, Option<Nanos>);
+
+/// Why a request is refused, and the request.
+type Refused = (Reject, Box<Passage>);
+
 /// A replica that takes requests, or finishes those it has.
 #[derive(Debug)]
 pub(crate) struct Replica<'a> {
@@ -117,7 +124,7 @@ impl<'a> Replica<'a> {
         joins_from: Nanos,
         passage: Passage,
         model: &impl StepTime,
-    ) -> Result<(Option<SequenceId>, Option<Nanos>), (Reject, Box<Passage>)> {
+    ) -> Result<Taken, Refused> {
         // A request without an adapter, as most are, is moved once.
         let sequence = if passage.request.adapter.is_none() {
             Some(self.join(passage)?)
@@ -136,11 +143,7 @@ impl<'a> Replica<'a> {
     /// Takes a request with an adapter. Returns its sequence if it has joined
     /// the others, because its adapter is there.
     #[inline(never)]
-    fn admit(
-        &mut self,
-        now: Nanos,
-        passage: Passage,
-    ) -> Result<Option<SequenceId>, (Reject, Box<Passage>)> {
+    fn admit(&mut self, now: Nanos, passage: Passage) -> Result<Option<SequenceId>, Refused> {
         // What can never be served need not wait for its adapter first.
         let sequence = self.sequence(&passage.request);
         if let Err(reject) = self.scheduler.check_request(&sequence) {
@@ -190,7 +193,7 @@ impl<'a> Replica<'a> {
 
     /// Puts a request into the scheduler's queue.
     #[inline]
-    fn join(&mut self, passage: Passage) -> Result<SequenceId, (Reject, Box<Passage>)> {
+    fn join(&mut self, passage: Passage) -> Result<SequenceId, Refused> {
         let sequence = self.sequence(&passage.request);
         let id = match self.scheduler.add(sequence) {
             Ok(id) => id,

@@ -4,10 +4,9 @@ use foresail_core::time::Nanos;
 
 use crate::agenda::Agenda;
 use crate::conservation::Tap;
-use crate::pool::Share;
+use crate::provider::Share;
 
-/// The clock, the agenda, the sink of records, and the deployment's share of
-/// the GPUs if they are limited.
+/// The clock, the agenda, the sink of records, and the way to the provider.
 pub(crate) struct Scene<'a, S> {
     /// Virtual time.
     pub(crate) now: Nanos,
@@ -16,7 +15,7 @@ pub(crate) struct Scene<'a, S> {
     pub(crate) steps_are_over: bool,
     pub(crate) agenda: Agenda,
     pub(crate) sink: Tap<'a, S>,
-    pub(crate) share: Option<Share>,
+    pub(crate) share: Share,
 }
 
 impl<'a, S> Scene<'a, S> {
@@ -26,7 +25,7 @@ impl<'a, S> Scene<'a, S> {
     }
 
     /// The beginning: nothing has happened, and nothing is to come.
-    pub(crate) fn new(sink: &'a mut S, share: Option<Share>) -> Self {
+    pub(crate) fn new(sink: &'a mut S, share: Share) -> Self {
         Self {
             now: 0,
             steps_are_over: false,

@@ -79,9 +79,10 @@ fn limit(failures: &Failures, total: Nanos, rng: impl FnOnce() -> Stream) -> (Na
 
 /// Leaves of the phases what lies within the limit.
 fn cut(phases: &mut Phases, limit: Nanos) {
-    let mut left = limit;
+    let (mut left, mut begins) = (limit, true);
     phases.retain_mut(|(_, nanos)| {
-        let begins = left > 0 || *nanos == 0;
+        // A phase that takes no time still begins, unless one before it did not.
+        begins = begins && (left > 0 || *nanos == 0);
         *nanos = (*nanos).min(left);
         left -= *nanos;
         begins

@@ -1,9 +1,11 @@
 //! The deployment as a whole: one clock, and everything that happens by it.
 
 mod attempts;
+mod governor;
+mod provided;
 
 use foresail_core::control::autoscaler::{
-    Autoscaler, AutoscalerConfig, ConfigError as AutoscalerError, Observation,
+    AutoscalerConfig, ConfigError as AutoscalerError, Observation,
 };
 use foresail_core::step_time::StepTime;
 use foresail_core::time::Nanos;
@@ -17,9 +19,10 @@ use crate::conservation::{InSystem, same};
 use crate::fleet::Fleet;
 use crate::front::Front;
 use crate::passage::Passage;
-use crate::pool::Share;
+use crate::provider::Share;
 use crate::scene::Scene;
 use crate::{Options, Progress, SimulationError, TIME_MAX};
+use governor::Governor;
 
 /// Most requests that may be in the system: each takes some 300 bytes, so this
 /// is about 5 GB. A queue of that length says what a longer one would.
@@ -28,9 +31,10 @@ const IN_SYSTEM_MAX: u64 = 1 << 24;
 /// A deployment in virtual time.
 pub(crate) struct World<'a, M, S> {
     scenario: &'a Scenario,
-    model: &'a M,
+    /// Of each world size.
+    models: Vec<&'a M>,
     scene: Scene<'a, S>,
-    autoscaler: Autoscaler,
+    governor: Governor,
     fleet: Fleet<'a>,
     front: Front,
     clients: Clients<'a>,
@@ -40,8 +44,6 @@ pub(crate) struct World<'a, M, S> {
     received: Received,
     in_system: InSystem,
     turns: Turns,
-    /// How long it may be unused; 0 is for ever.
-    unused_auto_delete: Nanos,
 }
 
 /// Totals of what arrived.
@@ -54,21 +56,6 @@ struct Received {
     prompt_tokens: u64,
     /// Requests that came while no replica was ready, and waited for one.
     while_unready: u64,
-    /// When the last one came; the start of the run counts as one.
-    last_at: Nanos,
-    /// When none had come for the whole time after which the provider deletes a deployment.
-    unused_at: Option<Nanos>,
-}
-
-impl Received {
-    /// It is `now`, and a request comes or the run is over: has it been unused for too long?
-    fn note_unused(&mut self, now: Nanos, unused_auto_delete_duration: Nanos) {
-        let is_on = unused_auto_delete_duration > 0 && self.unused_at.is_none();
-        if is_on && now - self.last_at >= unused_auto_delete_duration {
-            self.unused_at = Some(self.last_at + unused_auto_delete_duration);
-        }
-        self.last_at = now;
-    }
 }
 
 /// Which way the target went last.
@@ -91,24 +78,22 @@ pub(crate) enum Next {
 impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
     pub(crate) fn new(
         scenario: &'a Scenario,
-        model: &'a M,
+        models: Vec<&'a M>,
         options: Options,
         sink: &'a mut S,
-        share: Option<Share>,
+        share: Share,
     ) -> Result<Self, SimulationError> {
         let deployment = &scenario.deployment;
         deployment.batching.validate()?;
         if deployment.autoscaler.validate() == Err(AutoscalerError::NoPlan) {
             return Err(SimulationError::NotForeseen);
         }
-        let spec = &deployment.spec;
-        let resolved = spec.settings.resolve(spec.profile, deployment.world_size);
         Ok(Self {
             scenario,
-            model,
+            models,
             scene: Scene::new(sink, share),
-            autoscaler: Autoscaler::new(&deployment.autoscaler, deployment.initial_replica_count),
-            fleet: Fleet::new(deployment, options),
+            governor: Governor::new(deployment),
+            fleet: Fleet::new(scenario, options),
             front: Front::new(deployment.router, options.seed),
             clients: Clients::new(&scenario.clients, options.seed),
             lost_tokens: 0,
@@ -116,16 +101,13 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             received: Received::default(),
             in_system: InSystem::default(),
             turns: Turns::default(),
-            unused_auto_delete: resolved
-                .ok()
-                .and_then(|resolved| resolved.unused_auto_delete)
-                .unwrap_or(0),
         })
     }
 
     /// Makes what is there when the run begins.
     pub(crate) fn begin(&mut self) -> Result<(), SimulationError> {
-        self.fleet.begin(&mut self.scene)
+        self.fleet.begin(&mut self.scene)?;
+        self.tell(0)
     }
 
     /// Decides what happens next, if the next request comes at `arrival`, and
@@ -202,16 +184,6 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
         }
     }
 
-    /// A replica that waited for GPUs has them.
-    pub(crate) fn granted(&mut self, at: Nanos, replica: u32) -> Result<(), SimulationError> {
-        self.scene.now = at;
-        self.scene.steps_are_over = false;
-        self.fleet.granted(replica, &mut self.scene)?;
-        // A cold start that takes no time is over.
-        self.release_held();
-        Ok(())
-    }
-
     /// When the autoscaler looks next. Once the last request has come and the last
     /// order for a replica was given up, looking would go on for ever: only what
     /// was planned beforehand can still change anything.
@@ -220,7 +192,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
         if arrival.is_none() && self.fleet.is_given_up() && !self.is_planned() {
             return None;
         }
-        self.autoscaler.next_deadline()
+        self.governor.next_deadline()
     }
 
     fn is_planned(&self) -> bool {
@@ -272,11 +244,6 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         })
     }
 
-    fn note_unused(&mut self) {
-        self.received
-            .note_unused(self.scene.now, self.unused_auto_delete);
-    }
-
     /// Gives a request to a replica, or holds it: behind those that are held
     /// already, or if none can take it.
     #[inline]
@@ -299,7 +266,9 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     #[inline]
     fn give(&mut self, index: usize, passage: Passage) {
         let request = passage.id();
-        let seat = self.fleet.give(index, passage, self.model, &mut self.scene);
+        let seat = self
+            .fleet
+            .give(index, passage, &self.models, &mut self.scene);
         if seat.is_some() {
             self.clients.seated(request, seat);
         } else {
@@ -323,10 +292,10 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
 
     /// A step or leap of a replica ends.
     fn pass_boundary(&mut self) -> Result<(), SimulationError> {
-        self.fleet.boundary(self.model, &mut self.scene)?;
+        self.fleet.boundary(&self.models, &mut self.scene)?;
         self.settle();
         self.release_held();
-        Ok(())
+        self.tell_news(self.scene.now)
     }
 
     /// The next entry of the agenda comes up.
@@ -343,7 +312,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             What::AdapterLoaded { replica, adapter } => {
                 let scene = &mut self.scene;
                 self.fleet
-                    .adapter_loaded(replica, adapter, self.model, scene);
+                    .adapter_loaded(replica, adapter, &self.models, scene);
             }
             What::ClientTimeout {
                 request,
@@ -351,10 +320,10 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
                 awaits,
             } => self.client_timeout(request, sends, awaits)?,
         }
-        self.autoscaler.replicas_changed(self.scene.now);
+        self.governor.replicas_changed(self.scene.now);
         self.settle();
         self.release_held();
-        Ok(())
+        self.tell_news(self.scene.now)
     }
 
     /// Requests have come or ended: count those that are in the system from now on.
@@ -369,7 +338,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     fn look(&mut self) -> Result<(), SimulationError> {
         let load = self.fleet.load();
         let counts = self.fleet.counts();
-        let replicas = if self.autoscaler.wants_each_replica() {
+        let replicas = if self.governor.wants_each_replica() {
             self.fleet.each_load(self.scene.now)
         } else {
             Vec::new()
@@ -388,7 +357,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
                 - self.clients.waiting_by(self.scene.now),
         };
         let now = self.scene.now;
-        if let Some(decision) = self.autoscaler.observe(now, &observation, &replicas) {
+        if let Some(decision) = self.governor.observe(now, &observation, &replicas) {
             self.scale(decision.target, &decision.reason)?;
         }
         Ok(())
@@ -403,10 +372,10 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         self.turns.changes += u64::from(self.turns.rising.is_some_and(|before| before != rising));
         self.turns.rising = Some(rising);
         self.fleet.scale(target, reason, &mut self.scene)?;
-        self.autoscaler.replicas_changed(self.scene.now);
+        self.governor.replicas_changed(self.scene.now);
         // A cold start that takes no time is over.
         self.release_held();
-        Ok(())
+        self.tell_news(self.scene.now)
     }
 
     /// The run is over at `at`: fails what was never served, releases the
@@ -425,7 +394,6 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             ));
         }
         self.settle();
-        self.note_unused();
         let fleet = self.fleet.finish(self.scene.now)?;
         let totals = RunTotals {
             offered: self.received.requests,
@@ -433,11 +401,9 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             direction_changes: self.turns.changes,
             events: self.events,
             waited_for_cold_start: self.received.while_unready,
-            would_be_deleted_ns: self.received.unused_at,
             output_tokens_retried: self.lost_tokens,
             ..fleet.totals
         };
-        let world_size = u128::from(self.scenario.deployment.world_size);
         let held = totals.gpu_ns.starting
             + totals.gpu_ns.idle
             + totals.gpu_ns.busy
@@ -452,11 +418,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             fleet.tokens,
             self.scene.sink.tokens + self.lost_tokens,
         )?;
-        same(
-            "GPU-time held and accounted for",
-            totals.replica_ns * world_size,
-            held,
-        )?;
+        same("GPU-time held and accounted for", fleet.held_gpu_ns, held)?;
         same(
             "time of requests and its parts",
             self.scene.sink.sojourn_ns,

@@ -80,7 +80,7 @@ fn the_newer_profile_refuses_them_instead() {
 #[test]
 fn a_parked_deployment_serves_nobody_and_costs_nothing() {
     let records = deployment("max_replica_count = 0", "", 5);
-    assert_eq!(outcomes(&records, Outcome::FailedUnserved), 5);
+    assert_eq!(outcomes(&records, Outcome::RejectedParked), 5);
     assert_eq!(
         (records.totals.cost_nanodollars, records.totals.starts),
         (0, 0)
@@ -205,25 +205,6 @@ fn a_replica_that_leaves_finishes_what_it_has() {
     // The request that comes as the order does precedes it.
     assert_eq!(to_second, [1, 3]);
     assert!(records.totals.gpu_ns.draining > 2_000_000_000);
-}
-
-/// The provider deletes what is unused for a week; a run goes on, and says so.
-#[test]
-fn a_quiet_spell_that_would_end_the_deployment_is_told() {
-    let with = |duration: &str| {
-        let scaling =
-            format!("min_replica_count = 1\nunused_auto_delete_duration = \"{duration}\"");
-        deployment(&scaling, "tick = \"1s\"", 3)
-            .totals
-            .would_be_deleted_ns
-    };
-    assert_eq!(
-        with("10s"),
-        Some(10_000_000_000),
-        "no request after the first for 10 s"
-    );
-    assert_eq!(with("11s"), None);
-    assert_eq!(with("0"), None, "never");
 }
 
 /// Times are 64 bits; a scenario that would run out of them is refused, in words.

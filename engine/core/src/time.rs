@@ -25,3 +25,24 @@ pub const PICOS_PER_NANO: Picos = 1_000;
 pub fn seconds(nanos: Nanos) -> f64 {
     nanos as f64 / SECOND as f64
 }
+
+/// A duration as people write it: `1h`, `1m30s`, `0.5s`.
+#[derive(Clone, Copy, Debug)]
+pub struct Span(pub Nanos);
+
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (hours, rest) = (self.0 / HOUR, self.0 % HOUR);
+        let (minutes, rest) = (rest / MINUTE, rest % MINUTE);
+        if hours > 0 {
+            write!(f, "{hours}h")?;
+        }
+        if minutes > 0 {
+            write!(f, "{minutes}m")?;
+        }
+        if rest > 0 || self.0 == 0 {
+            write!(f, "{}s", seconds(rest))?;
+        }
+        Ok(())
+    }
+}

@@ -291,6 +291,10 @@ fn requests(summary: &Summary, style: Style) -> Vec<String> {
             "rejected: the account had reached its spend limit",
         ),
         (
+            requests.rejected_parked,
+            "rejected: the deployment is parked (max_replica_count is 0)",
+        ),
+        (
             requests.failed_drain,
             "failed: cut off when the drain time ran out",
         ),
@@ -309,11 +313,9 @@ fn requests(summary: &Summary, style: Style) -> Vec<String> {
             lines.push(style.bad(&format!("  {} {reason}", count(number))));
         }
     }
-    if let Some(at_s) = summary.would_be_deleted_s {
-        let at = units::clock(at_s, summary.duration_s);
-        lines.push(style.bad(&format!(
-            "  unused too long: the provider would have deleted the deployment at {at}"
-        )));
+    for change in &summary.lifecycle {
+        let at = units::clock(change.at_s, summary.duration_s);
+        lines.push(format!("  {at} {}", change.what));
     }
     lines.extend(retries(summary));
     if requests.preemptions > 0 {

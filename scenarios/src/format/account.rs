@@ -105,7 +105,8 @@ pub(super) fn check(
     if root.context.has_problems() {
         return;
     }
-    let Err((index, error)) = Provider::new(scenarios) else {
+    let scenarios: Vec<_> = scenarios.iter().collect();
+    let Err((index, error)) = Provider::new(&scenarios) else {
         return;
     };
     let gpu = gpus.get(index).copied().flatten();

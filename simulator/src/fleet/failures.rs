@@ -6,7 +6,7 @@ use foresail_core::time::{Nanos, seconds};
 use foresail_reports::records::{ChangeKind, RecordSink};
 use foresail_scenarios::random::stream;
 
-use super::{Fleet, release};
+use super::Fleet;
 use crate::agenda::What;
 use crate::cold_start;
 use crate::replica::Lost;
@@ -20,6 +20,8 @@ pub(super) struct Mishaps {
     pub(super) start_failures: u64,
     pub(super) given_up: u64,
     pub(super) crashes: u64,
+    /// Whether an order was given up that the provider has not been told of.
+    pub(super) has_given_up: bool,
 }
 
 impl Fleet<'_> {
@@ -43,7 +45,7 @@ impl Fleet<'_> {
         let story = format!("{how} after {after_s:.1} s, attempt {attempt} of {attempts_max}");
         match config.after(attempt, 1.0) {
             Retry::After(wait) => {
-                self.set.restart(scene.now, id)?;
+                self.rollout.restart(scene.now, id)?;
                 scene
                     .agenda
                     .add(scene.now + wait, What::Restart { replica: id });
@@ -53,12 +55,13 @@ impl Fleet<'_> {
             Retry::GiveUp => {
                 self.starting.remove(&id);
                 self.mishaps.given_up += 1;
-                let was = self.set.gone(scene.now, id)?;
-                self.biller
-                    .stage_changed(scene.now, was.stage, Stage::Gone)?;
-                release(id, scene);
+                self.mishaps.has_given_up = true;
+                let (was, follow) = self.rollout.gone(scene.now, id)?;
+                self.bill(id, scene.now, was.stage, Stage::Gone)?;
+                scene.share.release(id, self.rollout.world_size(id));
                 let story = format!("{story}; given up");
                 self.report(ChangeKind::StartFailed, Some(id), &story, scene);
+                self.carry_out(follow, scene)?;
             }
         }
         Ok(())
@@ -104,12 +107,13 @@ impl Fleet<'_> {
         let mut lost = server.replica.evict(scene.now, &mut scene.sink);
         lost.sort_unstable_by_key(|lost| lost.passage.id());
         if !server.draining {
-            self.biller.busy(server.replica.busy_by(scene.now));
+            self.sizes
+                .busy(server.size, server.replica.busy_by(scene.now));
             self.candidates.retain(|candidate| candidate.replica != id);
         }
         let reason = format!("crashed with {} requests", lost.len());
         self.remove(place, ChangeKind::Crashed, &reason, scene)?;
-        let target = self.set.counts().target;
+        let target = self.rollout.counts().target;
         let actions = self.order(target, scene);
         self.carry_out(actions, scene)?;
         Ok(lost)
@@ -117,7 +121,7 @@ impl Fleet<'_> {
 
     /// Whether nothing serves, nothing starts, and nothing will: every order was given up.
     pub(crate) fn is_given_up(&self) -> bool {
-        let counts = self.set.counts();
+        let counts = self.rollout.counts();
         self.mishaps.given_up > 0 && counts.target > 0 && counts.alive() + counts.draining == 0
     }
 }

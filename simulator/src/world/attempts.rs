@@ -1,6 +1,5 @@
 //! A request is sent, perhaps again, and perhaps in vain.
 
-use foresail_core::control::autoscaler::Event;
 use foresail_core::step_time::StepTime;
 use foresail_reports::records::RecordSink;
 use foresail_scenarios::failures::OnCrash;
@@ -24,14 +23,14 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     /// The deployment receives a request, and serves, holds or refuses it.
     #[inline]
     fn receive(&mut self, passage: Passage, if_refused: Cause) -> Result<(), SimulationError> {
+        if let Some(refusal) = self.scene.share.on_request(self.scene.now) {
+            self.refuse(passage, refusal);
+            return Ok(());
+        }
         self.received.sends += 1;
-        self.note_unused();
         self.received.prompt_tokens += u64::from(passage.request.prompt_tokens);
         let none_ready = self.fleet.counts().ready == 0;
-        if let Some(decision) = self
-            .autoscaler
-            .on_event(self.scene.now, Event::RequestReceived)
-        {
+        if let Some(decision) = self.governor.on_request(self.scene.now) {
             self.scale(decision.target, &decision.reason)?;
         }
         if none_ready && self.scenario.deployment.at_zero == AtZero::Reject {

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::load::{Load, Signal};
 use super::{Foreseen, IdleFrom, WindowSemantics};
-use crate::time::{HOUR, MINUTE, Nanos, seconds};
+use crate::time::Nanos;
+pub(super) use crate::time::Span;
 
 /// Why a target changed, or did not. Its text is the reason in the timeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,30 +185,10 @@ impl fmt::Display for Replicas {
     }
 }
 
-/// A duration as people write it: `1h`, `1m30s`, `0.5s`.
-pub(super) struct Span(pub(super) Nanos);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (hours, rest) = (self.0 / HOUR, self.0 % HOUR);
-        let (minutes, rest) = (rest / MINUTE, rest % MINUTE);
-        if hours > 0 {
-            write!(f, "{hours}h")?;
-        }
-        if minutes > 0 {
-            write!(f, "{minutes}m")?;
-        }
-        if rest > 0 || self.0 == 0 {
-            write!(f, "{}s", seconds(rest))?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::{MILLISECOND, SECOND};
+    use crate::time::{HOUR, MILLISECOND, SECOND};
 
     fn change(semantics: WindowSemantics) -> LoadChange {
         LoadChange {

@@ -187,6 +187,17 @@ impl Biller {
             .ok_or(BillerError::Overflow)
     }
 
+    /// What it goes on to cost while nothing changes [1e-9 USD/h].
+    #[must_use]
+    pub fn nanodollars_per_hour(&self) -> u128 {
+        let billed_if = |billed: bool, state: State| if billed { state.replicas } else { 0 };
+        let replicas = u128::from(self.ready.replicas)
+            + u128::from(billed_if(self.rule.starting, self.starting))
+            + u128::from(billed_if(self.rule.draining, self.draining));
+        let gpus = replicas * u128::from(self.world_size);
+        gpus * u128::from(self.price.nanodollars_per_gpu_hour)
+    }
+
     fn elapsed(&self, now: Nanos) -> Result<Nanos, BillerError> {
         now.checked_sub(self.last).ok_or(BillerError::TimeWentBack {
             now,

@@ -130,6 +130,14 @@ impl Rollout {
         Ok((replica, actions))
     }
 
+    /// Takes a replica whose start failed back to the beginning of it.
+    ///
+    /// # Errors
+    /// As [`ReplicaSet::restart`]. Nothing changes then.
+    pub fn restart(&mut self, now: Nanos, id: ReplicaId) -> Result<(), ReplicaError> {
+        self.set.restart(now, id)
+    }
+
     /// The replicas themselves.
     #[must_use]
     pub fn replicas(&self) -> &ReplicaSet {

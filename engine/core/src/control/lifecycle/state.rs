@@ -12,7 +12,7 @@ use std::fmt;
 
 use super::names::ModelName;
 use super::spec::Scaling;
-use crate::time::{Nanos, seconds};
+use crate::time::{Nanos, Span};
 
 /// What a deployment is doing (B04). It says nothing of how many replicas there
 /// are: a deployment at zero replicas stays ready.
@@ -98,7 +98,7 @@ impl fmt::Display for Cause {
             Cause::StartFailed => f.write_str("replicas do not start"),
             Cause::DeleteRequested => f.write_str("delete requested"),
             Cause::Unused { after } => {
-                write!(f, "no request received for {} h", seconds(after) / 3_600.0)
+                write!(f, "no request received for {}", Span(after))
             }
             Cause::SpendLimit => f.write_str("spend limit reached"),
             Cause::ReplicasGone => f.write_str("all replicas gone"),
