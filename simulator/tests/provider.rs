@@ -177,10 +177,7 @@ fn deleted_and_taken_back() {
     let more =
         "[[operations]]\nat = \"1m\"\ndelete = true\n[[operations]]\nat = \"5m\"\nundelete = true";
     let records = run("min_replica_count = 1", more, 10.0, "10m");
-    let states: Vec<_> = story(&records)
-        .into_iter()
-        .map(|(at, what)| (at, what))
-        .collect();
+    let states = story(&records);
     let what: Vec<_> = states.iter().map(|(_, what)| what.as_str()).collect();
     assert_eq!(
         what,
