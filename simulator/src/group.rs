@@ -65,31 +65,30 @@ where
     ) -> Result<RunTotals, SimulationError> {
         self.world.begin()?;
         provider.borrow_mut().begin();
+        let mut times = provider.borrow_mut().times();
         let mut events = 0_u64;
         loop {
+            if provider.borrow().has_news() {
+                self.deliver(provider)?;
+                times = provider.borrow_mut().times();
+            }
             let arrival = self.arrival()?;
-            let times = provider.borrow().times();
             let is_over = arrival.is_none() && self.world.is_empty() && !times.has_operations;
             let over = is_over.then(|| self.world.now().max(self.world.duration()));
             let (at, next) = self.world.next(arrival, over);
             match turn(times, at, next, over.is_some()) {
                 Turn::Outside(at) => {
-                    self.world.tell(at)?;
-                    self.deliver(provider, at)?;
+                    self.world.pass_to(at);
+                    self.world.tell()?;
+                    self.deliver(provider)?;
                     provider.borrow_mut().outside(at)?;
-                    self.deliver(provider, at)?;
                 }
                 Turn::Deadline(at) => {
+                    self.world.pass_to(at);
                     provider.borrow_mut().deadline(at);
-                    self.deliver(provider, at)?;
                 }
                 Turn::Over(at) => return self.world.end(at),
-                Turn::Member(at) => {
-                    self.happen(at, next)?;
-                    if provider.borrow().has_notices() {
-                        self.deliver(provider, at)?;
-                    }
-                }
+                Turn::Member(at) => self.happen(at, next)?,
             }
             events += 1;
             if events.is_multiple_of(EVENTS_PER_WATCH) && watch(self.world.progress()).is_break() {
@@ -98,16 +97,17 @@ where
         }
     }
 
-    fn deliver(&mut self, provider: &Shared, at: Nanos) -> Result<(), SimulationError> {
+    #[cold]
+    fn deliver(&mut self, provider: &Shared) -> Result<(), SimulationError> {
         loop {
             let notices = provider.borrow_mut().take_notices();
             if notices.is_empty() {
                 return Ok(());
             }
             for (_, notice) in notices {
-                self.world.notice(at, notice)?;
+                self.world.notice(notice)?;
             }
-            self.world.tell_news(at)?;
+            self.world.tell_news()?;
         }
     }
 
@@ -155,9 +155,11 @@ pub(crate) trait Joined {
     /// Whether it has more to come than looks of its autoscaler.
     fn expects_more(&mut self) -> bool;
     fn happen(&mut self, at: Nanos, next: Next) -> Result<(), SimulationError>;
-    fn tell(&mut self, at: Nanos) -> Result<(), SimulationError>;
-    fn notice(&mut self, at: Nanos, notice: Notice) -> Result<(), SimulationError>;
-    fn tell_news(&mut self, at: Nanos) -> Result<(), SimulationError>;
+    /// It is now as late as this.
+    fn pass_to(&mut self, at: Nanos);
+    fn tell(&mut self) -> Result<(), SimulationError>;
+    fn notice(&mut self, notice: Notice) -> Result<(), SimulationError>;
+    fn tell_news(&mut self) -> Result<(), SimulationError>;
     fn progress(&self) -> Progress;
     fn end(self: Box<Self>, at: Nanos) -> Result<RunTotals, SimulationError>;
 }
@@ -188,16 +190,20 @@ where
         Member::happen(self, at, next)
     }
 
-    fn tell(&mut self, at: Nanos) -> Result<(), SimulationError> {
-        self.world.tell(at)
+    fn pass_to(&mut self, at: Nanos) {
+        self.world.pass_to(at);
     }
 
-    fn notice(&mut self, at: Nanos, notice: Notice) -> Result<(), SimulationError> {
-        self.world.notice(at, notice)
+    fn tell(&mut self) -> Result<(), SimulationError> {
+        self.world.tell()
     }
 
-    fn tell_news(&mut self, at: Nanos) -> Result<(), SimulationError> {
-        self.world.tell_news(at)
+    fn notice(&mut self, notice: Notice) -> Result<(), SimulationError> {
+        self.world.notice(notice)
+    }
+
+    fn tell_news(&mut self) -> Result<(), SimulationError> {
+        self.world.tell_news()
     }
 
     fn progress(&self) -> Progress {
@@ -246,7 +252,8 @@ impl<'a> Group<'a> {
                 Turn::Outside(at) => {
                     self.now = at;
                     for member in &mut self.members {
-                        member.tell(at)?;
+                        member.pass_to(at);
+                        member.tell()?;
                     }
                     self.deliver()?;
                     self.provider.borrow_mut().outside(at)?;
@@ -275,7 +282,7 @@ impl<'a> Group<'a> {
 
     /// Whose turn it is; if a member's, which, and what happens to it.
     fn turn(&mut self) -> Result<(Turn, usize, Next), SimulationError> {
-        let times = self.provider.borrow().times();
+        let times = self.provider.borrow_mut().times();
         let over = if times.has_operations {
             None
         } else {
@@ -328,10 +335,11 @@ impl<'a> Group<'a> {
             let notices = self.provider.borrow_mut().take_notices();
             self.last_happening = self.now;
             for (deployment, notice) in notices {
-                self.members[deployment].notice(self.now, notice)?;
+                self.members[deployment].pass_to(self.now);
+                self.members[deployment].notice(notice)?;
             }
             for member in &mut self.members {
-                member.tell_news(self.now)?;
+                member.tell_news()?;
             }
         }
         Ok(())

@@ -43,6 +43,8 @@ pub(crate) struct Provider {
     deadline: Option<Nanos>,
     /// To which deployment, and what.
     notices: VecDeque<(usize, Notice)>,
+    /// Whether there are notices, or times that nobody has asked for since they changed.
+    has_news: bool,
 }
 
 /// The provider of a run, for all of its deployments.
@@ -85,6 +87,7 @@ impl Provider {
             spends: limit.map(|_| vec![Spend::default(); scenarios.len()]),
             deadline: None,
             notices: VecDeque::new(),
+            has_news: true,
         })))
     }
 
@@ -92,6 +95,7 @@ impl Provider {
     /// done to create them is done.
     pub(crate) fn begin(&mut self) {
         self.notices.clear();
+        self.has_news = true;
         self.deadline = self.plane().next_deadline();
     }
 
@@ -103,9 +107,15 @@ impl Provider {
         self.lifecycle.deployments[deployment].deployment
     }
 
-    /// What happens here next.
+    /// Whether there are notices to deliver, or other times than before.
     #[inline]
-    pub(crate) fn times(&self) -> Times {
+    pub(crate) fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    /// What happens here next, until there are news.
+    pub(crate) fn times(&mut self) -> Times {
+        self.has_news = !self.notices.is_empty();
         let operation = self.operations.front().map(|(at, ..)| *at);
         let stock = self.pool.next_at();
         let outside = match (operation, stock) {
@@ -122,6 +132,7 @@ impl Provider {
     /// A stock-out begins or ends, or an operation is due: what comes first.
     /// Deployments have told what they are.
     pub(crate) fn outside(&mut self, now: Nanos) -> Result<(), SimulationError> {
+        self.has_news = true;
         if self.pool.next_at().is_some_and(|at| at <= now) {
             let granted = self.pool.turn(now);
             self.grant(granted);
@@ -175,10 +186,12 @@ impl Provider {
             self.notices.push_back((deployment.index(), notice));
         }
         self.deadline = self.plane().next_deadline();
+        self.has_news = true;
     }
 
     fn grant(&mut self, granted: Vec<Claim>) {
         let notice = |claim: Claim| (claim.deployment as usize, Notice::Granted(claim.replica));
+        self.has_news |= !granted.is_empty();
         self.notices.extend(granted.into_iter().map(notice));
     }
 

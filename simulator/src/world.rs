@@ -107,7 +107,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
     /// Makes what is there when the run begins.
     pub(crate) fn begin(&mut self) -> Result<(), SimulationError> {
         self.fleet.begin(&mut self.scene)?;
-        self.tell(0)
+        self.tell()
     }
 
     /// Decides what happens next, if the next request comes at `arrival`, and
@@ -295,7 +295,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         self.fleet.boundary(&self.models, &mut self.scene)?;
         self.settle();
         self.release_held();
-        self.tell_news(self.scene.now)
+        self.tell_news()
     }
 
     /// The next entry of the agenda comes up.
@@ -323,7 +323,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         self.governor.replicas_changed(self.scene.now);
         self.settle();
         self.release_held();
-        self.tell_news(self.scene.now)
+        self.tell_news()
     }
 
     /// Requests have come or ended: count those that are in the system from now on.
@@ -375,7 +375,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         self.governor.replicas_changed(self.scene.now);
         // A cold start that takes no time is over.
         self.release_held();
-        self.tell_news(self.scene.now)
+        self.tell_news()
     }
 
     /// The run is over at `at`: fails what was never served, releases the

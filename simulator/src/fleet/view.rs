@@ -58,9 +58,15 @@ impl Fleet<'_> {
         self.done.tokens + living
     }
 
-    /// What its provider should know, if that has changed since it was last asked.
-    pub(crate) fn take_news(&mut self) -> bool {
-        std::mem::take(&mut self.has_changed)
+    /// Whether something has changed that its provider has not been told.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.has_changed
+    }
+
+    /// Its provider is told.
+    pub(crate) fn take_news(&mut self) {
+        self.has_changed = false;
     }
 
     /// Whether the order for a replica was given up since it was last asked.

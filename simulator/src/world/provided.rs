@@ -11,11 +11,15 @@ use crate::passage::Passage;
 use crate::provider::Notice;
 
 impl<M: StepTime, S: RecordSink> World<'_, M, S> {
-    /// The provider has something to say.
-    pub(crate) fn notice(&mut self, at: Nanos, notice: Notice) -> Result<(), SimulationError> {
+    /// It is now as late as this, at the provider.
+    pub(crate) fn pass_to(&mut self, at: Nanos) {
         self.scene.now = at;
         // What waits joins no step that has begun at this time, if one has.
         self.scene.steps_are_over = true;
+    }
+
+    /// The provider has something to say.
+    pub(crate) fn notice(&mut self, notice: Notice) -> Result<(), SimulationError> {
         match notice {
             Notice::Granted(replica) => self.fleet.granted(replica, &mut self.scene)?,
             Notice::Do(effect) => self.carry_out(effect)?,
@@ -92,15 +96,16 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
 
     /// Tells the provider what this deployment is, if that has changed.
     #[inline]
-    pub(crate) fn tell_news(&mut self, at: Nanos) -> Result<(), SimulationError> {
-        if self.fleet.take_news() {
-            self.tell(at)?;
+    pub(crate) fn tell_news(&mut self) -> Result<(), SimulationError> {
+        if self.fleet.has_news() {
+            self.tell()?;
         }
         Ok(())
     }
 
     /// Tells the provider what this deployment is.
-    pub(crate) fn tell(&mut self, at: Nanos) -> Result<(), SimulationError> {
+    #[cold]
+    pub(crate) fn tell(&mut self) -> Result<(), SimulationError> {
         self.fleet.take_news();
         let counts = self.fleet.counts();
         let observed = Observed {
@@ -111,8 +116,9 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
             outdated: self.fleet.outdated(),
             in_flight: self.received.requests - self.scene.sink.ended,
         };
-        let spend = self.fleet.spend(at)?;
-        self.scene.share.observe(at, observed, spend);
+        let now = self.scene.now;
+        let spend = self.fleet.spend(now)?;
+        self.scene.share.observe(now, observed, spend);
         if self.fleet.take_given_up() {
             self.scene.share.start_failed();
         }
