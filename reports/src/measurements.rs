@@ -356,6 +356,8 @@ fn replicas(totals: &RunTotals) -> Replicas {
         start_failures: totals.start_failures,
         starts_given_up: totals.starts_given_up,
         crashes: totals.crashes,
+        waited_for_gpus: totals.waited_for_gpus,
+        waited_for_gpus_s: totals.waited_for_gpus_ns as f64 / 1e9,
     }
 }
 

@@ -189,6 +189,10 @@ pub struct RunTotals {
     pub starts_given_up: u64,
     /// Replicas that crashed.
     pub crashes: u64,
+    /// Replicas asked for that had to wait for GPUs of the pool.
+    pub waited_for_gpus: u64,
+    /// How long they waited, all together, cancelled ones included [replica ns].
+    pub waited_for_gpus_ns: u128,
     /// Tokens generated in attempts that were given up for another.
     pub output_tokens_retried: u64,
     /// GPU-time, split by what the GPUs did.

@@ -275,6 +275,10 @@ pub struct Replicas {
     pub starts_given_up: u64,
     /// Crashed.
     pub crashes: u64,
+    /// Asked for while there were no GPUs for them, and waited for some.
+    pub waited_for_gpus: u64,
+    /// How long those waited, all together, cancelled ones included (s).
+    pub waited_for_gpus_s: f64,
 }
 
 /// GPU-time [GPU s]; starting, idle, busy and draining add up to all that was held.
@@ -425,7 +429,7 @@ pub struct EpisodeReplicas {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
-    /// How long it took to run (s).
+    /// How long it took to run (s); of deployments that ran together, all of them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub wall_s: Option<f64>,
     /// Requests a second of that.

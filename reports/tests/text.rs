@@ -216,6 +216,8 @@ fn what_went_wrong_is_told() {
         crashes: 2,
         start_failures: 7,
         starts_given_up: 1,
+        waited_for_gpus: 12,
+        waited_for_gpus_ns: u128::from(252 * SECOND),
         output_tokens_retried: 41,
         end_ns: 90 * SECOND,
         ..RunTotals::default()
@@ -258,11 +260,12 @@ fn what_went_wrong_is_told() {
     1 failed: given up by the client
     2 requests sent more than once: 7 attempts in all, 41 tokens generated in vain
     ");
-    let replicas = &said("REPLICAS")[0];
-    assert_eq!(
-        replicas,
-        "2 replicas crashed · 7 failed starts · 1 replica given up"
-    );
+    let replicas = &said("REPLICAS")[..2];
+    let expected = [
+        "2 replicas crashed · 7 failed starts · 1 replica given up",
+        "12 starts waited for GPUs, 4.2 min in all",
+    ];
+    assert_eq!(replicas, expected);
     insta::assert_snapshot!(said("WHY")[4..].join("\n"), @r"
     the slowest request was sent at 0 s: in earlier attempts (40.0 s of 42.0 s);
     it was going from 2 ready to 2 replicas;

@@ -3,8 +3,9 @@
 mod failures;
 mod sizes;
 mod view;
+mod without_gpus;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use foresail_core::batching::SequenceId;
 use foresail_core::control::gpu_pool::Claimed;
@@ -28,6 +29,7 @@ use crate::start::{Start, StartEnd};
 use crate::{Options, SimulationError, TIME_MAX};
 use failures::Mishaps;
 use sizes::Sizes;
+use without_gpus::WithoutGpus;
 
 /// The replicas, what they hold, and what that costs.
 pub(crate) struct Fleet<'a> {
@@ -39,7 +41,7 @@ pub(crate) struct Fleet<'a> {
     /// What starting replicas have still to go through.
     starting: BTreeMap<u32, Start>,
     /// Replicas that start as soon as there are GPUs for them.
-    without_gpus: BTreeSet<u32>,
+    without_gpus: WithoutGpus,
     /// Replicas that serve: ready and draining, in order of id.
     servers: Vec<Server<'a>>,
     /// When what each of those computes ends.
@@ -107,7 +109,7 @@ impl<'a> Fleet<'a> {
             options,
             rollout: Rollout::new(deployment.world_size),
             starting: BTreeMap::new(),
-            without_gpus: BTreeSet::new(),
+            without_gpus: WithoutGpus::default(),
             servers: Vec::new(),
             boundaries: Boundaries::default(),
             candidates: Vec::new(),
@@ -154,7 +156,7 @@ impl<'a> Fleet<'a> {
     /// What it takes to have so many replicas.
     fn order(&mut self, target: u32, scene: &Scene<'_, impl RecordSink>) -> Vec<ReplicaAction> {
         let actions = self.rollout.set_target(scene.now, target);
-        self.without_gpus.extend(starts(&actions));
+        self.without_gpus.ordered(&actions);
         actions
     }
 
@@ -177,7 +179,7 @@ impl<'a> Fleet<'a> {
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         let actions = self.rollout.begin(scene.now, world_size, replicas);
-        self.without_gpus.extend(starts(&actions));
+        self.without_gpus.ordered(&actions);
         self.report(ChangeKind::Target, None, reason, scene);
         self.carry_out(actions, scene)
     }
@@ -197,7 +199,7 @@ impl<'a> Fleet<'a> {
         actions: Vec<ReplicaAction>,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        self.without_gpus.extend(starts(&actions));
+        self.without_gpus.ordered(&actions);
         for action in actions {
             match action {
                 ReplicaAction::Start(id) => self.start(id, scene)?,
@@ -218,6 +220,7 @@ impl<'a> Fleet<'a> {
         match scene.share.claim(id, self.rollout.world_size(id)) {
             Claimed::Granted => self.granted(id, scene),
             Claimed::Waits { free, ahead } => {
+                self.without_gpus.wait(id, scene.now);
                 let reason = match ahead {
                     0 => format!("waits for GPUs: {free} to be had"),
                     _ => format!("waits for GPUs: {free} to be had, {ahead} replicas before it"),
@@ -234,7 +237,7 @@ impl<'a> Fleet<'a> {
         id: u32,
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
-        if self.without_gpus.remove(&id) {
+        if self.without_gpus.granted(id, scene.now) {
             self.begin_start(id, scene)?;
         }
         Ok(())
@@ -358,8 +361,8 @@ impl<'a> Fleet<'a> {
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         scene.share.release(id, self.rollout.world_size(id));
-        if !self.without_gpus.remove(&id) {
-            self.starting.remove(&id);
+        self.without_gpus.end_wait(id, scene.now);
+        if self.starting.remove(&id).is_some() {
             // All stages before ready are one state to the biller.
             self.bill(id, scene.now, Stage::Pending, Stage::Gone)?;
         }
@@ -465,9 +468,9 @@ impl<'a> Fleet<'a> {
         } = self.rollout.counts();
         self.has_changed = true;
         self.unready.set(scene.now, ready == 0);
-        let without_gpus = self.without_gpus.len() as u32;
+        let without_gpus = self.without_gpus.count();
         let waiting = self.without_gpus.iter();
-        let missing = waiting.map(|id| u64::from(self.rollout.world_size(*id)));
+        let missing = waiting.map(|id| u64::from(self.rollout.world_size(id)));
         let gpus = self.rollout.gpus_held() - missing.sum::<u64>();
         let replicas = starting - without_gpus + ready + draining;
         self.held.set(scene.now, replicas, gpus);
@@ -616,14 +619,6 @@ impl Fleet<'_> {
             .binary_search_by_key(&id, |server| server.replica.id)
             .ok()
     }
-}
-
-/// The replicas that are to start.
-fn starts(actions: &[ReplicaAction]) -> impl Iterator<Item = u32> + '_ {
-    actions.iter().filter_map(|action| match action {
-        ReplicaAction::Start(id) => Some(*id),
-        ReplicaAction::Cancel(_) | ReplicaAction::Drain(_) => None,
-    })
 }
 
 /// Puts the ends of adapter loads that a replica has ordered on the agenda.

@@ -156,6 +156,55 @@ fn waiting_for_gpus_is_not_billed_and_holds_none() {
     assert_eq!(records.totals.replicas_max, 2);
     let held = records.totals.replica_ns;
     assert!(held <= 2 * u128::from(records.totals.end_ns));
+    // The run ends before anybody gives GPUs back.
+    let since = waits_since(&records);
+    assert_eq!(since.len(), 2);
+    let waited: u64 = since.iter().map(|at| records.totals.end_ns - at).sum();
+    assert_eq!(records.totals.waited_for_gpus, 2);
+    assert_eq!(records.totals.waited_for_gpus_ns, u128::from(waited));
+}
+
+/// Replicas that wait for GPUs are the first to go when fewer are wanted.
+#[test]
+fn replicas_that_wait_for_gpus_are_cancelled() {
+    let rush = support::scenario(
+        r#"
+        [deployment]
+        model = "llama-3-8b"
+        gpu = "h100"
+        min_replica_count = 1
+        max_replica_count = 4
+        scale_down_window = "2m"
+        [batching]
+        max_num_seqs = 16
+        [cold_start]
+        total = "60s"
+        [workload]
+        duration = "40m"
+        prompt_tokens = 256
+        output_tokens = 200
+        arrivals = { rate_per_s = 2.0 }
+        shape = { kind = "spike", at = "2m", duration = "5m", factor = 10.0 }
+        "#,
+    );
+    let records = support::run(&with_pool(rush, 2, StockOuts::default()), 1);
+    let since = waits_since(&records);
+    let cancelled: Vec<_> = (records.changes.iter())
+        .filter(|change| change.kind == ChangeKind::Cancelled)
+        .map(|change| change.at_ns)
+        .collect();
+    assert_eq!((since.len(), cancelled.len()), (2, 2));
+    let waited = cancelled.iter().sum::<u64>() - since.iter().sum::<u64>();
+    assert_eq!(records.totals.waited_for_gpus, 2);
+    assert_eq!(records.totals.waited_for_gpus_ns, u128::from(waited));
+    let last = records.changes.last().expect("there are changes");
+    assert_eq!((last.replicas.ready, last.replicas.starting), (1, 0));
+}
+
+/// When replicas began to wait for GPUs (ns).
+fn waits_since(records: &Records) -> Vec<u64> {
+    let waits = (records.changes.iter()).filter(|c| c.reason.starts_with("waits for GPUs"));
+    waits.map(|change| change.at_ns).collect()
 }
 
 #[test]
@@ -173,6 +222,10 @@ fn during_a_stock_out_nothing_starts() {
         .nth(1)
         .expect("a second replica gets ready");
     assert_eq!(ready.at_ns, 660 * SECOND);
+    // Each start that waited did so until the end of the stock-out, or until it was cancelled.
+    let totals = &records.totals;
+    assert!(totals.waited_for_gpus >= 1);
+    assert!(totals.waited_for_gpus_ns <= u128::from(totals.waited_for_gpus * 600 * SECOND));
     let waited = records
         .changes
         .iter()

@@ -69,10 +69,22 @@ const COLUMNS: [(&str, &str, usize); 8] = [
     ("$/M tok", "cost_usd_per_million_output_tokens", 9),
 ];
 
-/// Scenarios side by side, one a line, ending with a newline. Where a summary
-/// has several seeds, their means are shown.
+/// Scenarios side by side, one a line, ending with a newline, and then the
+/// cheapest. Where a summary has several seeds, their means are shown.
 #[must_use]
 pub fn comparison(summaries: &[Summary], style: Style) -> String {
+    let mut text = side_by_side(summaries, style);
+    if let Some(cheapest) = cheapest(summaries) {
+        let name = &summaries[cheapest].scenario.name;
+        text += &format!("\ncheapest that meets its objectives: {name}\n");
+    }
+    text
+}
+
+/// The same without the cheapest: deployments that each serve traffic of their
+/// own are no alternatives.
+#[must_use]
+pub fn side_by_side(summaries: &[Summary], style: Style) -> String {
     let name_width = summaries
         .iter()
         .map(|summary| summary.scenario.name.chars().count())
@@ -88,10 +100,6 @@ pub fn comparison(summaries: &[Summary], style: Style) -> String {
     for summary in summaries {
         text += &comparison_line(summary, name_width, style);
         text.push('\n');
-    }
-    if let Some(cheapest) = cheapest(summaries) {
-        let name = &summaries[cheapest].scenario.name;
-        text += &format!("\ncheapest that meets its objectives: {name}\n");
     }
     text
 }

@@ -8,7 +8,7 @@ mod latency;
 mod units;
 mod why;
 
-pub use compare::comparison;
+pub use compare::{comparison, side_by_side};
 pub use compared::compared;
 
 use crate::objectives::{Bound, Objective};
@@ -369,6 +369,18 @@ fn mishaps(summary: &Summary) -> Option<String> {
     (!said.is_empty()).then(|| format!("  {}", said.join(" · ")))
 }
 
+/// How long replicas waited for GPUs of the pool, if any did.
+fn gpu_waits(summary: &Summary) -> Option<String> {
+    let replicas = &summary.replicas;
+    (replicas.waited_for_gpus > 0).then(|| {
+        format!(
+            "  {} waited for GPUs, {} in all",
+            counted(replicas.waited_for_gpus, "start"),
+            duration(replicas.waited_for_gpus_s),
+        )
+    })
+}
+
 /// Columns of text left of a chart, and right of it.
 const LABEL_WIDTH: usize = 13;
 const SCALE_WIDTH: usize = 12;
@@ -385,6 +397,7 @@ fn replicas(summary: &Summary, style: Style) -> Vec<String> {
         counted(replicas.direction_changes, "change"),
     )];
     lines.extend(mishaps(summary).map(|line| style.bad(&line)));
+    lines.extend(gpu_waits(summary).map(|line| style.bad(&line)));
     let width = style.width.clamp(60, 200) - LABEL_WIDTH - SCALE_WIDTH;
     let series = &summary.series;
     let Some(columns) = Columns::new(series, summary.duration_s, width) else {

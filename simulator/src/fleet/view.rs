@@ -104,6 +104,8 @@ impl Fleet<'_> {
             gpu_ns: self.sizes.gpu_time(now)?,
             cost_nanodollars: self.sizes.spend(now)?.nanodollars,
             steps: self.done.steps,
+            waited_for_gpus: self.without_gpus.waits(),
+            waited_for_gpus_ns: self.without_gpus.waits_ns(now),
             adapters: self
                 .deployment
                 .adapters
