@@ -97,6 +97,14 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Scenario, LoadError> {
     alone(load_group(path, overrides)?)
 }
 
+/// As [`load`], with what the file says as a whole.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_group_of_one(path: &Path, overrides: &Overrides) -> Result<Group, LoadError> {
+    of_one(load_group(path, overrides)?)
+}
+
 /// As [`load`], with all deployments of the file, one or several.
 ///
 /// # Errors
@@ -167,15 +175,16 @@ pub fn parse_group(
 
 /// The one deployment of a file.
 fn alone(group: Group) -> Result<Scenario, LoadError> {
-    let Group {
-        name, deployments, ..
-    } = group;
-    let count = deployments.len();
-    let mut deployments = deployments.into_iter();
-    match (deployments.next(), deployments.next()) {
-        (Some(only), None) => Ok(only),
-        _ => Err(LoadError::Unreadable(Diagnosis::of_file(
-            format!("`{name}` has {count} deployments, and this takes one"),
+    let mut group = of_one(group)?;
+    Ok(group.deployments.swap_remove(0))
+}
+
+/// The file, if it has one deployment.
+fn of_one(group: Group) -> Result<Group, LoadError> {
+    match group.deployments.len() {
+        1 => Ok(group),
+        count => Err(LoadError::Unreadable(Diagnosis::of_file(
+            format!("`{}` has {count} deployments, and this takes one", group.name),
             "`foresail simulate` runs several together".to_owned(),
         ))),
     }

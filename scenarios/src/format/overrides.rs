@@ -33,11 +33,9 @@ impl Overrides {
     ///
     /// Trace and policy come first, so that `--set workload.format=…` can speak about them.
     pub(super) fn apply(&self, context: &mut Context, root: &mut Table) {
-        if let Some(trace) = &self.trace {
-            replace_source(context, root, trace);
-        }
-        if let Some(policy) = &self.policy {
-            replace_policy(context, root, policy);
+        match name_of_first(root) {
+            Some(first) => self.refuse_for_several(context, &first),
+            None => self.replace(context, root),
         }
         if let Some(seed) = self.seed {
             let text = seed.to_string();
@@ -68,6 +66,61 @@ impl Overrides {
             }
         }
     }
+}
+
+impl Overrides {
+    fn replace(&self, context: &mut Context, root: &mut Table) {
+        if let Some(trace) = &self.trace {
+            replace_source(context, root, trace);
+        }
+        if let Some(policy) = &self.policy {
+            replace_policy(context, root, policy);
+        }
+    }
+
+    /// What is replaced is that of one deployment, and a list has several.
+    fn refuse_for_several(&self, context: &mut Context, first: &str) {
+        if let Some(trace) = &self.trace {
+            let text = trace.to_string_lossy();
+            let remedy = format!(
+                "say whose: `--set 'deployments.{first}.workload={{ trace = \"{text}\" }}'`"
+            );
+            refuse(context, "--trace", &text, remedy);
+        }
+        if let Some(policy) = &self.policy {
+            let remedy = "compare scenarios of one deployment".to_owned();
+            refuse(context, "--policies", policy, remedy);
+        }
+    }
+}
+
+/// The name of the first deployment of a list; `None` if the file has no list.
+fn name_of_first(root: &Table) -> Option<String> {
+    let Value::Array(items) = &root.entry("deployments")?.node.value else {
+        return None;
+    };
+    let name = match items.first().map(|item| &item.value) {
+        Some(Value::Table(table)) => table.entry("name").map(|entry| &entry.node.value),
+        _ => None,
+    };
+    Some(match name {
+        Some(Value::Text(name)) => name.clone(),
+        _ => "NAME".to_owned(),
+    })
+}
+
+fn refuse(context: &mut Context, option: &str, text: &str, remedy: String) {
+    let source = context.add_source(option, text, Path::new(""));
+    let place = Place {
+        source,
+        start: 0,
+        end: text.len(),
+    };
+    let message = format!("`{option}` is for one deployment, and this is a list of them");
+    let problem = Problem::new("scenario::deployments", message)
+        .at(place, "for which of them?")
+        .help(remedy);
+    context.report(problem);
 }
 
 fn sets_seed(argument: &str) -> bool {

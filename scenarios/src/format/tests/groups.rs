@@ -103,6 +103,36 @@ fn where_one_deployment_is_needed_two_are_an_error() {
 }
 
 #[test]
+fn a_trace_or_a_policy_is_for_one_deployment() {
+    let overrides = Overrides {
+        trace: Some("monday.csv".into()),
+        ..Overrides::default()
+    };
+    let error = parse_group("teams.toml", TWO, Path::new(""), &overrides).unwrap_err();
+    insta::assert_snapshot!(render(&error), @r#"
+    scenario::deployments
+
+      × `--trace` is for one deployment, and this is a list of them
+       ╭─[--trace:1:1]
+     1 │ monday.csv
+       · ─────┬────
+       ·      ╰── for which of them?
+       ╰────
+      help: say whose: `--set 'deployments.chat.workload={ trace = "monday.csv" }'`
+    "#);
+    let overrides = Overrides {
+        policy: Some("hpa".to_owned()),
+        ..Overrides::default()
+    };
+    let error = parse_group("teams.toml", TWO, Path::new(""), &overrides).unwrap_err();
+    let error = render(&error);
+    assert!(
+        error.contains("`--policies` is for one deployment"),
+        "{error}"
+    );
+}
+
+#[test]
 fn two_deployments_of_one_name() {
     let text = TWO.replace("name = \"batch\"", "name = \"chat\"");
     let error = parsed(&text, &[]).unwrap_err();
