@@ -34,6 +34,7 @@ pub const SCENARIOS: &[Entry] = &[
     entry!("multi-turn"),
     entry!("adapters"),
     entry!("failures"),
+    entry!("two-teams"),
     entry!("million"),
 ];
 
@@ -56,31 +57,44 @@ mod tests {
     use foresail_core::step_time::{Profile, ProfileTable};
 
     use super::*;
-    use crate::format::{Overrides, load, parse};
-    use crate::scenario::Scenario;
+    use crate::format::{Overrides, load_group, parse};
+    use crate::scenario::{Group, Scenario};
 
-    fn ready(name: &str) -> Scenario {
-        load(Path::new(name), &Overrides::default()).unwrap_or_else(|error| {
+    fn group(name: &str) -> Group {
+        load_group(Path::new(name), &Overrides::default()).unwrap_or_else(|error| {
             let texts: Vec<_> = error.diagnostics().map(ToString::to_string).collect();
             panic!("{name}: {texts:?}")
         })
     }
 
+    fn ready(name: &str) -> Scenario {
+        group(name).deployments.swap_remove(0)
+    }
+
     #[test]
     fn every_scenario_is_valid_and_says_what_it_is_for() {
         for entry in SCENARIOS {
-            let scenario = ready(entry.name);
-            assert_eq!(scenario.name, entry.name);
-            assert!(scenario.description.ends_with('.'), "{}", entry.name);
-            assert!(!scenario.objectives.is_empty(), "{}", entry.name);
+            let group = group(entry.name);
+            assert_eq!(group.name, entry.name);
+            assert!(group.description.ends_with('.'), "{}", entry.name);
+            let has_objectives = |scenario: &Scenario| !scenario.objectives.is_empty();
+            assert!(
+                group.deployments.iter().all(has_objectives),
+                "{}",
+                entry.name
+            );
             assert!(entry.text.starts_with("# "), "{}", entry.name);
         }
     }
 
     #[test]
     fn every_workload_can_be_opened_and_fits_the_model() {
-        for entry in SCENARIOS {
-            let scenario = ready(entry.name);
+        let groups = SCENARIOS.iter().map(|entry| (entry, group(entry.name)));
+        let all = groups.flat_map(|(entry, group)| {
+            let deployments = group.deployments.into_iter();
+            deployments.map(move |scenario| (entry, scenario))
+        });
+        for (entry, scenario) in all {
             let longest = scenario.deployment.batching.max_model_len;
             let requests = scenario.workload.open(scenario.seed).unwrap();
             for request in requests.take(2_000) {

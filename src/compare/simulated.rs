@@ -160,7 +160,7 @@ fn subject(variant: &Variant, changes: &Changes) -> Result<Subject, runs::Unsoun
         name: variant.name.clone(),
         folder: Some(folder(&variant.name)),
         settings,
-        prepared: runs::prepare(&variant.scenario, &overrides)?,
+        prepared: runs::prepare_one(&variant.scenario, &overrides)?,
     })
 }
 
@@ -174,7 +174,7 @@ fn folder(name: &str) -> String {
 
 /// Differences are taken seed by seed, so all variants must have the same seeds.
 fn check_seeds(subjects: &[Subject]) -> Result<(), Failure> {
-    let seed = |subject: &Subject| subject.prepared.scenario.seed;
+    let seed = |subject: &Subject| subject.prepared.group.seed;
     let Some(first) = subjects.first() else {
         return Ok(());
     };

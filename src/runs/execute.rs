@@ -12,14 +12,15 @@ use std::time::Instant;
 
 use foresail_core::control::autoscaler::AutoscalerConfig;
 use foresail_core::time::SECOND;
-use foresail_reports::records::{Change, Gaps, RecordSink, RequestRecord};
+use foresail_reports::records::{Change, Gaps, RecordSink, RequestRecord, RunTotals};
 use foresail_reports::{Measurements, RecordFiles, SealedFiles, Summary};
 use foresail_scenarios::duration;
-use foresail_scenarios::scenario::Scenario;
-use foresail_scenarios::workload::{Request, Requests, Skipped};
-use foresail_simulator::{Options, SimulationError, foresee, simulate};
+use foresail_scenarios::workload::{Request, Requests, Skipped, WorkloadError};
+use foresail_simulator::{
+    Deployed, Options, SimulationError, foresee, simulate, simulate_together,
+};
 
-use super::plan::Job;
+use super::plan::{Job, Member};
 use crate::description;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -34,7 +35,7 @@ pub(crate) struct Context<'a> {
     pub(crate) progress: &'a Progress,
 }
 
-/// A run that has ended well.
+/// A run of a deployment that has ended well.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// What messages call it.
@@ -47,13 +48,13 @@ pub(crate) struct Run {
 }
 
 /// Does all jobs, in their order as far as threads allow. The runs come in the
-/// order of the jobs. If some fail, the failure is that of the first of them,
+/// order of the jobs, one for each deployment. If some fail, the failure is that of the first of them,
 /// as with one thread.
 pub(crate) fn all(
     jobs: Vec<Job>,
     threads: usize,
     context: &Context<'_>,
-) -> Result<Vec<Run>, Failure> {
+) -> Result<Vec<Vec<Run>>, Failure> {
     let threads = threads.min(jobs.len());
     let pool = Pool {
         queue: Mutex::new(jobs.into_iter().enumerate()),
@@ -86,7 +87,7 @@ struct Pool<'a, J> {
 
 impl<J: Iterator<Item = (usize, Job)>> Pool<'_, J> {
     /// Does jobs until there are none left.
-    fn work(&self) -> Vec<(usize, Result<Run, Failure>)> {
+    fn work(&self) -> Vec<(usize, Result<Vec<Run>, Failure>)> {
         let mut ended = Vec::new();
         while let Some((index, job)) = self.next() {
             let result = run(job, self.context, || self.is_in_vain(index));
@@ -109,73 +110,156 @@ impl<J: Iterator<Item = (usize, Job)>> Pool<'_, J> {
     }
 }
 
-fn run(mut job: Job, context: &Context<'_>, is_in_vain: impl Fn() -> bool) -> Result<Run, Failure> {
+fn run(
+    mut job: Job,
+    context: &Context<'_>,
+    is_in_vain: impl Fn() -> bool,
+) -> Result<Vec<Run>, Failure> {
     let cannot_write = Cell::new(false);
-    let files = job.folder.as_ref().map(RecordFiles::create).transpose()?;
-    let files = files.map(|files| WatchedFiles::new(files, &cannot_write));
-    let mut requests = job
-        .open()
-        .map_err(|source| failure(&job, source.into(), None))?;
-    let mut sink = (
-        Measurements::new(&description::objectives(&job.scenario)),
-        files,
-    );
-    let options = Options {
-        seed: job.seed,
-        leaps: context.leaps,
-    };
+    let members = job.members.drain(..);
+    let actors = members.map(|member| Actor::new(member, &cannot_write));
+    let mut actors = actors.collect::<Result<Vec<_>, _>>()?;
     let is_to_stop = || is_in_vain() || cannot_write.get();
     let watch = watch(&job.name, context.progress, is_to_stop);
     let started = Instant::now();
-    let scenario =
-        with_foresight(&job, is_to_stop).map_err(|source| failure(&job, source, None))?;
-    let mut tokens_max = 0;
-    let offered = requests.by_ref().inspect(|request| {
-        let tokens = request.as_ref().map_or(0, tokens);
-        tokens_max = tokens_max.max(tokens);
-    });
-    let ended = simulate(&scenario, offered, options, &mut sink, watch);
+    for actor in &mut actors {
+        actor.foresee(is_to_stop)?;
+    }
+    let ended = play(&mut actors, &job, context.leaps, watch);
     let wall_s = started.elapsed().as_secs_f64();
-    let (measurements, files) = (sink.0, sink.1.map(|watched| watched.files));
-    let totals = match ended {
-        Ok(totals) => totals,
-        Err(source) => return Err(failure(&job, source, files)),
-    };
-    let workload = requests.describe();
-    let described = description::of_run(&job.scenario, job.seed, workload, &job.settings);
-    let summary = measurements.summary(&described, &totals);
-    let files = files.map(|files| files.seal(&summary)).transpose()?;
-    let mut notes = notes(&requests, totals.offered);
-    notes.extend(too_long(
-        &job,
-        summary.requests.rejected_too_long,
-        tokens_max,
-    ));
-    Ok(Run {
-        name: job.name,
-        summary: summary.with_wall_s(wall_s),
-        files,
-        notes,
-    })
+    match ended {
+        Ok(totals) => {
+            let with_totals = actors.into_iter().zip(totals);
+            with_totals
+                .map(|(actor, totals)| actor.into_run(&totals, wall_s))
+                .collect()
+        }
+        Err(source) => Err(failure(&job.name, source, actors)),
+    }
 }
 
-/// The scenario of a job, of which an oracle knows what will come.
-fn with_foresight(
+/// Plays the deployments of a job, together if they are those of a list.
+fn play(
+    actors: &mut [Actor<'_>],
     job: &Job,
-    is_to_stop: impl Fn() -> bool,
-) -> Result<Arc<Scenario>, SimulationError> {
-    let mut scenario = Arc::clone(&job.scenario);
-    if let AutoscalerConfig::Oracle(_) = scenario.deployment.autoscaler {
+    leaps: bool,
+    mut watch: impl FnMut(foresail_simulator::Progress) -> ControlFlow<()>,
+) -> Result<Vec<RunTotals>, SimulationError> {
+    let deployed = actors.iter_mut().map(Actor::deployed);
+    if job.is_list {
+        let seed = job.seed;
+        return simulate_together(deployed.collect(), Options { seed, leaps }, watch);
+    }
+    let totals = deployed.map(|only| {
+        let options = Options {
+            seed: only.seed,
+            leaps,
+        };
+        simulate(only.scenario, only.requests, options, only.sink, &mut watch)
+    });
+    totals.collect()
+}
+
+/// Where the records of a deployment go.
+type Sink<'a> = (Measurements, Option<WatchedFiles<'a>>);
+
+/// A deployment and all that its run takes.
+struct Actor<'a> {
+    member: Member,
+    requests: Requests,
+    /// Tokens of the longest request so far, prompt and output.
+    tokens_max: u64,
+    sink: Sink<'a>,
+}
+
+impl<'a> Actor<'a> {
+    fn new(mut member: Member, cannot_write: &'a Cell<bool>) -> Result<Self, Failure> {
+        let folder = member.folder.as_ref();
+        let files = folder.map(RecordFiles::create).transpose()?;
+        let files = files.map(|files| WatchedFiles::new(files, cannot_write));
+        let requests = member.open();
+        let requests = requests.map_err(|source| simulation(&member.name, source.into()))?;
+        let objectives = description::objectives(&member.scenario);
+        Ok(Self {
+            member,
+            requests,
+            tokens_max: 0,
+            sink: (Measurements::new(&objectives), files),
+        })
+    }
+
+    /// If its policy is the oracle, tells it what will come.
+    fn foresee(&mut self, is_to_stop: impl Fn() -> bool) -> Result<(), Failure> {
+        let Member {
+            scenario,
+            seed,
+            name,
+            ..
+        } = &mut self.member;
+        let AutoscalerConfig::Oracle(_) = scenario.deployment.autoscaler else {
+            return Ok(());
+        };
         // These requests are not counted: they are the same as those of the run.
-        foresee(Arc::make_mut(&mut scenario), job.seed, |_| {
+        let foreseen = foresee(Arc::make_mut(scenario), *seed, |_| {
             if is_to_stop() {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
-        })?;
+        });
+        foreseen.map_err(|source| simulation(name, source))
     }
-    Ok(scenario)
+
+    fn deployed(
+        &mut self,
+    ) -> Deployed<'_, impl Iterator<Item = Result<Request, WorkloadError>>, Sink<'a>> {
+        let Self {
+            member,
+            requests,
+            tokens_max,
+            sink,
+        } = self;
+        let requests = requests.inspect(|request| {
+            let tokens = request.as_ref().map_or(0, tokens);
+            *tokens_max = tokens.max(*tokens_max);
+        });
+        Deployed {
+            scenario: &member.scenario,
+            requests,
+            sink,
+            seed: member.seed,
+        }
+    }
+
+    fn into_run(self, totals: &RunTotals, wall_s: f64) -> Result<Run, Failure> {
+        let Self {
+            member,
+            requests,
+            tokens_max,
+            sink: (measurements, files),
+        } = self;
+        let workload = requests.describe();
+        let described = description::of_run(
+            &member.scenario,
+            member.run_seed,
+            workload,
+            &member.settings,
+        );
+        let summary = measurements.summary(&described, totals);
+        let files = files.map(|watched| watched.files.seal(&summary));
+        let mut notes = notes(&requests, totals.offered);
+        notes.extend(too_long(
+            &member,
+            summary.requests.rejected_too_long,
+            tokens_max,
+        ));
+        Ok(Run {
+            name: member.name,
+            summary: summary.with_wall_s(wall_s),
+            files: files.transpose()?,
+            notes,
+        })
+    }
 }
 
 /// Tells of progress now and then, and stops a run whose result nobody will see.
@@ -201,14 +285,18 @@ fn watch(
 }
 
 /// Why a run ended: the simulator's word, or that of the files that made it stop.
-fn failure(job: &Job, source: SimulationError, files: Option<RecordFiles>) -> Failure {
-    match files.and_then(RecordFiles::into_error) {
+fn failure(run: &str, source: SimulationError, actors: Vec<Actor<'_>>) -> Failure {
+    let files = actors.into_iter().filter_map(|actor| actor.sink.1);
+    let mut errors = files.filter_map(|watched| watched.files.into_error());
+    match errors.next() {
         Some(error) => error.into(),
-        None => Failure::Simulation {
-            run: job.name.clone(),
-            source,
-        },
+        None => simulation(run, source),
     }
+}
+
+fn simulation(run: &str, source: SimulationError) -> Failure {
+    let run = run.to_owned();
+    Failure::Simulation { run, source }
 }
 
 /// What was done to the requests on the way, which the person may not expect.
@@ -244,8 +332,8 @@ fn tokens(request: &Request) -> u64 {
 }
 
 /// What to do about requests that are longer than the context, if there are any.
-fn too_long(job: &Job, rejected: u64, tokens_max: u64) -> Option<String> {
-    let context = job.scenario.deployment.batching.max_model_len;
+fn too_long(member: &Member, rejected: u64, tokens_max: u64) -> Option<String> {
+    let context = member.scenario.deployment.batching.max_model_len;
     (rejected > 0).then(|| {
         format!(
             "requests rejected because they are longer than the context of {context} tokens: \

@@ -7,10 +7,17 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::failure::Failure;
 
-/// The folder of a run. A scenario is named if there are several, and so is a seed.
-pub(crate) fn of_run(out: &Path, scenario: Option<&str>, seed: Option<u64>) -> PathBuf {
+/// The folder of a run. A scenario is named if there are several, and so are a
+/// deployment and a seed.
+pub(crate) fn of_run(
+    out: &Path,
+    scenario: Option<&str>,
+    deployment: Option<&str>,
+    seed: Option<u64>,
+) -> PathBuf {
     let mut folder = out.to_owned();
     folder.extend(scenario);
+    folder.extend(deployment);
     folder.extend(seed.map(|seed| format!("seed-{seed}")));
     folder
 }

@@ -4,6 +4,9 @@
 //! Subject… ──plan──> jobs ──execute──> runs ──publish──> summaries
 //! ```
 //!
+//! A job is a run of one deployment, or of all deployments of a file together;
+//! each of them has a [`Run`] in the end.
+//!
 //! Nothing runs before every scenario has been found sound, and nothing is put
 //! in place before every run has ended well.
 
@@ -26,7 +29,7 @@ use crate::terminal::Terminal;
 
 pub(crate) use execute::Run;
 pub(crate) use folders::check_names;
-pub(crate) use prepare::{Prepared, Unsound, prepare};
+pub(crate) use prepare::{Prepared, Unsound, prepare, prepare_one};
 
 /// What the command line changes about every scenario.
 #[derive(Clone, Debug, clap::Args)]
@@ -118,6 +121,13 @@ pub(crate) struct Subject {
     pub(crate) prepared: Prepared,
 }
 
+impl Subject {
+    /// Whether it is a list of deployments, even if it is a list of one.
+    pub(crate) fn is_list(&self) -> bool {
+        self.prepared.group.is_list
+    }
+}
+
 /// How the runs of a command are done.
 #[derive(Debug)]
 pub(crate) struct Options<'a> {
@@ -130,16 +140,20 @@ pub(crate) struct Options<'a> {
     pub(crate) leaps: bool,
 }
 
-/// Runs every subject under every seed: all seeds of the first subject, then
-/// those of the next. When all have ended well, their files are put in place.
+/// Runs every subject under every seed: all seeds of the first deployment of the
+/// first subject, then those of the next. When all have ended well, their files
+/// are put in place.
 pub(crate) fn all(
     subjects: Vec<Subject>,
     options: &Options<'_>,
     terminal: &Terminal,
 ) -> Result<Vec<Run>, Failure> {
     let jobs = plan::jobs(subjects, options.seeds, options.out)?;
-    let _unfilled = folders::Unfilled::among(jobs.iter().filter_map(|job| job.folder.as_deref()));
-    let mut runs = execute(jobs, options, terminal)?;
+    let members = || jobs.iter().flat_map(|job| &job.members);
+    let folders = members().filter_map(|member| member.folder.as_deref());
+    let _unfilled = folders::Unfilled::among(folders);
+    let runs = execute(jobs, options, terminal)?;
+    let mut runs = by_deployment(runs, options.seeds);
     for run in &mut runs {
         if let Some(files) = run.files.take() {
             files.publish()?;
@@ -148,11 +162,26 @@ pub(crate) fn all(
     Ok(runs)
 }
 
+/// The runs come seed by seed, those of all deployments together.
+fn by_deployment(jobs: Vec<Vec<Run>>, seeds: u16) -> Vec<Run> {
+    let mut ordered = Vec::new();
+    let mut jobs = jobs.into_iter().map(Vec::into_iter);
+    loop {
+        let mut of_subject: Vec<_> = jobs.by_ref().take(seeds.into()).collect();
+        let Some(first) = of_subject.first() else {
+            return ordered;
+        };
+        for _ in 0..first.len() {
+            ordered.extend(of_subject.iter_mut().filter_map(Iterator::next));
+        }
+    }
+}
+
 fn execute(
     jobs: Vec<plan::Job>,
     options: &Options<'_>,
     terminal: &Terminal,
-) -> Result<Vec<Run>, Failure> {
+) -> Result<Vec<Vec<Run>>, Failure> {
     let interrupt = Interrupt::listen()?;
     let progress = Progress::new(plan::expected_requests(&jobs), !terminal.quiet);
     let context = execute::Context {

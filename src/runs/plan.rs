@@ -3,21 +3,36 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use foresail_scenarios::scenario::Scenario;
+use foresail_scenarios::scenario::{Group, Scenario};
 use foresail_scenarios::workload::{Requests, WorkloadError};
 
 use super::prepare::Prepared;
 use super::{Subject, folders};
 use crate::failure::Failure;
 
-/// One run to do.
+/// One run to do: a deployment, or several together.
 #[derive(Debug)]
 pub(crate) struct Job {
+    pub(crate) seed: u64,
+    /// What messages call the run.
+    pub(crate) name: String,
+    /// At least one.
+    pub(crate) members: Vec<Member>,
+    /// Whether they are those of a list, even if it is a list of one.
+    pub(crate) is_list: bool,
+}
+
+/// A deployment of a run.
+#[derive(Debug)]
+pub(crate) struct Member {
     pub(crate) scenario: Arc<Scenario>,
     /// What the command line changed about the scenario.
     pub(crate) settings: Arc<[String]>,
+    /// The seed of the run, which reports are of.
+    pub(crate) run_seed: u64,
+    /// What it draws is under this seed: that of the run, or in a list one derived from it.
     pub(crate) seed: u64,
-    /// What messages call the run.
+    /// What messages call it.
     pub(crate) name: String,
     /// The requests, if they are open already.
     requests: Option<Requests>,
@@ -25,7 +40,7 @@ pub(crate) struct Job {
     pub(crate) folder: Option<PathBuf>,
 }
 
-impl Job {
+impl Member {
     /// The requests, from the first on.
     pub(crate) fn open(&mut self) -> Result<Requests, WorkloadError> {
         match self.requests.take() {
@@ -43,34 +58,55 @@ pub(crate) fn jobs(
 ) -> Result<Vec<Job>, Failure> {
     let mut jobs = Vec::new();
     for subject in subjects {
-        let Prepared { scenario, requests } = subject.prepared;
-        let scenario = Arc::new(scenario);
-        let settings: Arc<[String]> = subject.settings.into();
-        let mut requests = Some(requests);
-        for seed in seed_range(&subject.name, scenario.seed, seeds)? {
-            let folder = out.map(|out| {
-                let name = subject.folder.as_deref();
-                folders::of_run(out, name, (seeds > 1).then_some(seed))
-            });
-            jobs.push(Job {
-                scenario: Arc::clone(&scenario),
-                settings: Arc::clone(&settings),
-                seed,
-                name: run_name(&subject.name, seed, seeds),
-                requests: requests.take(),
-                folder,
-            });
-        }
+        jobs.extend(of_subject(subject, seeds, out)?);
     }
     Ok(jobs)
+}
+
+/// All seeds of a subject.
+fn of_subject(subject: Subject, seeds: u16, out: Option<&Path>) -> Result<Vec<Job>, Failure> {
+    let Prepared {
+        mut group,
+        requests,
+    } = subject.prepared;
+    let seed_range = seed_range(&subject.name, group.seed, seeds)?;
+    let scenarios: Vec<_> = group.deployments.drain(..).map(Arc::new).collect();
+    let settings: Arc<[String]> = subject.settings.into();
+    let mut opened: Vec<_> = requests.into_iter().map(Some).collect();
+    let jobs = seed_range.map(|seed| {
+        let folder = |deployment: &str| {
+            let deployment = group.is_list.then_some(deployment);
+            let seed = (seeds > 1).then_some(seed);
+            out.map(|out| folders::of_run(out, subject.folder.as_deref(), deployment, seed))
+        };
+        let member = |(scenario, requests): (&Arc<Scenario>, &mut Option<Requests>)| Member {
+            scenario: Arc::clone(scenario),
+            settings: Arc::clone(&settings),
+            run_seed: seed,
+            seed: group.seed_of(scenario, seed),
+            name: member_name(&group, &subject.name, scenario, seed, seeds),
+            requests: requests.take(),
+            folder: folder(&scenario.name),
+        };
+        Job {
+            seed,
+            name: run_name(&subject.name, seed, seeds),
+            members: scenarios.iter().zip(&mut opened).map(member).collect(),
+            is_list: group.is_list,
+        }
+    });
+    Ok(jobs.collect())
 }
 
 /// About how many requests all runs have together, where that can be known.
 pub(crate) fn expected_requests(jobs: &[Job]) -> Option<u64> {
     // Seeds whose requests are not open yet have about as many as the one before.
-    let mut last = None;
+    let mut last: Option<u64> = None;
     let counts = jobs.iter().map(|job| {
-        last = job.requests.as_ref().map_or(last, Requests::len_hint);
+        if job.members.iter().all(|member| member.requests.is_some()) {
+            let open = job.members.iter().flat_map(|member| &member.requests);
+            last = open.map(Requests::len_hint).sum();
+        }
         last
     });
     counts.sum()
@@ -83,6 +119,14 @@ fn seed_range(name: &str, first: u64, seeds: u16) -> Result<impl Iterator<Item =
         ))
     })?;
     Ok(first..=last)
+}
+
+fn member_name(group: &Group, subject: &str, scenario: &Scenario, seed: u64, seeds: u16) -> String {
+    let name = match group.is_list {
+        true => &scenario.name,
+        false => subject,
+    };
+    run_name(name, seed, seeds)
 }
 
 fn run_name(name: &str, seed: u64, seeds: u16) -> String {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use foresail_scenarios::format::{self, LoadError, Overrides};
-use foresail_scenarios::scenario::Scenario;
+use foresail_scenarios::scenario::Group;
 use foresail_scenarios::workload::{Requests, WorkloadError};
 
 use crate::diagnostics::Diagnostics;
@@ -11,9 +11,10 @@ use crate::diagnostics::Diagnostics;
 /// A scenario that can be run.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    pub(crate) scenario: Scenario,
-    /// Its requests under its own seed, opened to see that they can be.
-    pub(crate) requests: Requests,
+    /// Its deployments: one, or those of a list.
+    pub(crate) group: Group,
+    /// The requests of each under the scenario's own seed, opened to see that they can be.
+    pub(super) requests: Vec<Requests>,
 }
 
 /// Why a scenario cannot be run.
@@ -45,8 +46,21 @@ impl Unsound {
 
 /// The scenario of a file or of the library, with its requests.
 pub(crate) fn prepare(path: &Path, overrides: &Overrides) -> Result<Prepared, Unsound> {
-    let scenario = format::load(path, overrides).map_err(Unsound::Scenario)?;
-    let requests = scenario.workload.open(scenario.seed);
+    opened(format::load_group(path, overrides))
+}
+
+/// The same where there has to be one deployment.
+pub(crate) fn prepare_one(path: &Path, overrides: &Overrides) -> Result<Prepared, Unsound> {
+    opened(format::load_group_of_one(path, overrides))
+}
+
+fn opened(group: Result<Group, LoadError>) -> Result<Prepared, Unsound> {
+    let group = group.map_err(Unsound::Scenario)?;
+    let open = |scenario| {
+        let seed = group.seed_of(scenario, group.seed);
+        scenario.workload.open(seed)
+    };
+    let requests: Result<_, _> = group.deployments.iter().map(open).collect();
     let requests = requests.map_err(Unsound::Workload)?;
-    Ok(Prepared { scenario, requests })
+    Ok(Prepared { group, requests })
 }

@@ -19,8 +19,8 @@ pub(super) fn run(terminal: &Terminal) -> Result<ExitCode, Failure> {
     let mut diagnostics = Diagnostics::new(terminal.error_style());
     let mut text = String::new();
     for entry in library::SCENARIOS {
-        match format::parse(entry.name, entry.text, Path::new(""), &Overrides::default()) {
-            Ok(scenario) => text += &format!("{:width$}  {}\n", entry.name, scenario.description),
+        match format::parse_group(entry.name, entry.text, Path::new(""), &Overrides::default()) {
+            Ok(group) => text += &format!("{:width$}  {}\n", entry.name, group.description),
             Err(error) => diagnostics.add(&error),
         }
     }

@@ -48,7 +48,8 @@ pub(crate) struct Arguments {
     threads: Threads,
 
     /// Write requests.csv, timeline.csv and summary.json to this folder; several
-    /// scenarios get a folder each in it, and several seeds one each in that
+    /// scenarios get a folder each in it, as do the deployments of a file that has
+    /// a list of them, and several seeds one each in that
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -75,7 +76,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         threads: &arguments.threads,
         leaps: !arguments.step_by_step,
     };
-    let runs = runs::all(subjects(arguments, terminal)?, &options, terminal)?;
+    let subjects = subjects(arguments, terminal)?;
+    let has_list = subjects.iter().any(Subject::is_list);
+    let runs = runs::all(subjects, &options, terminal)?;
     let seeds = usize::from(arguments.seeds);
     // Other seeds have much the same to say.
     runs.iter()
@@ -85,7 +88,12 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         .chunks(seeds)
         .map(show::together)
         .collect();
-    terminal.print(&show::text(&summaries, arguments.format, terminal.style())?)?;
+    terminal.print(&show::text(
+        &summaries,
+        has_list,
+        arguments.format,
+        terminal.style(),
+    )?)?;
     let all_met = summaries.iter().all(show::is_met);
     Ok(if all_met {
         ExitCode::Success
@@ -104,7 +112,7 @@ fn subjects(arguments: &Arguments, terminal: &Terminal) -> Result<Vec<Subject>, 
         match runs::prepare(path, &overrides) {
             Err(unsound) => unsound.add_to(&mut diagnostics, path),
             Ok(prepared) => {
-                let name = prepared.scenario.name.clone();
+                let name = prepared.group.name.clone();
                 subjects.push(Subject {
                     folder: (!is_alone).then(|| name.clone()),
                     name,
@@ -115,13 +123,22 @@ fn subjects(arguments: &Arguments, terminal: &Terminal) -> Result<Vec<Subject>, 
         }
     }
     diagnostics.into_result()?;
-    if arguments.out.is_some() && !is_alone {
-        runs::check_names(
-            "scenario",
-            subjects.iter().map(|subject| subject.name.as_str()),
-        )?;
+    if arguments.out.is_some() {
+        check_folders(&subjects)?;
     }
     Ok(subjects)
+}
+
+/// What becomes the name of a folder can be one.
+fn check_folders(subjects: &[Subject]) -> Result<(), Failure> {
+    let scenarios = subjects.iter().filter_map(|each| each.folder.as_deref());
+    runs::check_names("scenario", scenarios)?;
+    for subject in subjects.iter().filter(|subject| subject.is_list()) {
+        let deployments = &subject.prepared.group.deployments;
+        let names = deployments.iter().map(|scenario| scenario.name.as_str());
+        runs::check_names("deployment", names)?;
+    }
+    Ok(())
 }
 
 /// Says what is good to know about the requests of a run.

@@ -24,10 +24,12 @@ pub(super) fn is_met(summary: &Summary) -> bool {
     }
 }
 
-/// One summary a scenario: with JSON an object if there is one, else an array;
-/// as text each of them, and then all side by side.
+/// One summary a deployment: with JSON an object if there is one, else an array;
+/// as text each of them, and then all side by side. What comes from a list of
+/// deployments is an array even if it is a list of one, and no choice between them.
 pub(super) fn text(
     summaries: &[Summary],
+    has_list: bool,
     format: OutputFormat,
     style: Style,
 ) -> Result<String, Failure> {
@@ -38,10 +40,13 @@ pub(super) fn text(
                 .iter()
                 .map(|summary| text::summary(summary, style))
                 .collect();
-            parts.push(text::comparison(summaries, style));
+            parts.push(match has_list {
+                true => text::side_by_side(summaries, style),
+                false => text::comparison(summaries, style),
+            });
             Ok(parts.join("\n"))
         }
-        (OutputFormat::Json, [one]) => one.to_json().map_err(not_json),
+        (OutputFormat::Json, [one]) if !has_list => one.to_json().map_err(not_json),
         (OutputFormat::Json, _) => serde_json::to_string_pretty(summaries)
             .map(|json| json + "\n")
             .map_err(not_json),

@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_output;
 mod compare;
 mod determinism;
+mod groups;
 mod help;
 mod recorded;
 mod sandbox;
