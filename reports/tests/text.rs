@@ -263,7 +263,7 @@ fn what_went_wrong_is_told() {
     let replicas = &said("REPLICAS")[..2];
     let expected = [
         "2 replicas crashed · 7 failed starts · 1 replica given up",
-        "12 starts waited for GPUs, 4.2 min in all",
+        "12 starts waited for GPUs, 4.20 min in all",
     ];
     assert_eq!(replicas, expected);
     insta::assert_snapshot!(said("WHY")[4..].join("\n"), @r"
