@@ -21,9 +21,11 @@ mod adapters;
 mod blocks;
 mod check;
 mod leap;
+mod leaving;
 mod ring;
 mod scheduler;
 mod sequence;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -31,7 +33,9 @@ pub use adapter_slots::{AdapterAnswer, AdapterSlots, AdapterSource};
 pub use adapters::AdapterId;
 pub use blocks::{BlockId, Blocks};
 pub use leap::Leap;
-pub use scheduler::{Aborted, Scheduler, Step, Verdict, Work};
+pub use leaving::Aborted;
+pub use scheduler::{Scheduler, Verdict};
+pub use step::{Step, Work};
 
 /// A sequence of a scheduler. Ids are small and used again once a sequence has
 /// ended, so a driver can keep what it knows of sequences in a vector.

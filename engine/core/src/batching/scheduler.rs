@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use super::adapters::Adapters;
 use super::ring::Ring;
 use super::sequence::{Sequence, State};
+use super::step::{Step, Work};
 use super::{BlockId, Blocks, Config, ConfigError, Content, Reject, Request, SequenceId};
-use crate::step_time::{Chunk, StepLoad};
+use crate::step_time::Chunk;
 
 /// The continuous-batching scheduler of one replica.
 ///
@@ -62,72 +63,6 @@ pub(super) enum Blocked {
     Adapters,
 }
 
-/// What one step computes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Step {
-    /// Sequences that compute one token and sample the next.
-    pub decodes: u32,
-    /// Tokens in the KV cache, summed over those, before the step.
-    pub decode_past: u64,
-    /// Pieces of prompts: first those continued, then those of sequences admitted in this step.
-    pub chunks: Vec<Chunk>,
-    /// The sequence of each chunk.
-    pub chunk_sequences: Vec<SequenceId>,
-    /// How many of the chunks are continued.
-    pub continued: usize,
-    /// Sequences that lost their blocks, in that order.
-    pub preempted: Vec<SequenceId>,
-}
-
-impl Step {
-    /// What the step's duration depends on.
-    #[must_use]
-    pub fn load(&self) -> StepLoad<'_> {
-        StepLoad {
-            decodes: self.decodes,
-            decode_past: self.decode_past,
-            chunks: &self.chunks,
-        }
-    }
-
-    /// Tokens computed.
-    #[must_use]
-    pub fn tokens(&self) -> u32 {
-        self.decodes + self.chunks.iter().map(|chunk| chunk.len).sum::<u32>()
-    }
-
-    /// Whether there is nothing to compute.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.decodes == 0 && self.chunks.is_empty()
-    }
-
-    /// The sequences admitted in this step, each with the chunk it starts with;
-    /// the chunk's `past` is what the prefix cache gave.
-    pub fn admitted(&self) -> impl Iterator<Item = (SequenceId, Chunk)> {
-        self.chunk_sequences[self.continued..]
-            .iter()
-            .copied()
-            .zip(self.chunks[self.continued..].iter().copied())
-    }
-
-    fn clear(&mut self) {
-        self.chunks.clear();
-        self.chunk_sequences.clear();
-        self.preempted.clear();
-        (self.decodes, self.decode_past, self.continued) = (0, 0, 0);
-    }
-}
-
-/// One sequence's part of a step: compute tokens `chunk.past .. chunk.past + chunk.len`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
-    /// Whose.
-    pub sequence: SequenceId,
-    /// Which tokens, and whether the next one is sampled.
-    pub chunk: Chunk,
-}
-
 /// What the driver says of a sampled token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -135,18 +70,6 @@ pub enum Verdict {
     Continue,
     /// It ends the sequence (end-of-sequence token, or a stop string). The length limit is the scheduler's own.
     Stop,
-}
-
-/// When an aborted sequence ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Aborted {
-    /// It has ended, and its id may be given again.
-    AtOnce,
-    /// It ends with the step in flight, which computes for it one last time.
-    WithStep {
-        /// Whether what it computes is a token, and not a piece of its prompt.
-        decodes: bool,
-    },
 }
 
 /// Commands and questions.
@@ -228,38 +151,6 @@ impl Scheduler {
             return Err(Reject::NoAdapters);
         }
         Ok(())
-    }
-
-    /// Ends a sequence that the driver no longer wants: at once, or when the step in flight commits.
-    pub fn abort(&mut self, id: SequenceId) -> Aborted {
-        let Some(index) = self.running.iter().position(|running| *running == id) else {
-            let place = self
-                .waiting
-                .iter()
-                .position(|waiting| *waiting == id)
-                .expect("the sequence has not ended");
-            self.waiting.remove(place);
-            self.forget(id);
-            // The next in line may fit where this one did not.
-            self.blocked = Blocked::Unknown;
-            return Aborted::AtOnce;
-        };
-        if self.in_flight {
-            return self.end_with_step(index);
-        }
-        self.stop_running(index);
-        self.forget(id);
-        Aborted::AtOnce
-    }
-
-    /// The running sequence at this place ends, unfinished, with the next step that is committed.
-    pub(super) fn end_with_step(&mut self, index: usize) -> Aborted {
-        let sequence = &mut self.sequences[self.running[index] as usize];
-        sequence.aborted = true;
-        self.finish_at[index] = self.steps + 1;
-        self.next_finish = self.next_finish.min(self.steps + 1);
-        let decodes = matches!(sequence.state, State::Decode { .. });
-        Aborted::WithStep { decodes }
     }
 
     /// Whether a sequence is in the batch; if not, it waits to be admitted.
@@ -660,65 +551,5 @@ impl Scheduler {
         self.finish_at[place] = finish_at;
         self.next_finish = self.next_finish.min(finish_at);
         self.prefilling.retain(|prefilling| *prefilling != id);
-    }
-
-    /// Ends the sequences whose last token came with the step just committed.
-    pub(super) fn sweep_finished(&mut self) {
-        self.finished.clear();
-        if self.next_finish > self.steps {
-            return;
-        }
-        let steps = self.steps;
-        let (mut done, mut next_finish) = (0_usize, NEVER);
-        for &finish_at in &self.finish_at {
-            let is_done = finish_at <= steps;
-            done += usize::from(is_done);
-            next_finish = next_finish.min(if is_done { NEVER } else { finish_at });
-        }
-        self.next_finish = next_finish;
-        let mut from = 0;
-        for _ in 0..done {
-            let ahead = self.finish_at[from..].iter();
-            from += ahead.take_while(|finish_at| **finish_at > steps).count();
-            self.finish_at.remove(from);
-            let id = self.running.remove(from);
-            self.let_go(id);
-            if !self.sequences[id as usize].aborted {
-                self.finished.push(id);
-            }
-            self.forget(id);
-        }
-    }
-
-    /// Takes the sequence at this place out of the batch.
-    fn stop_running(&mut self, index: usize) {
-        let id = self.running.remove(index);
-        self.finish_at.remove(index);
-        self.next_finish = self.finish_at.iter().copied().min().unwrap_or(NEVER);
-        self.let_go(id);
-    }
-
-    /// Frees what a sequence holds that is no longer in the batch.
-    fn let_go(&mut self, id: SequenceId) {
-        let sequence = &mut self.sequences[id as usize];
-        if let State::Decode { offset, .. } = sequence.state {
-            self.ring.remove(offset, sequence.ticket);
-            self.decodes -= 1;
-            self.decode_past -= u64::from(sequence.computed(self.steps));
-            self.sealing_decodes -= u32::from(self.config.prefix_caching && sequence.sealing());
-        } else {
-            self.prefilling.retain(|prefilling| *prefilling != id);
-        }
-        self.blocks
-            .release_table(&mut sequence.table, sequence.sealed == 0);
-        sequence.sealed = 0;
-        sequence.exhausted = false;
-        self.adapters.leave(sequence.adapter);
-        self.blocked = Blocked::Unknown;
-    }
-
-    fn forget(&mut self, id: SequenceId) {
-        self.sequences[id as usize].state = State::Unused;
-        self.unused.push(id);
     }
 }
