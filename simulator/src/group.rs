@@ -111,7 +111,7 @@ where
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn happen(&mut self, at: Nanos, next: Next) -> Result<(), SimulationError> {
         let request = match next {
             Next::Arrival => self.requests.next().and_then(Result::ok),

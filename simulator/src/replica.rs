@@ -118,6 +118,7 @@ impl<'a> Replica<'a> {
     /// Takes a request at `now`, which can join the steps that begin at or after
     /// `joins_from`. Returns its sequence, and when the step in flight ends, if
     /// that is news.
+    #[inline(always)]
     pub(crate) fn receive(
         &mut self,
         now: Nanos,
@@ -192,7 +193,7 @@ impl<'a> Replica<'a> {
     }
 
     /// Puts a request into the scheduler's queue.
-    #[inline]
+    #[inline(always)]
     fn join(&mut self, passage: Passage) -> Result<SequenceId, Refused> {
         let sequence = self.sequence(&passage.request);
         let id = match self.scheduler.add(sequence) {

@@ -184,7 +184,10 @@ fn of_one(group: Group) -> Result<Group, LoadError> {
     match group.deployments.len() {
         1 => Ok(group),
         count => Err(LoadError::Unreadable(Diagnosis::of_file(
-            format!("`{}` has {count} deployments, and this takes one", group.name),
+            format!(
+                "`{}` has {count} deployments, and this takes one",
+                group.name
+            ),
             "`foresail simulate` runs several together".to_owned(),
         ))),
     }

@@ -91,6 +91,7 @@ impl Scheduler {
     ///
     /// # Panics
     /// If blocks run out, which `horizon` rules out.
+    #[inline(always)]
     pub fn leap(&mut self, steps: u32, content: &mut impl Content) -> Leap {
         debug_assert!(!self.in_flight && self.prefilling.is_empty());
         debug_assert!(self.steps + u64::from(steps) <= self.next_finish);

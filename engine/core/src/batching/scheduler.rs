@@ -510,6 +510,7 @@ impl Scheduler {
     ///
     /// # Panics
     /// If no step is in flight.
+    #[inline(always)]
     pub fn commit_to_length(&mut self) -> &[SequenceId] {
         self.count_step();
         self.sweep_finished();
