@@ -149,7 +149,7 @@ pub enum SimulationError {
         /// When (ns).
         at_ns: Nanos,
         /// Why, and what would change that.
-        error: LifecycleError,
+        error: Box<LifecycleError>,
     },
     /// An autoscaler cannot be changed as the provider has allowed. This is a defect of foresail.
     #[error("a defect of foresail: {0}")]

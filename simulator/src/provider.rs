@@ -66,8 +66,8 @@ pub(crate) struct Times {
 impl Provider {
     /// The provider of these deployments, which share the pool of the first.
     pub(crate) fn new(scenarios: &[&Scenario], seed: u64) -> Result<Shared, SimulationError> {
-        let lifecycle = provider::Provider::new(scenarios)
-            .map_err(|(_, error)| SimulationError::Refused { at_ns: 0, error })?;
+        let lifecycle =
+            provider::Provider::new(scenarios).map_err(|(_, error)| refused(0, error))?;
         let pool = scenarios.first().and_then(|first| first.gpu_pool.clone());
         let limit = scenarios
             .first()
@@ -142,7 +142,7 @@ impl Provider {
             return Ok(());
         };
         let orders = self.operate(now, deployment, action);
-        let orders = orders.map_err(|error| SimulationError::Refused { at_ns: at, error })?;
+        let orders = orders.map_err(|error| refused(at, error))?;
         self.give(orders);
         Ok(())
     }
@@ -211,6 +211,11 @@ impl Provider {
         let orders = self.plane().set_spend(now, &account, sum);
         self.give(orders.expect("the account was opened when the run began"));
     }
+}
+
+fn refused(at_ns: Nanos, error: LifecycleError) -> SimulationError {
+    let error = Box::new(error);
+    SimulationError::Refused { at_ns, error }
 }
 
 /// What one deployment knows of its provider.
