@@ -35,6 +35,12 @@ pub const SCENARIOS: &[Entry] = &[
     entry!("adapters"),
     entry!("failures"),
     entry!("two-teams"),
+    entry!("thrash"),
+    entry!("hold-or-503"),
+    entry!("stock-out"),
+    entry!("spend-limit"),
+    entry!("update"),
+    entry!("shoot-out"),
     entry!("million"),
 ];
 
