@@ -79,6 +79,19 @@ fn the_transcript_is_what_is_printed() {
 }
 
 #[test]
+fn the_comparison_is_what_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let consoles = blocks(&read("README.md"), "console");
+    let is_comparison = |block: &&String| block.starts_with("$ foresail compare ");
+    let transcript = consoles.iter().find(is_comparison).unwrap();
+    let (command, expected) = transcript.split_once('\n').unwrap();
+    let arguments = command.strip_prefix("$ foresail ").unwrap();
+    let ended = foresail(folder.path(), arguments);
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(expected, String::from_utf8(ended.stdout).unwrap());
+}
+
+#[test]
 fn the_tour_can_be_taken() {
     let readme = read("README.md");
     let folder = tempfile::tempdir().unwrap();
