@@ -11,6 +11,7 @@ mod compare;
 mod determinism;
 mod groups;
 mod help;
+mod library;
 mod recorded;
 mod sandbox;
 mod simulate;

@@ -53,8 +53,14 @@ fn completed(records: &Records) -> usize {
 #[test]
 fn s01_a_deployment_is_dedicated_and_does_not_notice_others() {
     let range = "min_replica_count = 1\nmax_replica_count = 4";
-    let quiet = scenario(&deployment(range, &traffic(1.0, 300)));
-    let loud = scenario(&deployment(range, &traffic(40.0, 8_000)));
+    let named = |name: &str, traffic: &str| {
+        scenario(&format!(
+            "name = \"{name}\"\n{}",
+            deployment(range, traffic)
+        ))
+    };
+    let quiet = named("quiet", &traffic(1.0, 300));
+    let loud = named("loud", &traffic(80.0, 16_000));
     let both = together(&[(&quiet, 7), (&loud, 8)]);
     assert!(both[1].totals.replicas_max > 1, "the neighbour is busy");
     assert_eq!(both[0].requests, run(&quiet, 7).requests);
@@ -109,11 +115,9 @@ fn s25_a_request_at_zero_waits_one_or_two_minutes() {
         })
         .collect();
     waits.sort_unstable();
-    let median = waits[50];
-    assert!(
-        (60 * SECOND..=120 * SECOND).contains(&median),
-        "{median} ns"
-    );
+    // To the nearest minute, as the specification puts it.
+    let minutes = (waits[50] + 30 * SECOND) / (60 * SECOND);
+    assert!((1..=2).contains(&minutes), "{} ns", waits[50]);
     assert!(waits[100] < 300 * SECOND, "{} ns", waits[100]);
 }
 
@@ -176,7 +180,7 @@ fn s33_a_larger_world_size_is_faster_but_not_in_proportion() {
 #[test]
 fn s37_the_bill_is_gpu_seconds_times_the_price() {
     // 0.001 USD a GPU-second is a nanodollar for a thousand GPU-nanoseconds.
-    let rest = traffic(20.0, 12_000) + "[price]\nusd_per_gpu_hour = 3.60";
+    let rest = traffic(80.0, 24_000) + "[price]\nusd_per_gpu_hour = 3.60";
     let settings = "world_size = 2\nmin_replica_count = 1\nmax_replica_count = 3\n\
                     scale_down_window = \"30s\"";
     let records = run(&scenario(&deployment(settings, &rest)), 1);
