@@ -82,6 +82,20 @@ fn stock_out_makes_replicas_wait() {
     assert!(timeline.contains("waits for GPUs"), "{timeline}");
 }
 
+/// The oracle lets go of replicas that still wait for GPUs, several at once.
+#[test]
+fn stock_out_can_be_compared_with_the_oracle() {
+    let comparison = json(&[
+        "compare",
+        "stock-out",
+        "--vary=deployment.min_replica_count=1,2",
+        "--set=workload.duration=3h",
+        "--seeds=1",
+    ]);
+    let ttft = means(&comparison, "ttft_p99");
+    assert!(ttft[0] > ttft[1], "{ttft:?}");
+}
+
 #[test]
 fn spend_limit_deletes_or_pauses() {
     let small = [
