@@ -31,7 +31,6 @@ fn the_verdict_comes_first_and_the_reasons_last() {
       1,138 completed · 1 failed · 1 rejected · 76 waited for a cold start
       1 rejected: longer than the context
       1 failed: cut off when the drain time ran out
-      unused too long: the provider would have deleted the deployment at 00:10:00
       1 preemption
 
     LATENCY                           mean        p50        p90        p95        p99        max

@@ -197,7 +197,7 @@ fn s13_it_deletes_itself_when_unused_for_a_week() {
     assert_eq!(
         last[2..],
         [
-            "640800 s DELETING: no request received for 168 h",
+            "640800 s DELETING: no request received for 168h",
             "640800 s DELETED: all replicas gone"
         ]
     );
