@@ -67,8 +67,8 @@ fn an_unknown_table() {
         ·      ╰── not a key here
         ╰────
       help: did you mean `objectives`? the keys are: name, description, seed, deployments, account,
-            deployment, autoscaler, router, batching, adapters, step_time, cold_start, failures, price,
-            workload, clients, objectives, operations, gpu_pool
+            deployment, autoscaler, router, batching, adapters, step_time, cold_start, failures,
+            price, workload, clients, objectives, operations, gpu_pool
     ");
 }
 
