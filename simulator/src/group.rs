@@ -29,6 +29,8 @@ const ONLY_LOOKS_MAX: Nanos = 24 * HOUR;
 pub(crate) struct Member<'a, M, S, R: Iterator> {
     world: World<'a, M, S>,
     requests: Peekable<R>,
+    /// When something last came from outside, which a run is not shorter than.
+    last_outside: Nanos,
 }
 
 impl<'a, M: StepTime, S: RecordSink, R> Member<'a, M, S, R>
@@ -39,6 +41,7 @@ where
         Self {
             world,
             requests: requests.peekable(),
+            last_outside: 0,
         }
     }
 
@@ -53,6 +56,12 @@ where
             }
             None => Ok(None),
         }
+    }
+
+    /// When the run ends, if all requests have come and ended.
+    fn may_end_at(&self) -> Nanos {
+        let happened = self.world.now().max(self.last_outside);
+        happened.max(self.world.duration())
     }
 
     /// Runs until all requests have ended and the workload's time is over. The
@@ -74,12 +83,14 @@ where
             }
             let arrival = self.arrival()?;
             let is_over = arrival.is_none() && self.world.is_empty() && !times.has_operations;
-            let over = is_over.then(|| self.world.now().max(self.world.duration()));
+            let over = is_over.then(|| self.may_end_at());
             let (at, next) = self.world.next(arrival, over);
+            let times = times.not_before(self.world.now().max(self.last_outside));
             match turn(times, at, next, over.is_some()) {
                 Turn::Outside(at) => {
                     self.world.pass_to(at);
                     self.world.tell()?;
+                    self.last_outside = at;
                     self.deliver(provider)?;
                     provider.borrow_mut().outside(at)?;
                 }
@@ -137,9 +148,11 @@ fn turn(times: Times, at: Nanos, next: Next, is_over: bool) -> Turn {
     let is_nothing = next == Next::Nothing;
     // Requests may wait for what only the end of a stock-out, or an operation, can bring.
     let waits = is_nothing && !is_over;
-    match (times.outside, times.deadline) {
-        (Some(outside), _) if outside <= at || waits => Turn::Outside(outside),
-        (_, Some(deadline)) if deadline < at => Turn::Deadline(deadline),
+    let outside = times.outside.filter(|outside| *outside <= at || waits);
+    match (outside, times.deadline) {
+        (Some(outside), Some(deadline)) if deadline < outside => Turn::Deadline(deadline),
+        (Some(outside), _) => Turn::Outside(outside),
+        (None, Some(deadline)) if deadline < at => Turn::Deadline(deadline),
         _ if is_nothing => Turn::Over(at),
         _ => Turn::Member(at),
     }
@@ -179,7 +192,7 @@ where
 
     fn may_end(&mut self) -> Result<Option<Nanos>, SimulationError> {
         let is_over = self.arrival()?.is_none() && self.world.is_empty();
-        Ok(is_over.then(|| self.world.now().max(self.world.duration())))
+        Ok(is_over.then(|| self.may_end_at()))
     }
 
     fn expects_more(&mut self) -> bool {
@@ -297,7 +310,7 @@ impl<'a> Group<'a> {
             }
         }
         let (at, index, next) = earliest;
-        let turn = turn(times, at, next, over.is_some());
+        let turn = turn(times.not_before(self.now), at, next, over.is_some());
         // Requests may wait for what will not come: they wait to the end.
         let is_stuck = match (turn, next) {
             (Turn::Outside(at) | Turn::Deadline(at), _) | (Turn::Member(at), Next::Look) => {

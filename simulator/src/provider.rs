@@ -63,6 +63,19 @@ pub(crate) struct Times {
     pub(crate) has_operations: bool,
 }
 
+impl Times {
+    /// The same, where a deadline that has passed is due now: an operation can
+    /// bring one that lies in the past, such as that of a deployment that was
+    /// not deleted when unused until then.
+    #[inline]
+    pub(crate) fn not_before(self, now: Nanos) -> Self {
+        Self {
+            deadline: self.deadline.map(|deadline| deadline.max(now)),
+            ..self
+        }
+    }
+}
+
 impl Provider {
     /// The provider of these deployments, which share the pool of the first.
     pub(crate) fn new(scenarios: &[&Scenario], seed: u64) -> Result<Shared, SimulationError> {

@@ -241,3 +241,58 @@ fn a_parked_deployment_refuses() {
     );
     assert_eq!(records.totals.cost_nanodollars, 0);
 }
+
+#[test]
+fn a_replica_that_waits_for_gpus_can_be_given_up() {
+    let planned = r#"
+        [autoscaler]
+        policy = "scripted"
+        steps = [{ at = "60s", replicas = 2 }, { at = "90s", replicas = 0 }]
+        [gpu_pool]
+        stock_outs = [{ at = "30s", lasts = "2m" }]
+        "#;
+    let records = run("initial_replica_count = 0", planned, 200.0, "5m");
+    let cancelled = |change: &&foresail_reports::records::Change| {
+        change.kind == ChangeKind::Cancelled && change.at_ns == 90 * SECOND
+    };
+    assert_eq!(records.changes.iter().filter(cancelled).count(), 2);
+    // They never had GPUs.
+    assert_eq!(records.totals.replica_ns, 0);
+}
+
+#[test]
+fn what_is_unused_is_deleted_before_a_later_operation() {
+    let unused = "min_replica_count = 1\nunused_auto_delete_duration = \"1m\"";
+    let later = "[[operations]]\nat = \"20m\"\nundelete = true";
+    // The only request comes after 100 s, when the deployment is no more.
+    let records = run(unused, later, 100.0, "101s");
+    let story = story(&records);
+    assert_eq!(
+        story[0],
+        (60, "DELETING: no request received for 1m".to_owned())
+    );
+    assert!(story.iter().any(|(at, _)| *at == 20 * 60), "{story:?}");
+}
+
+#[test]
+fn what_an_operation_leaves_unused_for_too_long_is_deleted_at_once() {
+    // The newer documentation spares what has a minimum, until it has none.
+    let deployment = "min_replica_count = 1\nunused_auto_delete_duration = \"1m\"";
+    let more = "[autoscaler]\nprofile = \"fireworks-2026\"\n\
+         [[operations]]\nat = \"90s\"\nupdate = { min_replica_count = 0 }";
+    let records = run(deployment, more, 100.0, "5m");
+    assert_eq!(
+        story(&records)[0],
+        (90, "DELETING: no request received for 1m".to_owned())
+    );
+}
+
+#[test]
+fn a_run_lasts_until_the_last_operation_with_a_pool_or_without() {
+    let late = "[[operations]]\nat = \"20m\"\nupdate = { scale_up_window = \"5s\" }";
+    let pooled = format!("{late}\n[gpu_pool.gpus]\nh100 = 100");
+    for more in [late, &pooled] {
+        let records = run("min_replica_count = 1", more, 10.0, "5m");
+        assert_eq!(records.totals.end_ns, 20 * 60 * SECOND);
+    }
+}
