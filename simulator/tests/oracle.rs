@@ -1,10 +1,13 @@
 //! Leaping against stepping: the same records, gaps and changes, to the
 //! nanosecond, whatever the scenario does to the batch meanwhile.
 
+#[path = "support/meddling.rs"]
+mod meddling;
 mod support;
 
+use meddling::{Meddling, meddling};
 use proptest::prelude::*;
-use support::{run, run_closely, scenario};
+use support::{scenario, try_closely};
 
 /// The knobs of a random scenario.
 #[derive(Clone, Debug)]
@@ -31,6 +34,7 @@ struct Knobs {
     world_size: u32,
     adapters: Option<AdapterKnobs>,
     mishaps: Option<Mishaps>,
+    meddling: Option<Meddling>,
     seed: u64,
 }
 
@@ -171,6 +175,7 @@ fn knobs() -> impl Strategy<Value = Knobs> {
     let extras = (
         prop::option::of(adapter_knobs()),
         prop::option::of(mishaps()),
+        prop::option::of(meddling()),
     );
     let load = (load, extras);
     (
@@ -188,7 +193,7 @@ fn knobs() -> impl Strategy<Value = Knobs> {
                 let (max_num_seqs, spare, chunk, block_size) = batch;
                 let (spare_blocks, watermark, prefix_caching, sessions) = blocks;
                 let (min, more, drain_timeout_ms, cold_start_ms, script) = scale;
-                let ((rate_per_s, world, seed), (adapters, mishaps)) = load;
+                let ((rate_per_s, world, seed), (adapters, mishaps, meddling)) = load;
                 let budget = max_num_seqs + spare;
                 // Enough for the longest request, and often not for all that run.
                 let num_blocks = 500_u32.div_ceil(block_size) + spare_blocks;
@@ -214,6 +219,7 @@ fn knobs() -> impl Strategy<Value = Knobs> {
                     world_size: 1 << world,
                     adapters,
                     mishaps,
+                    meddling,
                     seed,
                 }
             },
@@ -256,6 +262,7 @@ fn text(knobs: &Knobs) -> String {
         scale_up_window = "300ms"
         scale_down_window = "500ms"
         scale_to_zero_window = "{zero}"
+        {unused}
         [autoscaler]
         {policy}
         profile = "{at_zero}"
@@ -293,7 +300,10 @@ fn text(knobs: &Knobs) -> String {
         {sessions}
         {adapters}
         {mishaps}
+        {meddling}
         "#,
+        unused = unused_text(knobs),
+        meddling = meddling_text(knobs),
         mishaps = knobs.mishaps.as_ref().map_or(String::new(), mishaps_text),
         world_size = knobs.world_size,
         max = min + more,
@@ -315,6 +325,20 @@ fn text(knobs: &Knobs) -> String {
         cold_start_ms = knobs.cold_start_ms,
         rate_per_s = knobs.rate_per_s,
     )
+}
+
+fn meddling_text(knobs: &Knobs) -> String {
+    let limits = (knobs.min, knobs.min + knobs.more);
+    let limits = knobs.script.is_none().then_some(limits);
+    let text = |meddling: &Meddling| meddling.text(limits);
+    knobs.meddling.as_ref().map_or(String::new(), text)
+}
+
+fn unused_text(knobs: &Knobs) -> String {
+    let meddling = knobs.meddling.as_ref();
+    let unused = meddling.and_then(|meddling| meddling.unused_auto_delete_ms);
+    let text = |ms| format!("unused_auto_delete_duration = \"{ms}ms\"");
+    unused.map_or(String::new(), text)
 }
 
 /// The tables of the adapters, and how many a batch may use.
@@ -339,12 +363,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Conservation and Little's law are checked by every run itself: a run
-    /// that does not add up ends in an error, and `run_closely` panics.
+    /// that does not add up ends in an error, and `try_closely` panics.
     #[test]
     fn leaping_is_stepping(knobs in knobs()) {
         let scenario = scenario(&text(&knobs));
-        let mut leapt = run_closely(&scenario, knobs.seed, true);
-        let stepped = run_closely(&scenario, knobs.seed, false);
+        let leapt = try_closely(&scenario, knobs.seed, true);
+        let stepped = try_closely(&scenario, knobs.seed, false);
+        let (mut leapt, stepped) = match (leapt, stepped) {
+            (Ok(leapt), Ok(stepped)) => (leapt, stepped),
+            (leapt, stepped) => {
+                prop_assert_eq!(leapt.err(), stepped.err());
+                return Ok(());
+            }
+        };
         prop_assert!(leapt.totals.events <= stepped.totals.events);
         leapt.totals.events = stepped.totals.events;
         prop_assert_eq!(&leapt.totals, &stepped.totals);
@@ -356,15 +387,27 @@ proptest! {
     #[test]
     fn the_same_seed_gives_the_same_run(knobs in knobs()) {
         let scenario = scenario(&text(&knobs));
-        prop_assert_eq!(run(&scenario, knobs.seed), run(&scenario, knobs.seed));
+        prop_assert_eq!(try_closely(&scenario, knobs.seed, true), try_closely(&scenario, knobs.seed, true));
+    }
+
+    /// One deployment that never waits for GPUs runs as one of a group does.
+    #[test]
+    fn a_pool_that_is_large_enough_changes_nothing(knobs in knobs()) {
+        let mut knobs = knobs;
+        knobs.meddling.get_or_insert_default().pool = None;
+        let alone = try_closely(&scenario(&text(&knobs)), knobs.seed, true);
+        knobs.meddling.get_or_insert_default().pool = Some((1_000_000, None));
+        let pooled = try_closely(&scenario(&text(&knobs)), knobs.seed, true);
+        prop_assert_eq!(alone, pooled);
     }
 
     /// Common random numbers: a knob of the deployment moves no arrival.
     #[test]
     fn a_knob_leaves_the_arrivals_alone(knobs in knobs()) {
-        let other = Knobs { router: "round-robin", max_num_seqs: 1, min: 1, more: 0, script: None, mishaps: None, ..knobs.clone() };
+        let knobs = Knobs { meddling: None, ..knobs };
+        let other = Knobs { router: "round-robin", max_num_seqs: 1, min: 1, more: 0, script: None, mishaps: None, meddling: None, ..knobs.clone() };
         let arrivals = |knobs: &Knobs| {
-            let mut records = run(&scenario(&text(knobs)), knobs.seed).requests;
+            let mut records = try_closely(&scenario(&text(knobs)), knobs.seed, true).expect("nothing is asked for").requests;
             records.sort_by_key(|record| record.id);
             let due = records.iter().map(|record| (record.due_ns, record.prompt_tokens, record.session));
             due.collect::<Vec<_>>()
@@ -372,6 +415,17 @@ proptest! {
         prop_assert_eq!(arrivals(&knobs), arrivals(&other));
     }
 }
+
+/// What the provider does, and how a run tells it.
+const STORIES: [(&str, &str); 7] = [
+    ("deleted", "DELETED"),
+    ("unused", "no request received for"),
+    ("spent", "spend limit"),
+    ("undeleted", "started again"),
+    ("updating", "UPDATING: updated"),
+    ("updated", "READY: all replicas as updated"),
+    ("without GPUs", "waits for GPUs"),
+];
 
 /// The random scenarios must really do what makes leaping hard.
 #[test]
@@ -382,10 +436,14 @@ fn the_oracle_meets_the_hard_cases() {
     use std::collections::BTreeMap;
     let mut runner = TestRunner::deterministic();
     let mut met = BTreeMap::new();
+    let mut stories = Vec::new();
     let mut meet = |what: &'static str, count: u64| *met.entry(what).or_insert(0) += count;
     for _ in 0..120 {
         let knobs = knobs().new_tree(&mut runner).unwrap().current();
-        let records = run(&scenario(&text(&knobs)), knobs.seed);
+        let Ok(records) = try_closely(&scenario(&text(&knobs)), knobs.seed, true) else {
+            meet("refused", 1);
+            continue;
+        };
         for record in &records.requests {
             meet("preempted", record.preemptions.into());
             meet("cached", record.cached_tokens.into());
@@ -406,10 +464,13 @@ fn the_oracle_meets_the_hard_cases() {
             Outcome::FailedCrash,
             Outcome::FailedTimeout,
             Outcome::FailedUnserved,
+            Outcome::RejectedDeleted,
+            Outcome::RejectedPaused,
         ] {
             let with_outcome = records.requests.iter().filter(|r| r.outcome == outcome);
             meet(outcome.name(), with_outcome.count() as u64);
         }
+        stories.extend(records.changes.into_iter().map(|change| change.reason));
         let totals = &records.totals;
         meet("drained", u64::from(totals.gpu_ns.draining > 0));
         meet("crashed", totals.crashes);
@@ -418,6 +479,10 @@ fn the_oracle_meets_the_hard_cases() {
         meet("lost", totals.output_tokens_retried);
         let evictions = totals.adapters.map_or(0, |adapters| adapters.evictions);
         meet("evicted an adapter", evictions);
+    }
+    for (what, words) in STORIES {
+        let count = stories.iter().filter(|story| story.contains(words)).count();
+        met.insert(what, count as u64);
     }
     let missed: Vec<_> = met.iter().filter(|(_, count)| **count == 0).collect();
     assert!(missed.is_empty(), "never met: {missed:?}; met: {met:?}");

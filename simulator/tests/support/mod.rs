@@ -67,6 +67,32 @@ pub(crate) fn run_closely(scenario: &Scenario, seed: u64, leaps: bool) -> Record
     run_with(scenario, Options { seed, leaps }, records)
 }
 
+/// As [`run_closely`], where the provider may refuse what it is asked.
+///
+/// # Panics
+/// If the run ends in any other way without a result, or does not end.
+pub(crate) fn try_closely(scenario: &Scenario, seed: u64, leaps: bool) -> Result<Records, String> {
+    let mut records = Records {
+        gaps: Some(BTreeMap::new()),
+        ..Records::default()
+    };
+    let options = Options { seed, leaps };
+    let requests = scenario.workload.open(seed).expect("the workload opens");
+    let mut looks = 0;
+    let at_most = |_| {
+        looks += 1;
+        match looks {
+            0..64 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    };
+    match simulate(scenario, requests, options, &mut records, at_most) {
+        Ok(totals) => Ok(Records { totals, ..records }),
+        Err(refused @ SimulationError::Refused { .. }) => Err(refused.to_string()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
 fn run_with(scenario: &Scenario, options: Options, records: Records) -> Records {
     try_run(scenario, options, records).unwrap_or_else(|error| panic!("{error}"))
 }
