@@ -8,6 +8,10 @@ use super::problem::Problem;
 use super::reader::{Field, Reader};
 use crate::scenario::{GpuPool, GpuStock, RandomStockOuts, Scenario, StockOut, StockOuts};
 
+/// Least mean time from the end of a random stock-out to the next (s). At none at
+/// all, nothing else would ever happen.
+const EVERY_S_MIN: f64 = 1.0;
+
 /// The pool; `None` if the file has none.
 pub(super) fn decode(root: &Reader<'_>, deployments: &[Scenario]) -> Option<GpuPool> {
     if !root.has("gpu_pool") {
@@ -86,7 +90,16 @@ fn random(pool: &Reader<'_>) -> Option<RandomStockOuts> {
         return None;
     }
     let reader = pool.table("random_stock_outs");
-    let every_s = reader.required("every", "{ exponential = { mean = 14400 } }", seconds);
+    let every_s = reader.required("every", "{ exponential = { mean = 14400 } }", |field| {
+        let every_s = seconds(field)?;
+        if every_s.mean() < EVERY_S_MIN {
+            let message = "is too short: stock-outs would follow one another without end";
+            return Err(field
+                .problem("scenario::stock_outs", message, "less than 1 s in the mean")
+                .help("write a mean of at least 1 s"));
+        }
+        Ok(every_s)
+    });
     let lasts_s = reader.required("lasts", "{ exponential = { mean = 600 } }", seconds);
     reader.finish();
     Some(RandomStockOuts {

@@ -184,3 +184,14 @@ fn a_pool_too_small_for_the_beginning() {
     let error = parsed(&TWO.replace("H100 = 3", "h101 = 4"), &[]).unwrap_err();
     assert!(error.contains("unknown GPU `h101`"), "{error}");
 }
+
+#[test]
+fn stock_outs_that_leave_no_time() {
+    for every in ["0", "{ uniform = { min = 0, max = 1 } }"] {
+        let text = TWO.replace("{ exponential = { mean = 7200 } }", every);
+        let error = parsed(&text, &[]).unwrap_err();
+        let message = "`gpu_pool.random_stock_outs.every` is too short";
+        assert!(error.contains(message), "{error}");
+        assert!(error.contains("write a mean of at least 1 s"), "{error}");
+    }
+}
