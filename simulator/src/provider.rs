@@ -14,7 +14,7 @@ use foresail_core::control::gpu_pool::{Claim, Claimed};
 use foresail_core::control::lifecycle::{
     ControlPlane, DeploymentKey, Effect, LifecycleError, Observed, Order, Refusal, Spend,
 };
-use foresail_core::time::Nanos;
+use foresail_core::time::{HOUR, Nanos};
 use foresail_scenarios::provider;
 use foresail_scenarios::scenario::{Action, GpuPool, Scenario};
 
@@ -37,8 +37,8 @@ pub(crate) struct Provider {
     pool: Pool,
     /// (when, to which deployment, what), in order of time.
     operations: VecDeque<(Nanos, usize, Action)>,
-    /// What each deployment has spent, if the account has a limit.
-    spends: Option<Vec<Spend>>,
+    /// What each deployment had spent when it last told, if the account has a limit.
+    spends: Option<Vec<(Nanos, Spend)>>,
     /// When the control plane wants to be asked again.
     deadline: Option<Nanos>,
     /// To which deployment, and what.
@@ -97,7 +97,7 @@ impl Provider {
             lifecycle,
             pool: Pool::new(&pool.unwrap_or_default(), seed),
             operations: operations.into(),
-            spends: limit.map(|_| vec![Spend::default(); scenarios.len()]),
+            spends: limit.map(|_| vec![(0, Spend::default()); scenarios.len()]),
             deadline: None,
             notices: VecDeque::new(),
             has_news: true,
@@ -215,11 +215,19 @@ impl Provider {
         let Some(spends) = &mut self.spends else {
             return;
         };
-        spends[deployment] = spend;
-        let sum = spends.iter().fold(Spend::default(), |sum, each| Spend {
-            nanodollars: sum.nanodollars + each.nanodollars,
-            nanodollars_per_hour: sum.nanodollars_per_hour + each.nanodollars_per_hour,
-        });
+        spends[deployment] = (now, spend);
+        // The others have gone on spending since they told.
+        let by_now = |(at, each): &(Nanos, Spend)| {
+            let since = each.nanodollars_per_hour * u128::from(now - at) / u128::from(HOUR);
+            each.nanodollars + since
+        };
+        let sum = Spend {
+            nanodollars: spends.iter().map(by_now).sum(),
+            nanodollars_per_hour: spends
+                .iter()
+                .map(|(_, each)| each.nanodollars_per_hour)
+                .sum(),
+        };
         let account = self.lifecycle.account.clone();
         let orders = self.plane().set_spend(now, &account, sum);
         self.give(orders.expect("the account was opened when the run began"));

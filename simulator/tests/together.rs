@@ -267,3 +267,26 @@ fn requests_that_wait_for_gpus_forever_fail_in_the_end() {
     let error = try_together(&crowd, &[1, 2]).unwrap_err();
     assert!(matches!(error, SimulationError::PoolTooSmall));
 }
+
+/// One account pays for both: its limit ends them at the same moment, when what
+/// they have spent together reaches it.
+#[test]
+fn the_spend_limit_of_an_account_ends_all_of_its_deployments() {
+    let limited = |name: &str, rate| {
+        let mut scenario = deployment(name, rate);
+        // 8 USD an hour each: both together spend 1 USD in 225 s.
+        scenario.account.spend_limit_nanodollars = Some(1_000_000_000);
+        scenario.deployment.price.nanodollars_per_gpu_hour = 8_000_000_000;
+        scenario
+    };
+    let runs = together(&[limited("quiet", 0.5), limited("other", 1.0)], &[1, 2]);
+    for records in &runs {
+        let deleted = records
+            .changes
+            .iter()
+            .find(|c| c.reason.contains("spend limit reached"));
+        assert_eq!(deleted.map(|change| change.at_ns), Some(225 * SECOND));
+    }
+    let spent: u128 = runs.iter().map(|r| r.totals.cost_nanodollars).sum();
+    assert!((1_000_000_000..1_030_000_000).contains(&spent), "{spent}");
+}
