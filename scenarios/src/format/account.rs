@@ -20,6 +20,7 @@ const TIERS: [(&str, Tier); 3] = [
 pub(super) struct Written {
     pub(super) account: Account,
     tier: Option<Place>,
+    spend_limit: Option<Place>,
     gpu_quota: Option<Place>,
 }
 
@@ -33,6 +34,7 @@ pub(super) fn decode(root: &Reader<'_>) -> Written {
         .optional("spend_limit_usd", decode::nanodollars)
         .value
         .map(u128::from);
+    let spend_limit_place = reader.value_place("spend_limit_usd");
     let quota_place = reader.key_place("gpu_quota");
     let gpu_quota = quota(reader.table("gpu_quota"));
     reader.finish();
@@ -44,6 +46,7 @@ pub(super) fn decode(root: &Reader<'_>) -> Written {
             gpu_quota,
         },
         tier: tier.place,
+        spend_limit: spend_limit_place,
         gpu_quota: quota_place,
     }
 }
@@ -115,6 +118,9 @@ pub(super) fn check(
         LifecycleError::TierMayNotUse { .. } => problem
             .at_if_written(gpu, "on this GPU")
             .at_if_written(written.tier, "of this tier"),
+        LifecycleError::SpendLimitReached { .. } => {
+            problem.at_if_written(written.spend_limit, "nothing may be spent")
+        }
         _ => problem
             .at_if_written(written.gpu_quota, "the quota of the account")
             .at_if_written(gpu, "on this GPU"),

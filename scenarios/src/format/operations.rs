@@ -162,6 +162,11 @@ fn settings(field: Field<'_>) -> Result<(Settings, Option<(u32, Node)>), Problem
         scale_to_zero_window: span("scale_to_zero_window"),
         unused_auto_delete_duration: span("unused_auto_delete_duration"),
     };
+    if reader.entries().is_empty() {
+        return Err(field
+            .problem("scenario::operations", "changes nothing", "no setting")
+            .help("for example `update = { scale_up_window = \"10s\" }`"));
+    }
     reader.finish();
     Ok((settings, world_size.value))
 }
@@ -188,10 +193,14 @@ fn check_policy(root: &Reader<'_>, written: &[Written], deployment: &Deployment)
 fn check_settings(root: &Reader<'_>, written: &[Written], spec: &DeploymentSpec) {
     let mut settings = spec.settings;
     for each in written {
-        let Action::Update(update) = each.operation.action else {
-            continue;
+        let updated = match each.operation.action {
+            Action::Update(update) => settings.updated(update),
+            Action::Scale(replicas) => {
+                check_scale(root, each, replicas, &settings, spec);
+                continue;
+            }
+            Action::Delete | Action::Undelete => continue,
         };
-        let updated = settings.updated(update);
         match updated.resolve(spec.profile, 1) {
             Ok(_) => settings = updated,
             Err(error) => {
@@ -201,5 +210,26 @@ fn check_settings(root: &Reader<'_>, written: &[Written], spec: &DeploymentSpec)
                 root.context.report(problem);
             }
         }
+    }
+}
+
+/// Whether the limits of that moment allow so many replicas.
+fn check_scale(
+    root: &Reader<'_>,
+    written: &Written,
+    replicas: u32,
+    settings: &Settings,
+    spec: &DeploymentSpec,
+) {
+    let Ok(resolved) = settings.resolve(spec.profile, 1) else {
+        return;
+    };
+    let limits = resolved.scaling.replicas;
+    if limits.nearest(replicas) != replicas {
+        let message = format!("`scale` must be {} to {}", limits.min, limits.max);
+        let problem = Problem::new("scenario::operations", message)
+            .at_if_written(written.action, "outside the limits of that moment")
+            .help("update `min_replica_count` or `max_replica_count` before it");
+        root.context.report(problem);
     }
 }

@@ -103,6 +103,8 @@ fn an_update_that_the_provider_refuses() {
 #[test]
 fn operations_that_are_none() {
     for (operation, message) in [
+        ("at = \"1h\"\nupdate = {}", "changes nothing"),
+        ("at = \"1h\"\nscale = 9", "`scale` must be 0 to 1"),
         ("at = \"1h\"", "an operation does one thing"),
         (
             "at = \"1h\"\nscale = 1\ndelete = true",
@@ -128,4 +130,11 @@ fn operations_that_are_none() {
             .unwrap_err()
             .contains("only a deployment with the policy `fireworks`")
     );
+}
+
+#[test]
+fn an_account_that_may_spend_nothing() {
+    let error = with("[account]\nspend_limit_usd = 0\n").unwrap_err();
+    assert!(error.contains("nothing may be spent"), "{error}");
+    assert!(!error.contains("on this GPU"), "{error}");
 }
