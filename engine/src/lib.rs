@@ -28,5 +28,6 @@ pub mod config;
 pub mod generation;
 pub mod model;
 pub mod ops;
+pub mod reference;
 pub mod sampling;
 pub mod weights;

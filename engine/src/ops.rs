@@ -7,6 +7,15 @@
 use crate::batch::Batch;
 use crate::weights::{Adapter, HostMatrix, Layer, Weights};
 
+/// The number format of keys and values in the KV cache. What does not fit it is rounded to nearest even.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvFormat {
+    /// 32 bits: exact, as activations are.
+    F32,
+    /// 16 bits: half the memory, as models in bf16 expect.
+    Bf16,
+}
+
 /// The operations of a forward pass on one rank's part of a model, with the
 /// memory that they work in: the KV cache and the adapters.
 ///
