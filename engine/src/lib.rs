@@ -23,6 +23,7 @@
 
 pub mod backend;
 pub mod batch;
+pub mod checkpoint;
 pub mod comm;
 pub mod config;
 pub mod generation;

@@ -1,0 +1,76 @@
+//! Where weights come from: a Hugging Face folder, or nothing (dummy weights).
+//!
+//! ```text
+//!  config.json ───────> config_json ──> ModelConfig ──> layout: names, shapes, splits
+//!                                                          │
+//!  *.safetensors ─────> SafetensorsFiles ──┐               v
+//!                                          ├─ pieces ──> load ─ HostMatrix ─> pack ──> Weights
+//!  seed, name, index ─> DummyWeights ──────┘                    (of one rank)
+//! ```
+//!
+//! A rank reads only its own part of each tensor. Whatever is not understood is
+//! refused with the file and the field or tensor that it is about.
+
+mod decode;
+mod error;
+mod family;
+mod fields;
+mod files;
+mod header;
+mod load;
+mod rotary;
+
+pub mod config_json;
+pub mod layout;
+pub mod safetensors_files;
+
+pub use error::{CheckpointError, ConfigError, ConfigProblem};
+pub use load::{TensorSource, WeightFormat, load, weight_bytes};
+pub use safetensors_files::SafetensorsFiles;
+
+use std::path::Path;
+
+use crate::config::{Dtype, ModelConfig, Partition};
+use crate::weights::{HostMatrix, Weights};
+
+/// A model that can be loaded: what it is, and where its weights come from.
+#[derive(Debug)]
+pub struct Checkpoint {
+    config: ModelConfig,
+    source: SafetensorsFiles,
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face folder: understands its configuration, and checks
+    /// that its files have the tensors that belong to it. Values are not read yet.
+    ///
+    /// # Errors
+    /// If something is missing or not understood.
+    pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
+        let source = SafetensorsFiles::open_folder(folder)?;
+        let usual = source.dtype("model.embed_tokens.weight");
+        let config = config_json::read(folder, usual.unwrap_or(Dtype::F32))?;
+        source.check(&config)?;
+        source.check_tied(&config)?;
+        Ok(Self { config, source })
+    }
+
+    /// What the model is.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Loads the weights of one rank. `pack` brings each matrix into the device's form.
+    ///
+    /// # Errors
+    /// If the model cannot be split so, or a file cannot be read.
+    pub fn load<M>(
+        &self,
+        partition: Partition,
+        format: WeightFormat,
+        pack: impl FnMut(HostMatrix) -> M,
+    ) -> Result<Weights<M>, CheckpointError> {
+        load(&self.source, &self.config, partition, format, pack)
+    }
+}
