@@ -1,4 +1,37 @@
 //! From logits to a token.
+//!
+//! What is done to the logits, and in which order, is what vLLM does
+//! (`Sampler` in vllm/v1/sample/sampler.py, and the processors that it names):
+//!
+//! 1. log-probabilities are taken from the logits as they are ([`logprobs`]);
+//! 2. banned tokens, then biases, then the penalties: repetition, frequency, presence;
+//! 3. at temperature 0, the most likely token, and that is it;
+//! 4. division by the temperature, then min-p, top-k and top-p, each of what the one before left;
+//! 5. a draw from what is left.
+//!
+//! Tokens that are equally likely are in the order of their numbers wherever
+//! an order is needed, so that exactly `top_k` tokens are left, and `top_k = 1`
+//! is temperature 0. The draw inverts the cumulative distribution over tokens
+//! in the order of their numbers at a point that depends on the seed and on the
+//! place in the output alone: a token is a function of its logits and of its
+//! own request, whatever else is computed beside it.
+
+mod adjust;
+mod argmax;
+mod distribution;
+mod exponential;
+mod filter;
+mod logprobs;
+mod sample;
+#[cfg(test)]
+mod tests;
+mod top;
+mod uniform;
+mod validate;
+
+pub use logprobs::logprobs;
+pub use sample::{Scratch, sample};
+pub use validate::{LOGPROBS_MAX, SamplingError};
 
 /// How tokens are chosen. The defaults are OpenAI's and vLLM's.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,4 +109,26 @@ pub struct Logprobs {
     pub rank: u32,
     /// The most likely tokens, the likeliest first.
     pub top: Vec<(u32, f32)>,
+}
+
+/// Why no token can be chosen, or log-probability be given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SampleError {
+    /// The model did not compute a distribution.
+    #[error("the logit of token {token} is not a number, or infinite")]
+    NotFinite {
+        /// The first such token.
+        token: u32,
+    },
+    /// Nothing is left to choose from.
+    #[error("all tokens are impossible or banned")]
+    NothingLeft,
+    /// The model does not have this token.
+    #[error("token {token} is not in the vocabulary of {vocab_size}")]
+    UnknownToken {
+        /// The token.
+        token: u32,
+        /// Tokens there are.
+        vocab_size: usize,
+    },
 }
