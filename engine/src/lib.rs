@@ -26,6 +26,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod comm;
 pub mod config;
+pub mod driver;
 pub mod generation;
 pub mod model;
 pub mod ops;
