@@ -5,13 +5,15 @@
 //! change, on disk). At its end the measurements become a [`Summary`]: one
 //! value that is written as `summary.json`, read back by later commands, and
 //! turned into [text] for a person. The summaries of several variants, each
-//! under the same seeds, become a [`Comparison`].
+//! under the same seeds, become a [`Comparison`]. What single steps of an engine
+//! take is a [`bench`], which needs no run.
 //!
 //! ```text
 //! RequestRecord, Gaps, Change ─┬─> Measurements ─> Summary ─┬─> text
 //!                              └─> RecordFiles ─────────────┴─> requests.csv timeline.csv summary.json
 //! ```
 
+pub mod bench;
 pub mod compare;
 pub mod files;
 pub mod histogram;

@@ -1,8 +1,9 @@
-//! `summary.json` and the JSON of a comparison are what their schemas say they
-//! are, and say nothing else.
+//! `summary.json`, the JSON of a comparison and that of a bench are what their
+//! schemas say they are, and say nothing else.
 
 mod fixture;
 
+use foresail_reports::bench::Bench;
 use foresail_reports::compare::Comparison;
 use foresail_reports::seeds::Seeds;
 use foresail_reports::summary::{SCHEMA, Summary, SummaryError};
@@ -14,6 +15,10 @@ fn schema() -> Value {
 
 fn compare_schema() -> Value {
     serde_json::from_str(include_str!("../schema/compare.schema.json")).unwrap()
+}
+
+fn bench_schema() -> Value {
+    serde_json::from_str(include_str!("../schema/bench.schema.json")).unwrap()
 }
 
 fn full_summary() -> Summary {
@@ -104,6 +109,27 @@ fn the_schema_of_comparisons_notices_every_field() {
     assert!(fields > 40, "{fields}");
 }
 
+/// With whole requests and without.
+#[test]
+fn benches_are_of_the_schema() {
+    let mut short = fixture::bench::bench();
+    short.requests = None;
+    for bench in [fixture::bench::bench(), short] {
+        let json = bench.to_json().unwrap();
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(errors_of(&bench_schema(), &value), Vec::<String>::new());
+        let read: Bench = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, bench);
+    }
+}
+
+#[test]
+fn the_schema_of_benches_notices_every_field() {
+    let value = serde_json::to_value(fixture::bench::bench()).unwrap();
+    let fields = assert_every_field_is_noticed(&bench_schema(), &value, &[]);
+    assert!(fields > 50, "{fields}");
+}
+
 /// A schema that would let anything pass proves nothing: each field that is
 /// taken away, added or of another type must be noticed. Says how many there are.
 #[track_caller]
@@ -150,6 +176,7 @@ fn what_both_schemas_describe_they_describe_alike() {
     let compare = &compare_schema()["properties"];
     let variant = &compare["variants"]["items"]["properties"];
     assert_eq!(compare["tool"], summary["tool"]);
+    assert_eq!(bench_schema()["properties"]["tool"], summary["tool"]);
     assert_eq!(variant["source"], summary["source"]);
     assert_eq!(variant["scenario"], summary["scenario"]);
 }

@@ -1,6 +1,7 @@
 //! What a person reads at the terminal: the verdict first, then the numbers,
 //! then why. Pure functions from a [`Summary`] to text.
 
+mod bench;
 mod chart;
 mod compare;
 mod compared;
@@ -8,6 +9,7 @@ mod latency;
 mod units;
 mod why;
 
+pub use bench::bench;
 pub use compare::{comparison, side_by_side};
 pub use compared::compared;
 
