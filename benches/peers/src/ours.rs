@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use foresail_core::batching;
 use foresail_core::step_time::{
-    DecodeRow, Precision, PrefillRow, Profile, ProfileTable, Provenance,
+    DecodeRow, PrefillRow, Profile, ProfilePrecision, ProfileTable, Provenance,
 };
 use foresail_reports::measurements::Measurements;
 use foresail_reports::records::{Change, Gaps, Outcome, RecordSink, RequestRecord};
@@ -141,6 +141,7 @@ fn step_time(deployment: &Deployment) -> Result<StepTimeModel> {
             past_tokens,
             seconds: seconds(tokens, past_tokens),
         }),
+        measured: None,
     };
     let profile = Profile::new(&table, deployment.max_num_seqs)?;
     Ok(StepTimeModel::Profile(Box::new(profile)))
@@ -152,7 +153,7 @@ fn provenance() -> Provenance {
         model: MODEL.to_owned(),
         gpu: GPU.to_owned(),
         world_size: 1,
-        precision: Precision::Bf16,
+        precision: ProfilePrecision::Bf16,
         measured_on: "never".to_owned(),
         source: "stated in step_cost.rs, not measured".to_owned(),
     }

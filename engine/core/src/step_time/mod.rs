@@ -22,7 +22,10 @@ mod shapes;
 pub use adapters::{AdapterOverhead, adapter_bytes_per_rank};
 pub use all_reduce::{AllReduce, AllReduceRange};
 pub use gpus::{Efficiency, Gpu};
-pub use profile::{DecodeRow, PrefillRow, Profile, ProfileError, ProfileTable, Provenance};
+pub use profile::{
+    DecodeRow, MeasuredDecode, MeasuredPrefill, MeasuredSteps, PrefillRow, Profile, ProfileError,
+    ProfilePrecision, ProfileTable, Provenance,
+};
 pub use roofline::{Roofline, RooflineError};
 pub use shape::{Experts, ModelShape, Precision};
 

@@ -17,11 +17,15 @@
 //! zero, for a chunk shorter than any measured or for the fixed part of a step.
 //! There it is held at zero: measure short chunks too where they matter.
 
+mod measured;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use table::{DecodeRow, PrefillRow, ProfileError, ProfileTable, Provenance};
+pub use measured::{MeasuredDecode, MeasuredPrefill, MeasuredSteps};
+pub use table::{
+    DecodeRow, PrefillRow, ProfileError, ProfilePrecision, ProfileTable, Provenance,
+};
 
 use super::roofline::picos;
 use super::{Chunk, DecodePiece, StepLoad, StepTime};

@@ -1,6 +1,8 @@
 //! What holds of every step-time model, whatever its numbers.
 
-use super::profile::{DecodeRow, PrefillRow, Profile, ProfileTable, Provenance};
+use super::profile::{
+    DecodeRow, PrefillRow, Profile, ProfilePrecision, ProfileTable, Provenance,
+};
 use super::shapes::*;
 use super::*;
 use proptest::prelude::*;
@@ -77,6 +79,7 @@ fn table(batches: usize, contexts: usize, costs: &[f64]) -> ProfileTable {
         provenance: provenance(),
         decode,
         prefill,
+        measured: None,
     }
 }
 
@@ -86,7 +89,7 @@ fn provenance() -> Provenance {
         model: "none".into(),
         gpu: "none".into(),
         world_size: 1,
-        precision: Precision::Bf16,
+        precision: ProfilePrecision::Bf16,
         measured_on: "2026-11-01".into(),
         source: "made up".into(),
     }

@@ -1,6 +1,6 @@
 //! The table of measured steps: its schema, and what must hold of it.
 
-use super::super::Precision;
+use super::measured::MeasuredSteps;
 use serde::{Deserialize, Serialize};
 
 /// The measured steps, as a profile file holds them.
@@ -15,6 +15,9 @@ pub struct ProfileTable {
     pub decode: Vec<DecodeRow>,
     /// Steps of one chunk of one prompt, in any order.
     pub prefill: Vec<PrefillRow>,
+    /// The repeats that the rows are the medians of, if the file has them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub measured: Option<MeasuredSteps>,
 }
 
 /// What a profile was measured on.
@@ -30,11 +33,24 @@ pub struct Provenance {
     /// GPUs of the replica.
     pub world_size: u32,
     /// Number format of the weights.
-    pub precision: Precision,
+    pub precision: ProfilePrecision,
     /// Date of the measurement.
     pub measured_on: String,
     /// Who measured, and with which command.
     pub source: String,
+}
+
+/// Number format of the weights that were measured: those of
+/// [`Precision`](super::super::Precision), and the one that only CPUs compute in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProfilePrecision {
+    /// 32-bit float.
+    F32,
+    /// 16-bit brain float.
+    Bf16,
+    /// 8-bit float.
+    Fp8,
 }
 
 /// A measured step that only decodes.
@@ -82,6 +98,14 @@ pub enum ProfileError {
     Empty {
         /// Which rows.
         kind: &'static str,
+    },
+    /// A step has no repeats.
+    #[error("{kind}[{row}] was never measured")]
+    NoRepeats {
+        /// Which rows.
+        kind: &'static str,
+        /// The row.
+        row: usize,
     },
     /// A step takes no time that a step can take.
     #[error("{kind}[{row}]: seconds must be from 0 to 3600, got {seconds}")]
