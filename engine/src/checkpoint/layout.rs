@@ -154,18 +154,19 @@ const fn slot(rows: &'static [Row], when: When) -> Slot {
     Slot { rows, when }
 }
 
-pub(super) const EMBEDDING: Slot = slot(
-    &[matrix("model.embed_tokens.weight", Vocabulary, Hidden)],
-    When::Always,
-);
+/// The name of the embedding, which may be the output projection as well.
+pub(super) const EMBEDDING_NAME: &str = "model.embed_tokens.weight";
+
+/// The name of the output projection.
+pub(super) const LM_HEAD_NAME: &str = "lm_head.weight";
+
+pub(super) const EMBEDDING: Slot =
+    slot(&[matrix(EMBEDDING_NAME, Vocabulary, Hidden)], When::Always);
 pub(super) const NORM: Slot = slot(
     &[vector("model.norm.weight", NormScales, Hidden)],
     When::Always,
 );
-pub(super) const LM_HEAD: Slot = slot(
-    &[matrix("lm_head.weight", Vocabulary, Hidden)],
-    When::Untied,
-);
+pub(super) const LM_HEAD: Slot = slot(&[matrix(LM_HEAD_NAME, Vocabulary, Hidden)], When::Untied);
 
 pub(super) const ATTENTION_NORM: Slot = slot(
     &[vector("input_layernorm.weight", NormScales, Hidden)],

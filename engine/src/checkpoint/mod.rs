@@ -21,9 +21,12 @@ mod load;
 mod rotary;
 
 pub mod config_json;
+pub mod dummy;
 pub mod layout;
 pub mod safetensors_files;
+pub mod shapes;
 
+pub use dummy::DummyWeights;
 pub use error::{CheckpointError, ConfigError, ConfigProblem};
 pub use load::{TensorSource, WeightFormat, load, weight_bytes};
 pub use safetensors_files::SafetensorsFiles;
@@ -37,7 +40,13 @@ use crate::weights::{HostMatrix, Weights};
 #[derive(Debug)]
 pub struct Checkpoint {
     config: ModelConfig,
-    source: SafetensorsFiles,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Files(SafetensorsFiles),
+    Dummy(DummyWeights),
 }
 
 impl Checkpoint {
@@ -47,11 +56,24 @@ impl Checkpoint {
     /// # Errors
     /// If something is missing or not understood.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
-        let source = SafetensorsFiles::open_folder(folder)?;
-        let usual = source.dtype("model.embed_tokens.weight");
+        let files = SafetensorsFiles::open_folder(folder)?;
+        // A file that does not say means the format that its weights have, as `dtype="auto"` of transformers.
+        let usual = SafetensorsFiles::dtype(&files, layout::EMBEDDING_NAME);
         let config = config_json::read(folder, usual.unwrap_or(Dtype::F32))?;
-        source.check(&config)?;
-        source.check_tied(&config)?;
+        files.check(&config)?;
+        files.check_tied(&config)?;
+        let source = Source::Files(files);
+        Ok(Self { config, source })
+    }
+
+    /// A model with dummy weights: `tiny`, or a dense shape of the catalogue.
+    ///
+    /// # Errors
+    /// If there is no such shape.
+    pub fn dummy(shape: &str, seed: u64) -> Result<Self, CheckpointError> {
+        let config = shapes::find(shape)?;
+        let dtype = config.dtype;
+        let source = Source::Dummy(DummyWeights { seed, dtype });
         Ok(Self { config, source })
     }
 
@@ -62,6 +84,7 @@ impl Checkpoint {
     }
 
     /// Loads the weights of one rank. `pack` brings each matrix into the device's form.
+    /// Ranks may load at the same time.
     ///
     /// # Errors
     /// If the model cannot be split so, or a file cannot be read.
@@ -71,6 +94,9 @@ impl Checkpoint {
         format: WeightFormat,
         pack: impl FnMut(HostMatrix) -> M,
     ) -> Result<Weights<M>, CheckpointError> {
-        load(&self.source, &self.config, partition, format, pack)
+        match &self.source {
+            Source::Files(files) => load(files, &self.config, partition, format, pack),
+            Source::Dummy(dummy) => load(dummy, &self.config, partition, format, pack),
+        }
     }
 }

@@ -243,12 +243,12 @@ impl SafetensorsFiles {
     /// # Errors
     /// If they differ, or cannot be read.
     pub fn check_tied(&self, config: &ModelConfig) -> Result<(), CheckpointError> {
-        const HEAD: &str = "lm_head.weight";
+        use layout::{EMBEDDING_NAME, LM_HEAD_NAME as HEAD};
         if !config.tie_word_embeddings || !self.tensors.contains_key(HEAD) {
             return Ok(());
         }
         self.check_tensor(HEAD, &[config.vocab_size, config.hidden_size])?;
-        if self.matrix(HEAD)? == self.matrix("model.embed_tokens.weight")? {
+        if self.matrix(HEAD)? == self.matrix(EMBEDDING_NAME)? {
             return Ok(());
         }
         let (file, _) = self.find(HEAD)?;
@@ -404,7 +404,7 @@ fn supported(dtype: safetensors::Dtype) -> Option<Dtype> {
 /// old versions of transformers stored, and an output projection that is the embedding.
 fn is_harmless(config: &ModelConfig, name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq")
-        || (name == "lm_head.weight" && config.tie_word_embeddings)
+        || (name == layout::LM_HEAD_NAME && config.tie_word_embeddings)
 }
 
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {

@@ -241,6 +241,22 @@ pub const MODELS: &[Model] = &[
         published_parameters: 3_212_749_824,
     },
     Model {
+        name: "smollm2-135m",
+        hugging_face: "HuggingFaceTB/SmolLM2-135M",
+        shape: dense(Dense {
+            layers: 30,
+            hidden: 576,
+            heads: 9,
+            kv_heads: 3,
+            head_dim: 64,
+            intermediate: 1_536,
+            vocab: 49_152,
+            tied: true,
+        }),
+        max_position_embeddings: 8_192,
+        published_parameters: 134_515_008,
+    },
+    Model {
         name: "qwen2.5-0.5b",
         hugging_face: "Qwen/Qwen2.5-0.5B-Instruct",
         shape: dense(Dense {
