@@ -32,4 +32,5 @@ pub mod model;
 pub mod ops;
 pub mod reference;
 pub mod sampling;
+pub mod text;
 pub mod weights;

@@ -1,0 +1,1 @@
+//! Templates as models have them.
