@@ -21,6 +21,7 @@
 //! of every family; what differs between devices is behind [`ops::Ops`], and
 //! what differs between families is in [`config::ModelConfig`].
 
+pub mod adapters;
 pub mod backend;
 pub mod batch;
 pub mod checkpoint;
@@ -30,7 +31,9 @@ pub mod driver;
 pub mod generation;
 pub mod model;
 pub mod ops;
+pub mod ranks;
 pub mod reference;
 pub mod sampling;
+pub mod startup;
 pub mod text;
 pub mod weights;

@@ -1,0 +1,220 @@
+//! A [`Backend`] that computes: a model, split over the ranks of a world.
+//!
+//! ```text
+//!                 StepInput ── checked, made flat ──> Batch
+//!                                                       │
+//!            caller's thread        thread 1        thread n - 1
+//!            rank 0: forward        forward   ...   forward          <── Comm: sums and parts
+//!                  │
+//!               logits ──> sampled tokens
+//! ```
+//!
+//! Rank 0 works on the thread that calls the backend, so a world of one rank
+//! has no other thread. Each other rank has a thread that makes its operations
+//! and its weights, owns them, and drops them. All get the same batch.
+//!
+//! A panic in a rank is caught there and breaks the exchange, so that the other
+//! ranks do not wait for it; the step fails, and the next one may succeed.
+
+mod choose;
+mod plan;
+mod rank;
+
+use std::sync::Arc;
+
+use crate::backend::{Backend, Limits, RowOutput, StepError, StepInput};
+use crate::comm::{Comm, Exchange, Modelled, Solo};
+use crate::config::{ModelConfig, Partition, PartitionError};
+use crate::ops::Ops;
+use crate::weights::Adapter;
+
+use self::plan::Plan;
+pub use self::rank::Rank;
+use self::rank::{Failure, Follower, Order, caught};
+
+/// Which ranks there are, and where.
+#[derive(Clone, Debug)]
+pub enum World {
+    /// This many, all here.
+    Ranks(usize),
+    /// One of several, the others nowhere: for timing only, as its results are wrong.
+    Shard(Modelled),
+}
+
+/// A model on the ranks of a world.
+pub struct RankBackend<O: Ops> {
+    leader: Rank<O>,
+    followers: Vec<Follower>,
+    /// Between the leader and the followers.
+    exchange: Exchange,
+    config: Arc<ModelConfig>,
+    limits: Limits,
+    /// Which slots have an adapter.
+    loaded: Vec<bool>,
+}
+
+/// Why a world could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RankError<E> {
+    /// The model cannot be split like this.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    /// A rank could not be made.
+    #[error(transparent)]
+    Make(E),
+    /// A rank panicked while it was made.
+    #[error("rank {rank} failed to start: {reason}")]
+    Panicked {
+        /// Which.
+        rank: usize,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl<O: Ops + 'static> RankBackend<O> {
+    /// Makes every rank, all at once, each on the thread that it stays on: `make`
+    /// is given the rank's end of the exchange, and loads its weights.
+    ///
+    /// # Errors
+    /// If the model cannot be split over the world, or the first rank, in order, that could not be made.
+    pub fn start<E: Send + 'static>(
+        world: World,
+        config: Arc<ModelConfig>,
+        limits: Limits,
+        make: impl Fn(Box<dyn Comm>) -> Result<Rank<O>, E> + Send + Sync + 'static,
+    ) -> Result<Self, RankError<E>> {
+        let (exchange, mut comms) = ends(world, &config)?;
+        let make = Arc::new(make);
+        let others = comms.split_off(1);
+        let starting: Vec<_> = (1..)
+            .zip(others)
+            .map(|(rank, comm)| Follower::start(rank, comm, &exchange, &make))
+            .collect();
+        let first = comms.pop().expect("a world has at least one rank");
+        let leader = caught(&exchange, || make(first));
+        // All are waited for, so that no thread is left behind by an error.
+        let started: Vec<_> = starting.into_iter().map(|start| start.finish()).collect();
+        let leader = leader.map_err(|failure| panicked(0, failure))?;
+        let leader = leader.map_err(RankError::Make)?;
+        let followers = started.into_iter().collect::<Result<_, _>>()?;
+        Ok(Self {
+            leader,
+            followers,
+            exchange,
+            loaded: vec![false; limits.max_loras],
+            config,
+            limits,
+        })
+    }
+
+    /// Ranks whose work is done here.
+    #[must_use]
+    pub fn ranks(&self) -> usize {
+        1 + self.followers.len()
+    }
+
+    /// Has every rank do the same thing, and the leader `then` as well.
+    fn all<T>(
+        &mut self,
+        order: &Order,
+        then: impl FnOnce(&mut Rank<O>) -> T,
+    ) -> Result<T, StepError> {
+        for follower in &self.followers {
+            follower.order(order.clone());
+        }
+        let leader = &mut self.leader;
+        let done = caught(&self.exchange, || then(leader));
+        let answers = self.followers.iter().map(Follower::answer);
+        let answers: Vec<_> = answers.collect();
+        if done.is_ok() && answers.iter().all(Result::is_ok) {
+            return Ok(done.unwrap_or_else(|_| unreachable!("it was looked at")));
+        }
+        // No rank is in an exchange any more.
+        self.exchange.mend();
+        let failures = done.err().into_iter().map(|failure| (0, failure));
+        let theirs = (1..).zip(answers);
+        let theirs = theirs.filter_map(|(rank, answer)| Some((rank, answer.err()?)));
+        Err(cause(failures.chain(theirs)))
+    }
+}
+
+/// The ends of a world's exchange, in the order of ranks.
+fn ends(
+    world: World,
+    config: &ModelConfig,
+) -> Result<(Exchange, Vec<Box<dyn Comm>>), PartitionError> {
+    match world {
+        World::Ranks(1) => {
+            Partition::check(config, 1)?;
+            Ok((Exchange::world(1).0, vec![Box::new(Solo)]))
+        }
+        World::Ranks(world_size) => {
+            Partition::check(config, world_size)?;
+            let (exchange, ranks) = Exchange::world(world_size);
+            let boxed = |comm| Box::new(comm) as Box<dyn Comm>;
+            Ok((exchange, ranks.into_iter().map(boxed).collect()))
+        }
+        World::Shard(shard) => {
+            Partition::check(config, shard.partition().world_size)?;
+            Ok((Exchange::world(1).0, vec![Box::new(shard)]))
+        }
+    }
+}
+
+fn panicked<E>(rank: usize, failure: Failure) -> RankError<E> {
+    let reason = failure.to_string();
+    RankError::Panicked { rank, reason }
+}
+
+/// What a step failed of: the first failure that is not another one's consequence.
+fn cause(failures: impl Iterator<Item = (usize, Failure)>) -> StepError {
+    let mut failures: Vec<_> = failures.collect();
+    failures.sort_by_key(|(rank, failure)| (*failure == Failure::OfAnother, *rank));
+    let (rank, failure) = &failures[0];
+    StepError(format!("rank {rank} failed: {failure}"))
+}
+
+impl<O> Backend for RankBackend<O>
+where
+    O: Ops + Send + 'static,
+    O::Matrix: Send,
+    O::Buffer: Send,
+{
+    fn step(&mut self, step: &StepInput<'_>) -> Result<Vec<RowOutput>, StepError> {
+        let plan = Plan::new(step, &self.config, &self.limits, &self.loaded)?;
+        let mut outputs = vec![RowOutput::default(); step.rows.len()];
+        for pass in plan.passes {
+            let batch = Arc::new(pass.batch);
+            let order = Order::Forward(Arc::clone(&batch));
+            let chosen = self.all(&order, |rank| {
+                choose::choose(rank.forward(&batch), &pass.wants, &step.rows)
+            })?;
+            for (want, choice) in pass.wants.iter().zip(chosen?) {
+                choice.add_to(&mut outputs[want.row]);
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn load_adapter(&mut self, slot: usize, adapter: &Adapter) -> Result<(), StepError> {
+        plan::check_adapter(slot, adapter, &self.config, &self.limits, &self.loaded)?;
+        let adapter = Arc::new(adapter.clone());
+        let order = Order::Load(slot, Arc::clone(&adapter));
+        let loaded = self.all(&order, |rank| rank.load_adapter(slot, &adapter));
+        self.loaded[slot] = true;
+        if loaded.is_err() {
+            // Some ranks may have it.
+            self.unload_adapter(slot);
+        }
+        loaded
+    }
+
+    fn unload_adapter(&mut self, slot: usize) {
+        if let Some(loaded) = self.loaded.get_mut(slot) {
+            *loaded = false;
+            // A slot that could not be emptied is overwritten by its next adapter.
+            let _ = self.all(&Order::Unload(slot), |rank| rank.unload_adapter(slot));
+        }
+    }
+}

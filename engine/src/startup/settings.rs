@@ -1,0 +1,137 @@
+//! What an engine is started with.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use foresail_core::step_time::AllReduce;
+
+/// What an engine is started with. The defaults suit a CPU that also does other things.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineSettings {
+    /// Where the model is from.
+    pub source: ModelSource,
+    /// What computes.
+    pub device: Device,
+    /// Over how many ranks the model is split.
+    pub world_size: usize,
+    /// One rank alone, for timing: its results are wrong.
+    pub shard: Option<Shard>,
+    /// The number format of the weights.
+    pub dtype: DtypeChoice,
+    /// The number format of the KV cache.
+    pub kv_dtype: DtypeChoice,
+    /// Tokens a KV block holds.
+    pub block_size: usize,
+    /// Most tokens of a sequence, prompt and output. By default the model's, or
+    /// what the KV cache holds if that is less.
+    pub max_model_len: Option<usize>,
+    /// Most sequences in a step.
+    pub max_num_seqs: usize,
+    /// Most tokens in a step.
+    pub max_batched_tokens: usize,
+    /// How large the KV cache is, of all ranks together.
+    pub kv_cache: KvCacheSize,
+    /// Slots for adapters.
+    pub max_loras: usize,
+    /// The largest rank of an adapter.
+    pub max_lora_rank: usize,
+    /// What random weights are made from.
+    pub seed: u64,
+}
+
+impl EngineSettings {
+    /// The defaults, for this model.
+    #[must_use]
+    pub fn new(source: ModelSource) -> Self {
+        Self {
+            source,
+            device: Device::Cpu { threads: None },
+            world_size: 1,
+            shard: None,
+            dtype: DtypeChoice::Auto,
+            kv_dtype: DtypeChoice::Auto,
+            // vLLM's, and that of the simulator's scenarios.
+            block_size: 16,
+            max_model_len: None,
+            max_num_seqs: 64,
+            // A second's worth of prompt on two cores with a small model, and no
+            // more: sequences that decode wait for it.
+            max_batched_tokens: 512,
+            kv_cache: KvCacheSize::Auto,
+            // As many as vLLM has unless told otherwise is one; a batch that mixes
+            // adapters is what a slot is for.
+            max_loras: 4,
+            max_lora_rank: LORA_RANK_MAX,
+            seed: 0,
+        }
+    }
+}
+
+/// The largest rank that is supported, and the default of what is taken.
+pub const LORA_RANK_MAX: usize = 64;
+
+/// Where a model is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// A Hugging Face folder: `config.json`, safetensors, a tokenizer.
+    Folder(PathBuf),
+    /// Random weights in a shape of the catalogue, or `tiny`.
+    Dummy(String),
+}
+
+impl ModelSource {
+    /// What messages call it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Folder(folder) => folder.display().to_string(),
+            Self::Dummy(shape) => format!("--dummy {shape}"),
+        }
+    }
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The CPU's fast kernels, on so many threads for all ranks together; by
+    /// default as many as the process may run at once.
+    Cpu {
+        /// How many.
+        threads: Option<NonZeroUsize>,
+    },
+    /// The slow clear form of every operation: an oracle, thousands of times slower.
+    Reference,
+}
+
+/// One rank of a world, alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shard {
+    /// Which of the ranks.
+    pub rank: usize,
+    /// How long the ranks' sums take, which are waited for instead.
+    pub all_reduce: AllReduce,
+}
+
+/// A number format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DtypeChoice {
+    /// Of weights: bf16 if the checkpoint has that, else f32. Of the KV cache: that of the weights.
+    #[default]
+    Auto,
+    /// 32 bits.
+    F32,
+    /// 16 bits, rounded to the nearest.
+    Bf16,
+}
+
+/// How large a KV cache is, of all ranks together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvCacheSize {
+    /// A share of the memory that is free, and no more than can be used; see [`super::memory`].
+    #[default]
+    Auto,
+    /// This much (bytes).
+    Bytes(u64),
+    /// So many blocks.
+    Blocks(usize),
+}
