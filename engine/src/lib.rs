@@ -24,6 +24,7 @@
 pub mod adapters;
 pub mod backend;
 pub mod batch;
+pub mod bench;
 pub mod checkpoint;
 pub mod comm;
 pub mod config;

@@ -1,0 +1,31 @@
+//! What steps take on a backend, beside what they have to do.
+//!
+//! ```text
+//! Grid ── room ──> an engine with enough KV cache ──> Backend
+//!   │                                                   │
+//!   └─ steps ──> fill the contexts, then each step ─────┤ seconds of each repeat
+//!                                                       v
+//!          cost: bytes and FLOPs of a step ──> record: figures, text, JSON
+//!                                          └─> profile: what the simulator reads
+//! ```
+//!
+//! The backend is driven directly, with block tables of its own KV cache and no
+//! scheduler: what is measured is the time of [`Backend::step`], which
+//! includes sampling. What scheduler and driver add is measured with whole
+//! requests.
+
+pub mod cost;
+mod grid;
+mod record;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod timed;
+
+pub use grid::{Grid, GridError, Room, Step};
+pub use record::{Facts, profile, record};
+pub use steps::{BenchError, MeasuredStep, Progress, measure};
+pub use timed::{StepClock, TimedBackend};
+
+#[cfg(doc)]
+use crate::backend::Backend;

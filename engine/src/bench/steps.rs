@@ -1,0 +1,278 @@
+//! Drives a backend through the steps of a grid.
+//!
+//! Each sequence has KV blocks of its own, dealt in turn as they are to
+//! sequences that grow together, so that nothing is read twice from a cache
+//! that a real batch would not share. What the blocks hold does not change how
+//! long attention takes, but whether their memory was ever written does: an
+//! operating system lets untouched pages all be the same page of zeros, which
+//! stays in the fastest cache. So every page is written first, by computing one
+//! token of each page's worth, rather than all tokens of all contexts, which
+//! would take longer than the measurement.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use foresail_core::batching::BlockId;
+use foresail_core::step_time::{Chunk, StepLoad};
+
+use super::grid::{Grid, Step};
+use crate::backend::{Backend, Row, RowOutput, StepError, StepInput};
+use crate::config::{Dtype, ModelConfig};
+use crate::sampling::{Context, Sampling};
+
+/// The smallest page of memory on machines of today.
+const PAGE_BYTES: usize = 4096;
+
+/// A step and how long each repeat of it took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeasuredStep {
+    /// The step.
+    pub step: Step,
+    /// The duration of each repeat, in order (s).
+    pub seconds: Vec<f64>,
+}
+
+/// How far a measurement is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Steps computed.
+    pub done: usize,
+    /// Steps to compute.
+    pub total: usize,
+    /// What is being measured; `None` while contexts are filled.
+    pub step: Option<Step>,
+}
+
+/// Why there is no measurement.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BenchError {
+    /// The engine could not compute a step.
+    #[error("a step failed: {0}")]
+    Step(#[from] StepError),
+    /// The engine did not do what it was asked to.
+    #[error("the engine sampled {sampled} tokens in a step of {sequences} sequences")]
+    Rows {
+        /// Tokens that were sampled.
+        sampled: usize,
+        /// Sequences that were due one.
+        sequences: usize,
+    },
+    /// It was asked to stop.
+    #[error("the measurement was stopped")]
+    Stopped,
+}
+
+/// Measures every step of a grid on a backend with [room](Grid::room) for it.
+/// Each is computed once before it is timed. `watch` is told before every step,
+/// and can stop the measurement.
+///
+/// # Errors
+/// If a step fails, or `watch` says so.
+pub fn measure(
+    backend: &mut dyn Backend,
+    config: &ModelConfig,
+    kv_dtype: Dtype,
+    block_size: usize,
+    grid: &Grid,
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Vec<MeasuredStep>, BenchError> {
+    let stride = fill_stride(config, kv_dtype);
+    let fills = grid.context_max().div_ceil(stride);
+    let mut bench = Bench {
+        backend,
+        sequences: Sequences::new(config, block_size, grid),
+        watch,
+        progress: Progress {
+            done: 0,
+            total: fills + grid.steps().len() * (1 + grid.repeats()),
+            step: None,
+        },
+    };
+    for fill in 0..fills {
+        bench.fill(fill * stride)?;
+    }
+    let steps = grid.steps().into_iter();
+    steps
+        .map(|step| bench.measure(step, grid.repeats()))
+        .collect()
+}
+
+/// No page has more tokens of a layer than so many, whether a block keeps token
+/// after token, head after head, or keys apart from values.
+fn fill_stride(config: &ModelConfig, kv_dtype: Dtype) -> usize {
+    (PAGE_BYTES / (2 * config.key_value_width() * kv_dtype.bytes())).max(1)
+}
+
+/// The sequences that steps are made of.
+struct Sequences {
+    /// The tokens of each: they are alike, as what is read does not depend on them.
+    tokens: Vec<u32>,
+    /// The blocks of each sequence that decodes.
+    tables: Vec<Vec<BlockId>>,
+    /// The blocks of the prompt whose chunks are measured: those of the first sequence, then others.
+    prompt_table: Vec<BlockId>,
+    sampling: Sampling,
+}
+
+impl Sequences {
+    fn new(config: &ModelConfig, block_size: usize, grid: &Grid) -> Self {
+        let room = grid.room(block_size);
+        let batch = grid.batch_max();
+        let table_len = (grid.context_max() + 1).div_ceil(block_size);
+        let table = |sequence| {
+            let blocks = (0..table_len).map(|place| (place * batch + sequence) as BlockId);
+            blocks.collect::<Vec<_>>()
+        };
+        let tables: Vec<_> = (0..batch).map(table).collect();
+        let others = (0..room.num_blocks as BlockId).filter(|block| !tables[0].contains(block));
+        let prompt_table = tables[0].iter().copied().chain(others).collect();
+        // Rows of the embedding that are far from each other.
+        let token = |place: usize| (place * 7919 % config.vocab_size) as u32;
+        Self {
+            tokens: (0..room.max_model_len).map(token).collect(),
+            tables,
+            prompt_table,
+            sampling: Sampling {
+                temperature: 0.0,
+                ..Sampling::default()
+            },
+        }
+    }
+
+    /// A sequence that computes its last known tokens and samples the next, greedily.
+    fn row<'a>(&'a self, table: &'a [BlockId], past: usize, len: usize) -> Row<'a> {
+        let known = &self.tokens[..past + len];
+        Row {
+            known,
+            past,
+            len,
+            table,
+            adapter: None,
+            prompt_logprobs: None,
+            sample: Some(Context {
+                sampling: &self.sampling,
+                prompt: known,
+                generated: &[],
+                banned: &[],
+            }),
+        }
+    }
+}
+
+/// A measurement that is under way.
+struct Bench<'a> {
+    backend: &'a mut dyn Backend,
+    sequences: Sequences,
+    watch: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
+    progress: Progress,
+}
+
+impl Bench<'_> {
+    fn tell(&mut self) -> Result<(), BenchError> {
+        if (self.watch)(self.progress).is_break() {
+            return Err(BenchError::Stopped);
+        }
+        self.progress.done += 1;
+        Ok(())
+    }
+
+    /// Computes the token at a position of every sequence.
+    fn fill(&mut self, position: usize) -> Result<(), BenchError> {
+        self.tell()?;
+        let Sequences { tokens, tables, .. } = &self.sequences;
+        let row = |table| Row {
+            // One more is known, so that nothing is sampled.
+            known: &tokens[..position + 2],
+            past: position,
+            len: 1,
+            table,
+            adapter: None,
+            prompt_logprobs: None,
+            sample: None,
+        };
+        let chunk = Chunk {
+            past: position as u32,
+            len: 1,
+            sample: false,
+        };
+        let chunks = vec![chunk; tables.len()];
+        self.backend.step(&StepInput {
+            load: StepLoad {
+                decodes: 0,
+                decode_past: 0,
+                chunks: &chunks,
+            },
+            adapters: 0,
+            continues: true,
+            rows: tables.iter().map(|table| row(table)).collect(),
+        })?;
+        Ok(())
+    }
+
+    fn measure(&mut self, step: Step, repeats: usize) -> Result<MeasuredStep, BenchError> {
+        self.progress.step = Some(step);
+        // The first is to bring pages and caches to where they are in a run.
+        self.tell()?;
+        self.time(step)?;
+        let mut seconds = Vec::with_capacity(repeats);
+        for _ in 0..repeats {
+            self.tell()?;
+            seconds.push(self.time(step)?);
+        }
+        Ok(MeasuredStep { step, seconds })
+    }
+
+    /// Computes a step, and says how long it took (s).
+    fn time(&mut self, step: Step) -> Result<f64, BenchError> {
+        let sequences = &self.sequences;
+        match step {
+            Step::Decode { batch, context } => {
+                let tables = sequences.tables[..batch].iter();
+                let rows = tables.map(|table| sequences.row(table, context, 1));
+                let load = StepLoad {
+                    decodes: batch as u32,
+                    decode_past: (batch * context) as u64,
+                    chunks: &[],
+                };
+                timed(self.backend, load, rows.collect())
+            }
+            Step::Prefill { chunk, context } => {
+                let row = sequences.row(&sequences.prompt_table, context, chunk);
+                let chunks = [Chunk {
+                    past: context as u32,
+                    len: chunk as u32,
+                    sample: true,
+                }];
+                let load = StepLoad {
+                    decodes: 0,
+                    decode_past: 0,
+                    chunks: &chunks,
+                };
+                timed(self.backend, load, vec![row])
+            }
+        }
+    }
+}
+
+fn timed(
+    backend: &mut dyn Backend,
+    load: StepLoad<'_>,
+    rows: Vec<Row<'_>>,
+) -> Result<f64, BenchError> {
+    let sequences = rows.len();
+    let input = StepInput {
+        load,
+        adapters: 0,
+        continues: true,
+        rows,
+    };
+    let began = Instant::now();
+    let outputs = backend.step(&input)?;
+    let seconds = began.elapsed().as_secs_f64();
+    let has_token = |output: &&RowOutput| output.sampled.is_some();
+    let sampled = outputs.iter().filter(has_token).count();
+    if sampled != sequences {
+        return Err(BenchError::Rows { sampled, sequences });
+    }
+    Ok(seconds)
+}
