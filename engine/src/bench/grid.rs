@@ -189,8 +189,7 @@ impl Grid {
         Room {
             max_num_seqs: batch,
             max_batched_tokens: batch.max(chunk),
-            // One more than is computed: the token that is sampled.
-            max_model_len: context + chunk.max(1) + 1,
+            max_model_len: context + chunk.max(1),
             num_blocks: decode_blocks.max(prefill_blocks),
         }
     }
@@ -259,7 +258,7 @@ mod tests {
             Room {
                 max_num_seqs: 4,
                 max_batched_tokens: 8,
-                max_model_len: 41,
+                max_model_len: 40,
                 num_blocks: 12
             }
         );

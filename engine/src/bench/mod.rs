@@ -17,15 +17,15 @@
 pub mod cost;
 mod grid;
 mod record;
+mod requests;
 mod steps;
 #[cfg(test)]
 mod tests;
-mod timed;
 
 pub use grid::{Grid, GridError, Room, Step};
 pub use record::{Facts, profile, record};
+pub use requests::{RequestSizes, measure_requests};
 pub use steps::{BenchError, MeasuredStep, Progress, measure};
-pub use timed::{StepClock, TimedBackend};
 
 #[cfg(doc)]
 use crate::backend::Backend;

@@ -18,6 +18,8 @@ use foresail_core::step_time::{Chunk, StepLoad};
 use super::grid::{Grid, Step};
 use crate::backend::{Backend, Row, RowOutput, StepError, StepInput};
 use crate::config::{Dtype, ModelConfig};
+use crate::driver::StartError;
+use crate::generation::{GenerationError, Refusal};
 use crate::sampling::{Context, Sampling};
 
 /// The smallest page of memory on machines of today.
@@ -44,7 +46,7 @@ pub struct Progress {
 }
 
 /// Why there is no measurement.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// The engine could not compute a step.
     #[error("a step failed: {0}")]
@@ -57,6 +59,15 @@ pub enum BenchError {
         /// Sequences that were due one.
         sequences: usize,
     },
+    /// The driver does not run on this engine.
+    #[error("the driver does not start: {0}")]
+    Driver(#[from] StartError),
+    /// The driver takes no request that was made for it.
+    #[error("a request was refused: {0}")]
+    Refused(#[from] Refusal),
+    /// A request came to nothing.
+    #[error("a request failed: {0}")]
+    Failed(#[from] GenerationError),
     /// It was asked to stop.
     #[error("the measurement was stopped")]
     Stopped,

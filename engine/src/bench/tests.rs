@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use foresail_core::batching::BlockId;
 use foresail_core::step_time::{Profile, StepTime as _};
@@ -10,7 +11,7 @@ use foresail_reports::summary::Tool;
 
 use super::cost::Formats;
 use super::*;
-use crate::backend::{Backend, RowOutput, StepError, StepInput};
+use crate::backend::{Backend, Limits, Row, RowOutput, StepError, StepInput};
 use crate::config::{AttentionBias, Dtype, Family, ModelConfig, Rotary, RotaryScaling};
 use crate::sampling::Sampled;
 use crate::weights::Adapter;
@@ -85,7 +86,7 @@ impl Backend for Witness {
             self.assert_pages_written(step);
             self.sampled.push((step.rows.len(), row.len, row.past));
         }
-        let output = |row: &crate::backend::Row<'_>| RowOutput {
+        let output = |row: &Row<'_>| RowOutput {
             sampled: (row.sample.is_some() && !self.forgets).then_some(Sampled {
                 token: 7,
                 logprobs: None,
@@ -211,7 +212,7 @@ fn progress_counts_every_step_and_can_stop_them() {
         &grid(),
         &mut watch,
     );
-    assert_eq!(stopped, Err(BenchError::Stopped));
+    assert!(matches!(stopped, Err(BenchError::Stopped)));
     assert_eq!(witness.steps, 9);
 }
 
@@ -260,22 +261,52 @@ fn what_was_measured_is_a_profile() {
 }
 
 #[test]
-fn steps_are_timed_and_passed_on() {
-    let clock = StepClock::default();
-    let witness = Box::new(Witness::default());
-    let mut timed = TimedBackend::new(witness, clock.clone());
-    let mut watch = |_| ControlFlow::Continue(());
-    measure(
-        &mut timed,
-        &config(),
-        Dtype::F32,
-        BLOCK_SIZE,
-        &grid(),
-        &mut watch,
-    )
-    .unwrap();
-    let (time, steps) = clock.read();
-    assert!(time.as_nanos() > 0);
-    // Contexts of 200 in strides of 16, and each step three times.
-    assert_eq!(steps, 13 + 3 * 10);
+fn whole_requests_are_counted_with_what_they_wait_for() {
+    let sizes = RequestSizes {
+        batch: 4,
+        prompt_tokens: 20,
+        output_tokens: 6,
+    };
+    let limits = Limits {
+        block_size: BLOCK_SIZE,
+        num_blocks: sizes.num_blocks(BLOCK_SIZE),
+        max_num_seqs: 4,
+        max_batched_tokens: 64,
+        max_model_len: 32,
+        max_loras: 0,
+        max_lora_rank: 0,
+    };
+    assert_eq!(limits.num_blocks, 8);
+    let measured = measure_requests(Box::new(Steady), limits, 320, sizes).unwrap();
+    assert!(measured.steps >= 6, "{measured:?}");
+    assert!(measured.step_seconds >= 6.0 * STEADY.as_secs_f64());
+    assert!(measured.wall_seconds >= measured.step_seconds * 0.99);
+    assert!((0.0..1.0).contains(&measured.outside_share));
+    let tokens = measured.output_tokens_per_s * measured.wall_seconds;
+    assert!((tokens - 24.0).abs() < 1e-6, "{measured:?}");
+}
+
+const STEADY: Duration = Duration::from_millis(2);
+
+/// Takes as long for every step.
+struct Steady;
+
+impl Backend for Steady {
+    fn step(&mut self, step: &StepInput<'_>) -> Result<Vec<RowOutput>, StepError> {
+        std::thread::sleep(STEADY);
+        let output = |row: &Row<'_>| RowOutput {
+            sampled: row.sample.is_some().then_some(Sampled {
+                token: 7,
+                logprobs: None,
+            }),
+            ..RowOutput::default()
+        };
+        Ok(step.rows.iter().map(output).collect())
+    }
+
+    fn load_adapter(&mut self, _slot: usize, _adapter: &Adapter) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    fn unload_adapter(&mut self, _slot: usize) {}
 }
