@@ -28,6 +28,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod comm;
 pub mod config;
+pub mod cpu;
 pub mod driver;
 pub mod generation;
 pub mod model;

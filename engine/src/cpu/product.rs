@@ -1,0 +1,175 @@
+//! Products of packed matrices and tiles of tokens: where the time goes.
+//!
+//! A tile of the result, up to twelve tokens by two panels, stays in registers
+//! while both inputs stream past. With one token this is a matrix-vector
+//! product, bound by memory; with a full tile it is bound by arithmetic. It is
+//! the same code, and each sum is the same chain of additions, in the order of
+//! the columns.
+
+use std::ops::Range;
+
+use super::entry::Entry;
+use super::packed::Packed;
+use super::tiling::{TILE_TOKENS_MAX, Tile, Tiling};
+use super::vector::{LANES, Vector};
+
+/// How far ahead of the sums weights are asked for. Measured: from 512 to 4096
+/// bytes it makes less difference than it varies; without, a fifth is lost.
+const PREFETCH_BYTES: usize = 1024;
+
+/// Sums of a panel: sixteen outputs for each token of a tile.
+pub(super) type PanelSums = [[f32; LANES]; TILE_TOKENS_MAX];
+
+/// What to do with sums when they are complete.
+pub(super) trait Finish {
+    /// Takes the sums of a panel for a tile, and those of the panel beside it if there is one.
+    fn finish<V: Vector>(&self, tile: &Tile, panels: &Panels, sums: &[PanelSums; 2]);
+}
+
+/// One panel, or two that are computed side by side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Panels {
+    pub(super) first: usize,
+    pub(super) second: Option<usize>,
+}
+
+/// Panels to compute: each of `first`, beside the one as far into `second`.
+#[derive(Clone, Debug)]
+pub(super) struct Columns {
+    pub(super) first: Range<usize>,
+    pub(super) second: Range<usize>,
+}
+
+impl Columns {
+    /// Some panels, the first half of them beside the other: two streams, each
+    /// from end to end.
+    #[inline(always)]
+    pub(super) fn halves(panels: Range<usize>) -> Self {
+        let middle = panels.start + panels.len().div_ceil(2);
+        Self {
+            first: panels.start..middle,
+            second: middle..panels.end,
+        }
+    }
+}
+
+/// Multiplies panels of a matrix with all tiles, `[tile][column][token]`.
+#[inline(always)]
+pub(super) fn multiply<V: Vector, E: Entry>(
+    matrix: &Packed<E>,
+    columns: Columns,
+    x: &[f32],
+    tiling: Tiling,
+    finish: &impl Finish,
+) {
+    let mut second = columns.second;
+    for first in columns.first {
+        let panels = Panels {
+            first,
+            second: second.next(),
+        };
+        for tile in 0..tiling.tiles() {
+            let tile = tiling.tile(tile);
+            let x = &x[tile.start(matrix.columns)..][..tile.len(matrix.columns)];
+            let mut sums = [[[0.0; LANES]; TILE_TOKENS_MAX]; 2];
+            panel_sums::<V, E>(matrix, &panels, x, tile.width, &mut sums);
+            finish.finish::<V>(&tile, &panels, &sums);
+        }
+    }
+}
+
+#[inline(always)]
+fn panel_sums<V: Vector, E: Entry>(
+    matrix: &Packed<E>,
+    panels: &Panels,
+    x: &[f32],
+    width: usize,
+    sums: &mut [PanelSums; 2],
+) {
+    let first = matrix.panel(panels.first);
+    let [first_sums, second_sums] = sums;
+    let Some(second) = panels.second else {
+        return add_products::<V, E, 1>([first], x, width, [first_sums]);
+    };
+    let second = matrix.panel(second);
+    if V::PANELS == 2 {
+        add_products::<V, E, 2>([first, second], x, width, [first_sums, second_sums]);
+    } else {
+        add_products::<V, E, 1>([first], x, width, [first_sums]);
+        add_products::<V, E, 1>([second], x, width, [second_sums]);
+    }
+}
+
+/// Adds to the sums of panels their products with a tile of any width.
+#[inline(always)]
+pub(super) fn add_products<V: Vector, E: Entry, const P: usize>(
+    panels: [&[E]; P],
+    x: &[f32],
+    width: usize,
+    sums: [&mut [[f32; LANES]]; P],
+) {
+    match width {
+        1 => add_tile::<V, E, 1, P>(panels, x, sums),
+        2 => add_tile::<V, E, 2, P>(panels, x, sums),
+        3 => add_tile::<V, E, 3, P>(panels, x, sums),
+        4 => add_tile::<V, E, 4, P>(panels, x, sums),
+        6 => add_tile::<V, E, 6, P>(panels, x, sums),
+        8 => add_tile::<V, E, 8, P>(panels, x, sums),
+        12 => add_tile::<V, E, 12, P>(panels, x, sums),
+        _ => unreachable!("tiles have one of the widths"),
+    }
+}
+
+/// Adds to the sums of `P` panels their products with a tile of `T` tokens.
+#[inline(always)]
+fn add_tile<V: Vector, E: Entry, const T: usize, const P: usize>(
+    panels: [&[E]; P],
+    x: &[f32],
+    sums: [&mut [[f32; LANES]]; P],
+) {
+    let x = x.as_chunks::<T>().0.as_chunks::<2>().0;
+    let panels = panels.map(|panel| &panel[..x.len()]);
+    let mut totals = [[V::splat(0.0); T]; P];
+    for panel in 0..P {
+        for token in 0..T {
+            totals[panel][token] = V::load(&sums[panel][token]);
+        }
+    }
+    for (pair, [even, odd]) in x.iter().enumerate() {
+        let mut weights = [(V::splat(0.0), V::splat(0.0)); P];
+        for panel in 0..P {
+            let entry = &panels[panel][pair];
+            prefetch::<V, E>(entry);
+            weights[panel] = entry.widen::<V>();
+        }
+        for token in 0..T {
+            let value = V::splat(even[token]);
+            for panel in 0..P {
+                let total = &mut totals[panel][token];
+                *total = weights[panel].0.multiply_add(value, *total);
+            }
+        }
+        for token in 0..T {
+            let value = V::splat(odd[token]);
+            for panel in 0..P {
+                let total = &mut totals[panel][token];
+                *total = weights[panel].1.multiply_add(value, *total);
+            }
+        }
+    }
+    for panel in 0..P {
+        for token in 0..T {
+            totals[panel][token].store(&mut sums[panel][token]);
+        }
+    }
+}
+
+/// Asks for the cache lines of the entry that will be needed some time after this one.
+#[inline(always)]
+fn prefetch<V: Vector, E: Entry>(entry: &E) {
+    const LINE_BYTES: usize = 64;
+    let place = std::ptr::from_ref(entry).cast();
+    for line in 0..size_of::<E>() / LINE_BYTES {
+        V::prefetch(place, PREFETCH_BYTES + line * LINE_BYTES);
+    }
+}

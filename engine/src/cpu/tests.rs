@@ -1,0 +1,5 @@
+//! The fast operations against their slow clear twins, and against themselves.
+
+mod equality;
+mod fixture;
+mod twin;
