@@ -23,7 +23,10 @@ struct TokenizerConfig {
 
 /// A token by its text, alone or with settings.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a special token must be a string, or an object with content"
+)]
 enum TokenName {
     Text(String),
     Added { content: String },
@@ -31,7 +34,10 @@ enum TokenName {
 
 /// One template, or several with names.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "chat_template must be a string, or a list of objects with name and template"
+)]
 enum Templates {
     One(String),
     Named(Vec<NamedTemplate>),

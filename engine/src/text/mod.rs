@@ -14,9 +14,13 @@
 mod chat;
 mod detokenizer;
 mod error;
+#[cfg(test)]
+mod fixtures;
 mod folder;
 mod hugging_face;
 mod stop_strings;
+#[cfg(test)]
+mod tests;
 mod tokenizer;
 
 pub use chat::{ChatError, ChatInput, ChatTemplate, Message, MessageError, parse_messages};
