@@ -30,6 +30,7 @@ pub mod comm;
 pub mod config;
 pub mod cpu;
 pub mod driver;
+pub mod emulated;
 pub mod generation;
 pub mod model;
 pub mod ops;

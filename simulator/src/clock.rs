@@ -1,36 +1,16 @@
-//! The clock of a replica: nanoseconds, and what is left of a nanosecond.
+//! Runs of equal steps, and when each of them ends.
 //!
-//! Step times are picoseconds. Carrying the remainder from step to step makes
-//! the end of `k` steps the same whether they are added one by one or at once.
+//! Step times are picoseconds, and a [`Moment`] carries what is left of a
+//! nanosecond, so that the end of `k` steps is the same whether they are added
+//! one by one or at once.
 
 use foresail_core::step_time::DecodePiece;
-use foresail_core::time::{Nanos, PICOS_PER_NANO, Picos};
-
-/// A point in time, to the picosecond.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Clock {
-    pub(crate) nanos: Nanos,
-    picos: u32,
-}
-
-impl Clock {
-    pub(crate) fn at(nanos: Nanos) -> Self {
-        Self { nanos, picos: 0 }
-    }
-
-    pub(crate) fn plus(self, duration: Picos) -> Self {
-        let picos = u64::from(self.picos) + duration;
-        Self {
-            nanos: self.nanos + picos / PICOS_PER_NANO,
-            picos: (picos % PICOS_PER_NANO) as u32,
-        }
-    }
-}
+use foresail_core::time::{Moment, Nanos, PICOS_PER_NANO, Picos};
 
 /// Decode steps of one batch that follow each other without a change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stretch {
-    pub(crate) start: Clock,
+    pub(crate) start: Moment,
     pub(crate) piece: DecodePiece,
     pub(crate) batch: u32,
     /// Tokens in the KV cache before the first step.
@@ -40,12 +20,12 @@ pub(crate) struct Stretch {
 
 impl Stretch {
     /// When the first `steps` steps are done.
-    pub(crate) fn end_of(&self, steps: u32) -> Clock {
+    pub(crate) fn end_of(&self, steps: u32) -> Moment {
         self.start
             .plus(self.piece.leap(self.batch, self.past, steps))
     }
 
-    pub(crate) fn end(&self) -> Clock {
+    pub(crate) fn end(&self) -> Moment {
         self.end_of(self.steps)
     }
 
@@ -110,7 +90,7 @@ mod tests {
             steps in 1..400_u32, start in 0..9_u64, now in 0..4_000_000_u64,
         ) {
             let piece = DecodePiece { fixed, per_past_token: per, past_last: u64::MAX };
-            let stretch = Stretch { start: Clock::at(start), piece, batch, past, steps };
+            let stretch = Stretch { start: Moment::at(start), piece, batch, past, steps };
             let (mut clock, mut done) = (stretch.start, 0);
             for step in 0..steps {
                 clock = clock.plus(piece.at(past + u64::from(batch) * u64::from(step)));

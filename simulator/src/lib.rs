@@ -42,7 +42,7 @@ use foresail_core::control::autoscaler::ReconfigureError;
 use foresail_core::control::biller::BillerError;
 use foresail_core::control::lifecycle::LifecycleError;
 use foresail_core::control::replica_set::ReplicaError;
-use foresail_core::step_time::{Profile, Roofline};
+use foresail_core::step_time::{Profile, Roofline, StepTime};
 use foresail_core::time::{Nanos, seconds};
 use foresail_reports::records::{RecordSink, RunTotals};
 use foresail_scenarios::scenario::{Scenario, StepTimeModel};
@@ -203,6 +203,28 @@ pub fn simulate<S: RecordSink>(
             Member::new(world, requests).run_alone(&provider, watch)
         }
     }
+}
+
+/// As [`simulate`], with step times from this model, whatever the scenario says:
+/// for a model that is no file's, or one that looks on.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_timed_by<S: RecordSink>(
+    model: &impl StepTime,
+    scenario: &Scenario,
+    requests: impl Iterator<Item = Result<Request, WorkloadError>>,
+    options: Options,
+    sink: &mut S,
+    watch: impl FnMut(Progress) -> ControlFlow<()>,
+) -> Result<RunTotals, SimulationError> {
+    let provider = Provider::new(&[scenario], options.seed)?;
+    let share = Share::new(&provider, 0, scenario);
+    let models = vec![model; 1 + scenario.other_world_sizes.len()];
+    let world = World::new(scenario, models, options, sink, share)?;
+    let member: Box<dyn Joined + '_> = Box::new(Member::new(world, requests));
+    let totals = Group::new(vec![member], provider).run(watch)?;
+    Ok(totals.into_iter().next().unwrap_or_default())
 }
 
 /// The step-time model of the deployment at each world size: that with which

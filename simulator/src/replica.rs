@@ -7,13 +7,13 @@ use foresail_core::batching::{
 };
 use foresail_core::control::autoscaler::ReplicaLoad;
 use foresail_core::step_time::{AdapterOverhead, Chunk, StepTime};
-use foresail_core::time::{Nanos, PICOS_PER_NANO, Picos};
+use foresail_core::time::{Moment, Nanos, PICOS_PER_NANO, Picos};
 use foresail_reports::records::{Gaps, Outcome, RecordSink};
 use foresail_scenarios::scenario::Deployment;
 use foresail_scenarios::workload::Request;
 
 use crate::adapters::{AdapterGate, AdapterTally};
-use crate::clock::{Clock, Stretch};
+use crate::clock::Stretch;
 use crate::passage::Passage;
 use leaving::Doomed;
 pub(crate) use leaving::Lost;
@@ -43,7 +43,7 @@ pub(crate) struct Replica<'a> {
     /// What is known of the scheduler's sequences, by their ids.
     passages: Vec<Option<Passage>>,
     /// When the last step ended.
-    clock: Clock,
+    clock: Moment,
     flight: Flight,
     doomed: Doomed,
     /// Whether runs of equal steps are done at once, or one by one (the oracle).
@@ -107,7 +107,7 @@ impl<'a> Replica<'a> {
             adapters: adapters.map(AdapterGate::new),
             overhead: adapters.map_or(AdapterOverhead::default(), |adapters| adapters.overhead),
             passages: Vec::new(),
-            clock: Clock::at(0),
+            clock: Moment::at(0),
             flight: Flight::Idle,
             doomed: Doomed::default(),
             leaps,
@@ -216,7 +216,7 @@ impl<'a> Replica<'a> {
         model: &impl StepTime,
     ) -> Option<Nanos> {
         if matches!(self.flight, Flight::Idle) {
-            self.clock = Clock::at(now);
+            self.clock = Moment::at(now);
             return self.begin(model);
         }
         self.shorten_leap(joins_from)

@@ -26,6 +26,36 @@ pub fn seconds(nanos: Nanos) -> f64 {
     nanos as f64 / SECOND as f64
 }
 
+/// A point in time, to the picosecond. Carrying the remainder of a nanosecond
+/// from step to step makes the end of `k` steps the same whether they are added
+/// one by one or at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Whole nanoseconds.
+    pub nanos: Nanos,
+    picos: u32,
+}
+
+impl Moment {
+    /// The beginning of this nanosecond.
+    #[must_use]
+    #[inline]
+    pub fn at(nanos: Nanos) -> Self {
+        Self { nanos, picos: 0 }
+    }
+
+    /// So much later.
+    #[must_use]
+    #[inline]
+    pub fn plus(self, duration: Picos) -> Self {
+        let picos = u64::from(self.picos) + duration;
+        Self {
+            nanos: self.nanos + picos / PICOS_PER_NANO,
+            picos: (picos % PICOS_PER_NANO) as u32,
+        }
+    }
+}
+
 /// A duration as people write it: `1h`, `1m30s`, `0.5s`.
 #[derive(Clone, Copy, Debug)]
 pub struct Span(pub Nanos);
