@@ -47,8 +47,8 @@ pub struct Driver {
     /// Whether there was always something to do since the last step.
     pub(super) continues: bool,
     pub(super) counters: Arc<Counters>,
-    /// Reused: sequences that end with a step.
-    pub(super) finished: Vec<SequenceId>,
+    /// Reused: requests that end with a step.
+    pub(super) finished: Vec<Live>,
 }
 
 /// A backend, which need not be `Debug`.

@@ -31,6 +31,8 @@ mod live;
 mod replica;
 mod stats;
 mod step;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
 use foresail_core::batching::{Config, ConfigError};

@@ -117,21 +117,24 @@ impl Driver {
         self.counters.generated_tokens.add(generated);
         let lives = &self.lives;
         let finished = self.scheduler.commit(|id| live(lives, id).verdict());
-        self.finished.clear();
-        self.finished.extend_from_slice(finished);
-        for place in 0..self.finished.len() {
-            self.finish(self.finished[place]);
-        }
+        let lives = &mut self.lives;
+        let finished = finished.iter().filter_map(|id| lives[*id as usize].take());
+        self.finished.extend(finished);
+        self.finish();
     }
 
-    fn finish(&mut self, id: SequenceId) {
-        let live = self.lives[id as usize].take();
-        let live = live.expect("a finished sequence was live");
-        self.sequences.remove(&live.key);
-        let reason = live.ended().expect("the scheduler ends what has ended");
-        live.send(Event::Finished(reason));
-        self.counters.finished.add(1);
-        self.release_adapter(&live);
+    /// Ends those that are done. All have left before the first gives its adapter's
+    /// slot to another request, which is given the sequence of one of them.
+    fn finish(&mut self) {
+        let mut finished = std::mem::take(&mut self.finished);
+        for live in finished.drain(..) {
+            self.sequences.remove(&live.key);
+            let reason = live.ended().expect("the scheduler ends what has ended");
+            live.send(Event::Finished(reason));
+            self.counters.finished.add(1);
+            self.release_adapter(&live);
+        }
+        self.finished = finished;
     }
 
     /// The step in flight failed: so do its requests. The others begin again with an
