@@ -37,6 +37,7 @@ pub mod ops;
 pub mod ranks;
 pub mod reference;
 pub mod sampling;
+pub mod server;
 pub mod startup;
 pub mod text;
 pub mod weights;

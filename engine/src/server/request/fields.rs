@@ -121,6 +121,11 @@ impl Fields {
         self.take(name)?.ok_or_else(|| missing(name))
     }
 
+    /// Whether a field is there that nobody has taken.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.left.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// A field as it is.
     pub(crate) fn take_value(&mut self, name: &'static str) -> Option<Value> {
         self.taken.push(name);

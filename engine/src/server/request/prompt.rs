@@ -20,6 +20,14 @@ impl Prompts {
         }
     }
 
+    /// About how much there is to read (bytes).
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.iter().map(String::len).sum(),
+            Self::Tokens(lists) => lists.iter().map(|tokens| 4 * tokens.len()).sum(),
+        }
+    }
+
     /// A string, a list of strings, a list of tokens, or a list of those.
     pub(crate) fn parse(value: Value) -> Result<Self, ApiError> {
         let items = match value {
