@@ -187,9 +187,6 @@ fn head_dim(fields: &Fields<'_>, rules: &FamilyRules, heads: usize) -> Result<us
 fn attention_bias(fields: &Fields<'_>, rules: &FamilyRules) -> Result<AttentionBias, ConfigError> {
     let stated = fields.flag("attention_bias")?;
     match (rules.bias, stated) {
-        (BiasRule::QueryKeyValue, Some(false)) => {
-            Err(fields.wrong("attention_bias", "true, as this family has biases always"))
-        }
         (BiasRule::QueryKeyValue, _) => Ok(AttentionBias::QueryKeyValue),
         (BiasRule::Never, Some(true)) => {
             Err(fields.wrong("attention_bias", "false, as this family has no biases"))

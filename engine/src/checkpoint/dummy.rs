@@ -21,11 +21,12 @@
 //! `2 sqrt((65536² - 1) / 3) * 2^-22 = 0.018`, near the 0.02 with which these families
 //! are initialised (`initializer_range` of Hugging Face transformers).
 
-use half::{bf16, f16};
+use half::f16;
 
 use crate::config::{Dtype, ModelConfig};
 use crate::weights::HostValues;
 
+use super::decode;
 use super::error::CheckpointError;
 use super::layout::{Piece, Tensor, TensorKind};
 use super::load::TensorSource;
@@ -58,9 +59,13 @@ impl TensorSource for DummyWeights {
             TensorKind::NormScales => 1.0,
         };
         for row in piece.rows.clone() {
-            let row = (row * piece.tensor.columns) as u64;
-            let places = row + piece.columns.start as u64..row + piece.columns.end as u64;
-            let generated = places.map(|index| offset + centred(key, index) * SCALE);
+            let first = row * piece.tensor.columns + piece.columns.start;
+            // The counter goes on by addition, so that no value waits for a multiplication of it.
+            let mut state = key.wrapping_add((first as u64).wrapping_mul(INCREMENT));
+            let generated = piece.columns.clone().map(|_| {
+                state = state.wrapping_add(INCREMENT);
+                offset + centred(state) * SCALE
+            });
             append(generated, self.dtype, values);
         }
         Ok(())
@@ -88,13 +93,13 @@ fn mix(z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// `c` of the formula, which f32 holds exactly.
-fn centred(key: u64, index: u64) -> f32 {
-    let z = mix(key.wrapping_add(index.wrapping_add(1).wrapping_mul(INCREMENT)));
+/// `c` of the formula, of a counter; f32 holds it exactly.
+fn centred(state: u64) -> f32 {
+    let z = mix(state);
     // Two additions of two parts each, side by side in one word.
-    let pairs = (z & 0x0000_ffff_0000_ffff) + ((z >> 16) & 0x0000_ffff_0000_ffff);
-    let sum = (pairs & 0xffff_ffff) + (pairs >> 32);
-    (2 * sum as i32 - 262_139) as f32
+    let pairs = (z & 0x0000_ffff_0000_ffff).wrapping_add((z >> 16) & 0x0000_ffff_0000_ffff);
+    let sum = (pairs as u32).wrapping_add((pairs >> 32) as u32);
+    (sum as i32).wrapping_mul(2).wrapping_sub(262_139) as f32
 }
 
 /// Appends values, rounded to what they are stored as, and then to what is wanted.
@@ -102,17 +107,17 @@ fn append(generated: impl Iterator<Item = f32>, stored: Dtype, values: &mut Host
     match (stored, values) {
         (Dtype::F32, HostValues::F32(values)) => values.extend(generated),
         (Dtype::Bf16, HostValues::F32(values)) => {
-            values.extend(generated.map(|value| bf16::from_f32(value).to_f32()));
+            values.extend(generated.map(|value| decode::rounded(value).to_f32()));
         }
         (Dtype::F32 | Dtype::Bf16, HostValues::Bf16(values)) => {
-            values.extend(generated.map(bf16::from_f32));
+            values.extend(generated.map(decode::rounded));
         }
         (Dtype::F16, HostValues::F32(values)) => {
             values.extend(generated.map(|value| f16::from_f32(value).to_f32()));
         }
         (Dtype::F16, HostValues::Bf16(values)) => {
             let stored = generated.map(|value| f16::from_f32(value).to_f32());
-            values.extend(stored.map(bf16::from_f32));
+            values.extend(stored.map(decode::rounded));
         }
     }
 }

@@ -12,7 +12,8 @@ pub(super) const TEXT_BYTES_MAX: u64 = 100_000_000;
 
 /// The content of a text file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    read_if_there(path)?.ok_or_else(|| failed(path, io::ErrorKind::NotFound.into()))
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "there is no such file");
+    read_if_there(path)?.ok_or_else(|| failed(path, missing()))
 }
 
 /// The content of a text file, or `None` if there is no such file.

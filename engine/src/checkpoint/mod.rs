@@ -25,6 +25,10 @@ pub mod dummy;
 pub mod layout;
 pub mod safetensors_files;
 pub mod shapes;
+#[doc(hidden)]
+pub mod test_support;
+#[cfg(test)]
+mod tests;
 
 pub use dummy::DummyWeights;
 pub use error::{CheckpointError, ConfigError, ConfigProblem};
