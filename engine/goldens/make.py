@@ -17,7 +17,7 @@ It needs torch, transformers, peft and tokenizers (each golden.json says with wh
 are pinned: with the same versions the same files come out.
 
 Weights are wide enough that distributions are far from flat, and scales of norms are far from one, so that any term that is forgotten,
-misplaced or rounded too early moves a log-probability by more than the tolerance. `tests/hf_golden.rs` compares.
+misplaced or rounded too early moves a log-probability by more than the tolerance. `tests/model/hf_golden.rs` compares.
 """
 
 import argparse
