@@ -265,3 +265,84 @@ impl Emulation {
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use foresail_core::step_time::{Chunk, StepLoad};
+    use foresail_scenarios::format::{self, Overrides};
+
+    use super::*;
+
+    fn error_of(change: impl FnOnce(&mut Hardware)) -> String {
+        let mut hardware = Hardware::new("llama-3-8b", "h100");
+        change(&mut hardware);
+        hardware.emulation().unwrap_err().to_string()
+    }
+
+    /// The hardware of a ready scenario, by way of the catalogue and by way of the scenario.
+    fn both(scenario: &str, hardware: &Hardware) -> [Emulation; 2] {
+        let scenario = format::load(Path::new(scenario), &Overrides::default()).unwrap();
+        let emulation = hardware.emulation().unwrap();
+        [emulation, Emulation::of(&scenario.deployment)]
+    }
+
+    #[test]
+    fn the_catalogue_and_a_scenario_make_the_same_replica() {
+        let mut hardware = Hardware::new("llama-3-8b", "h100");
+        hardware.max_batched_tokens = 2_048;
+        let [ours, theirs] = both("chat", &hardware);
+        assert_eq!(
+            ours.settings.limits.num_blocks,
+            theirs.settings.limits.num_blocks
+        );
+        assert_eq!(
+            ours.settings.watermark_blocks,
+            theirs.settings.watermark_blocks
+        );
+        assert_eq!(ours.settings.prefill_chunk, theirs.settings.prefill_chunk);
+        assert_eq!(ours.settings.vocab_size, theirs.settings.vocab_size);
+        assert_eq!(ours.world_size, theirs.world_size);
+        let chunks = [Chunk {
+            past: 100,
+            len: 900,
+            sample: true,
+        }];
+        for decodes in [0, 1, 17, 256] {
+            let load = StepLoad {
+                decodes,
+                decode_past: u64::from(decodes) * 700,
+                chunks: &chunks,
+            };
+            assert_eq!(ours.model.step(&load), theirs.model.step(&load));
+        }
+    }
+
+    #[test]
+    fn adapters_take_memory_and_time_as_in_a_scenario() {
+        let mut hardware = Hardware::new("llama-3-8b", "h100");
+        hardware.max_loras = 8;
+        let [ours, theirs] = both("adapters", &hardware);
+        assert_eq!(ours.settings.limits, theirs.settings.limits);
+        assert_eq!(ours.overhead, theirs.overhead);
+    }
+
+    #[test]
+    fn what_cannot_be_emulated_says_why() {
+        let model = error_of(|hardware| hardware.model = "gpt-5".to_owned());
+        assert!(
+            model.starts_with("there is no model gpt-5 in the catalogue, which has "),
+            "{model}"
+        );
+        let gpu = error_of(|hardware| hardware.gpu = "abacus".to_owned());
+        assert!(gpu.contains("h100"), "{gpu}");
+        let heads = error_of(|hardware| hardware.world_size = Some(3));
+        insta::assert_snapshot!(heads, @"no step times: world size 3 does not divide the model's 32 attention heads");
+        let large = error_of(|hardware| {
+            hardware.model = "llama-3-70b".to_owned();
+            hardware.world_size = Some(1);
+        });
+        insta::assert_snapshot!(large, @"llama-3-70b does not fit on 1 h100 with a context of 8192 tokens; take more GPUs, or a shorter context");
+    }
+}

@@ -1,8 +1,6 @@
 //! The engine's side: the driver, the emulated backend, and a clock that jumps.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use foresail_engine::backend::{Backend, RowOutput, StepError, StepInput};
@@ -48,41 +46,58 @@ pub(crate) struct Seen {
 /// Contexts are shorter than this.
 const PLACES: u32 = 1 << 17;
 
+/// Requests come when they are due, and the clock jumps.
 pub(crate) fn run(scenario: &Scenario, requests: &[Request]) -> Emulated {
-    let mut run = Run::new(scenario, requests);
+    let clock = VirtualClock::default();
+    let mut run = Run::new(scenario, requests, clock.clone());
     let mut coming = requests.iter().enumerate().peekable();
     // An idle replica begins with the first request that comes.
     while let Some((id, request)) = coming.next() {
-        run.clock.advance_to(request.due);
+        clock.advance_to(request.due);
         run.submit(id, request);
         while run.step() == Progress::Stepped {
-            let now = run.clock.now();
+            let now = clock.now();
             while let Some((id, request)) = coming.next_if(|(_, request)| request.due <= now) {
                 run.submit(id, request);
             }
         }
     }
-    run.driver.check();
-    Emulated {
-        preemptions: run.driver.stats().preemptions,
-        steps: std::mem::take(&mut run.steps.lock().unwrap()),
-        requests: run.seen,
+    run.end()
+}
+
+/// All requests come with the first, by any clock.
+pub(crate) fn run_at_once<C>(scenario: &Scenario, requests: &[Request], clock: C) -> Emulated
+where
+    C: Clock + Clone + 'static,
+{
+    let mut run = Run::new(scenario, requests, clock);
+    let mut coming = requests.iter().enumerate();
+    // The simulator's idle replica begins with the first, before it sees the next.
+    for (id, request) in coming.by_ref().take(1) {
+        run.submit(id, request);
     }
+    run.step();
+    for (id, request) in coming {
+        run.submit(id, request);
+    }
+    while run.step() == Progress::Stepped {}
+    run.end()
 }
 
 struct Run {
-    clock: VirtualClock,
     driver: Driver,
     steps: Arc<Mutex<Vec<Step>>>,
     seen: Vec<Seen>,
     events: BTreeMap<usize, UnboundedReceiver<Event>>,
-    places: u32,
-    conversations: Rc<RefCell<BTreeMap<(u8, u64), u32>>>,
+    /// The first token of each.
+    conversations: BTreeMap<(u8, u64), u32>,
 }
 
 impl Run {
-    fn new(scenario: &Scenario, requests: &[Request]) -> Self {
-        let clock = VirtualClock::default();
+    fn new<C>(scenario: &Scenario, requests: &[Request], clock: C) -> Self
+    where
+        C: Clock + Clone + 'static,
+    {
         let emulation = Emulation::of(&scenario.deployment);
         let vocabulary = Vocabulary::new(0..u32::MAX, Vec::new()).unwrap();
         let (device, settings) = emulation.backend(vocabulary, Box::new(clock.clone()));
@@ -99,7 +114,7 @@ impl Run {
         let steps = Arc::default();
         let backend = Recorder {
             device,
-            clock: clock.clone(),
+            clock,
             steps: Arc::clone(&steps),
         };
         let mut driver = Driver::new(Box::new(backend), &settings).unwrap();
@@ -107,13 +122,20 @@ impl Run {
             add_adapters(&mut driver, adapters);
         }
         Self {
-            clock,
             driver,
             steps,
             seen: vec![Seen::default(); requests.len()],
             events: BTreeMap::new(),
-            places: 0,
-            conversations: Rc::default(),
+            conversations: BTreeMap::new(),
+        }
+    }
+
+    fn end(self) -> Emulated {
+        self.driver.check();
+        Emulated {
+            preemptions: self.driver.stats().preemptions,
+            steps: std::mem::take(&mut self.steps.lock().unwrap()),
+            requests: self.seen,
         }
     }
 
@@ -165,13 +187,10 @@ impl Run {
 
     /// The first token of a conversation, which the emulated device goes on counting from.
     fn conversation(&mut self, kind: u8, number: u64) -> u32 {
-        let mut known = self.conversations.borrow_mut();
-        let (places, next) = (&mut self.places, known.len() as u32);
-        *known.entry((kind, number)).or_insert_with(|| {
-            // Names run out; without sessions nobody minds that they are used again.
-            *places = next % (u32::MAX / PLACES);
-            *places * PLACES
-        })
+        // Names run out; without sessions nobody minds that they are used again.
+        let next = self.conversations.len() as u32 % (u32::MAX / PLACES);
+        let conversation = self.conversations.entry((kind, number));
+        *conversation.or_insert(next * PLACES)
     }
 
     fn step(&mut self) -> Progress {
@@ -219,13 +238,13 @@ fn add_adapters(driver: &mut Driver, adapters: &Adapters) {
 }
 
 /// The emulated device, with a list of what it did.
-struct Recorder {
+struct Recorder<C> {
     device: EmulatedBackend,
-    clock: VirtualClock,
+    clock: C,
     steps: Arc<Mutex<Vec<Step>>>,
 }
 
-impl Backend for Recorder {
+impl<C: Clock> Backend for Recorder<C> {
     fn step(&mut self, input: &StepInput<'_>) -> Result<Vec<RowOutput>, StepError> {
         let start = self.clock.now();
         let outputs = self.device.step(input)?;

@@ -14,6 +14,7 @@
 
 mod emulated;
 mod random;
+mod real;
 mod simulated;
 
 use std::path::Path;
