@@ -83,10 +83,10 @@ fn an_unknown_model() {
        ╰────
       help: did you mean `llama-3-8b`? the catalogue has: llama-2-7b, llama-2-13b, llama-2-70b, llama-
             3-8b, llama-3-70b, llama-3.1-8b, llama-3.1-70b, llama-3.1-405b, llama-3.2-1b, llama-3.2-
-            3b, qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b, qwen2.5-14b, qwen2.5-32b, qwen2.5-
-            72b, qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, qwen3-14b, qwen3-32b, qwen3-30b-a3b,
-            qwen3-235b-a22b, mistral-7b, mistral-nemo-12b, mixtral-8x7b, mixtral-8x22b; any other
-            model can be described in `[deployment.shape]`
+            3b, smollm2-135m, qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b, qwen2.5-14b,
+            qwen2.5-32b, qwen2.5-72b, qwen3-0.6b, qwen3-1.7b, qwen3-4b, qwen3-8b, qwen3-14b, qwen3-
+            32b, qwen3-30b-a3b, qwen3-235b-a22b, mistral-7b, mistral-nemo-12b, mixtral-8x7b, mixtral-
+            8x22b; any other model can be described in `[deployment.shape]`
     "#);
 }
 
