@@ -21,7 +21,7 @@ use super::entry::Entry;
 use super::isa::Task;
 use super::kv_cache::{PageShape, Pages, TILE_PAIRS};
 use super::product::{PanelSums, add_products};
-use super::tiling::{TILE_TOKENS_MAX, Tiling, width};
+use super::tiling::{TILE_TOKENS_MAX, Tiling, width, with_width};
 use super::vector::{LANES, Vector, exp, largest, sum};
 use crate::batch::{Batch, BatchSequence};
 
@@ -62,6 +62,8 @@ pub(super) struct AttentionScratch {
     scores: Vec<[f32; LANES]>,
     /// Where each tile of keys is: its head's first entry in the cache, and its place in the block.
     places: Vec<(usize, usize)>,
+    /// Pairs of tokens to read of the last tile: what is beyond was never of this sequence.
+    last_pairs: usize,
 }
 
 impl AttentionScratch {
@@ -71,6 +73,7 @@ impl AttentionScratch {
             queries: vec![0.0; shape.head_dim.next_multiple_of(2) * TILE_TOKENS_MAX],
             scores: vec![[0.0; LANES]; tiles * TILE_TOKENS_MAX],
             places: Vec::with_capacity(tiles),
+            last_pairs: 0,
         }
     }
 }
@@ -115,7 +118,9 @@ impl<E: Entry> Attend<'_, E> {
     fn attend<V: Vector>(&mut self, item: Item) {
         let sequence = &self.batch.sequences[item.sequence];
         let (first, last) = (item.first_row, item.first_row + item.rows - 1);
-        let tiles = self.tiles(self.seen(sequence, first).start..self.seen(sequence, last).end);
+        let end = self.seen(sequence, last).end;
+        let tiles = self.tiles(self.seen(sequence, first).start..end);
+        self.scratch.last_pairs = (end - self.positions(tiles.end - 1).start).div_ceil(2);
         self.find_tiles(sequence, item.head, tiles.clone());
         self.load_queries(sequence, item);
         self.score::<V>(item);
@@ -129,7 +134,7 @@ impl<E: Entry> Attend<'_, E> {
         for panel in (0..panels).step_by(2) {
             let mut sums: [PanelSums; 2] = [[[0.0; LANES]; TILE_TOKENS_MAX]; 2];
             let [one, other] = &mut sums;
-            if panel + 1 < panels && V::PANELS == 2 {
+            if panel + 1 < panels && 2 * width(item.rows) <= V::SUMS {
                 self.weigh::<V, 2>([panel, panel + 1], item, [one, other]);
             } else {
                 self.weigh::<V, 1>([panel], item, [one]);
@@ -212,6 +217,7 @@ impl<E: Entry> Attend<'_, E> {
             queries,
             scores,
             places,
+            ..
         } = &mut *self.scratch;
         let width = width(item.rows);
         let queries = &queries[..self.pages.shape.head_dim.next_multiple_of(2) * width];
@@ -220,7 +226,7 @@ impl<E: Entry> Attend<'_, E> {
         for (places, scores) in places.chunks(2).zip(scores) {
             let (one, other) = scores.split_at_mut(width);
             let keys = |place: usize| self.pages.keys(places[place].0, places[place].1);
-            if V::PANELS == 2 && places.len() == 2 {
+            if places.len() == 2 && 2 * width <= V::SUMS {
                 add_products::<V, E, 2>([keys(0), keys(1)], queries, width, [one, other]);
             } else {
                 add_products::<V, E, 1>([keys(0)], queries, width, [one]);
@@ -278,15 +284,7 @@ impl<E: Entry> Attend<'_, E> {
         item: Item,
         sums: [&mut PanelSums; P],
     ) {
-        match width(item.rows) {
-            1 => self.weigh_rows::<V, 1, P>(panels, sums),
-            2 => self.weigh_rows::<V, 2, P>(panels, sums),
-            3 => self.weigh_rows::<V, 3, P>(panels, sums),
-            4 => self.weigh_rows::<V, 4, P>(panels, sums),
-            6 => self.weigh_rows::<V, 6, P>(panels, sums),
-            8 => self.weigh_rows::<V, 8, P>(panels, sums),
-            _ => self.weigh_rows::<V, 12, P>(panels, sums),
-        }
+        with_width!(V, P, width(item.rows), T => self.weigh_rows::<V, T, P>(panels, sums));
     }
 
     #[inline(always)]
@@ -297,17 +295,27 @@ impl<E: Entry> Attend<'_, E> {
     ) {
         let mut totals = [[V::splat(0.0); T]; P];
         let (weights, _) = self.scratch.scores.as_chunks::<T>();
-        for (weights, (head, tile)) in weights.iter().zip(&self.scratch.places) {
+        let last = self.scratch.places.len() - 1;
+        for (place, (head, tile)) in self.scratch.places.iter().enumerate() {
+            let weights = &weights[place];
             let values = panels.map(|panel| self.pages.values(*head, *tile, panel));
-            for pair in 0..TILE_PAIRS {
-                let values: [(V, V); P] = values.map(|values| values[pair].widen::<V>());
+            let pairs = if place < last {
+                TILE_PAIRS
+            } else {
+                self.scratch.last_pairs
+            };
+            for pair in 0..pairs {
+                let mut widened = [(V::splat(0.0), V::splat(0.0)); P];
+                for panel in 0..P {
+                    widened[panel] = values[panel][pair].widen::<V>();
+                }
                 for token in 0..T {
                     let even = V::splat(weights[token][2 * pair]);
                     let odd = V::splat(weights[token][2 * pair + 1]);
                     for panel in 0..P {
                         let total = &mut totals[panel][token];
-                        *total = values[panel].0.multiply_add(even, *total);
-                        *total = values[panel].1.multiply_add(odd, *total);
+                        *total = widened[panel].0.multiply_add(even, *total);
+                        *total = widened[panel].1.multiply_add(odd, *total);
                     }
                 }
             }

@@ -13,7 +13,7 @@ use super::vector::{LANES, Vector, sum};
 const BUFFER_BYTES: usize = 512 << 20;
 
 /// Multiplications and additions that are in flight at once.
-const CHAINS: usize = 10;
+const CHAINS: usize = 6;
 
 /// Multiplications and additions of a chain in one burst.
 const BURST: usize = 200_000;

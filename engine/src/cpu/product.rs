@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::entry::Entry;
 use super::packed::Packed;
-use super::tiling::{TILE_TOKENS_MAX, Tile, Tiling};
+use super::tiling::{TILE_TOKENS_MAX, Tile, Tiling, with_width};
 use super::vector::{LANES, Vector};
 
 /// How far ahead of the sums weights are asked for. Measured: from 512 to 4096
@@ -92,7 +92,7 @@ fn panel_sums<V: Vector, E: Entry>(
         return add_products::<V, E, 1>([first], x, width, [first_sums]);
     };
     let second = matrix.panel(second);
-    if V::PANELS == 2 {
+    if 2 * width <= V::SUMS {
         add_products::<V, E, 2>([first, second], x, width, [first_sums, second_sums]);
     } else {
         add_products::<V, E, 1>([first], x, width, [first_sums]);
@@ -108,16 +108,7 @@ pub(super) fn add_products<V: Vector, E: Entry, const P: usize>(
     width: usize,
     sums: [&mut [[f32; LANES]]; P],
 ) {
-    match width {
-        1 => add_tile::<V, E, 1, P>(panels, x, sums),
-        2 => add_tile::<V, E, 2, P>(panels, x, sums),
-        3 => add_tile::<V, E, 3, P>(panels, x, sums),
-        4 => add_tile::<V, E, 4, P>(panels, x, sums),
-        6 => add_tile::<V, E, 6, P>(panels, x, sums),
-        8 => add_tile::<V, E, 8, P>(panels, x, sums),
-        12 => add_tile::<V, E, 12, P>(panels, x, sums),
-        _ => unreachable!("tiles have one of the widths"),
-    }
+    with_width!(V, P, width, T => add_tile::<V, E, T, P>(panels, x, sums));
 }
 
 /// Adds to the sums of `P` panels their products with a tile of `T` tokens.

@@ -15,6 +15,24 @@ use super::vector::Vector;
 /// computes something for the others too, which nobody looks at.
 pub(super) const WIDTHS: [usize; 7] = [1, 2, 3, 4, 6, 8, 12];
 
+/// Does what is compiled for a width and a number of panels, of which the width is known only
+/// when it runs. What a vector has too few registers for is not compiled.
+macro_rules! with_width {
+    ($vector:ident, $panels:ident, $width:expr, $name:ident => $body:expr) => {
+        $crate::cpu::tiling::with_width!(@ $vector, $panels, $width, $name => $body, 1 2 3 4 6 8 12)
+    };
+    (@ $vector:ident, $panels:ident, $width:expr, $name:ident => $body:expr, $($known:literal)+) => {
+        match $width {
+            $($known if const { $known * $panels <= $vector::SUMS } => {
+                const $name: usize = $known;
+                $body
+            })+
+            other => unreachable!("no tile is {other} tokens wide"),
+        }
+    };
+}
+pub(super) use with_width;
+
 /// Most tokens in any tile.
 pub(super) const TILE_TOKENS_MAX: usize = WIDTHS[WIDTHS.len() - 1];
 

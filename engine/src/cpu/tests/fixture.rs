@@ -111,7 +111,7 @@ impl Shape {
     pub(super) fn limits(&self) -> Limits {
         Limits {
             block_size: self.block_size,
-            num_blocks: 400_usize.div_ceil(self.block_size),
+            num_blocks: 480_usize.div_ceil(self.block_size),
             max_num_seqs: 64,
             max_batched_tokens: 150,
             max_model_len: 150,

@@ -97,7 +97,7 @@ proptest! {
         for isa in Isa::available() {
             let fast = run(&mut shape.fast(KvFormat::F32, isa, threads), &shape, &steps);
             let difference = difference(&fast, &slow);
-            prop_assert!(difference < 2e-5, "{:?}: {}", isa, difference);
+            prop_assert!(difference < 5e-5, "{:?}: {}", isa, difference);
         }
     }
 }

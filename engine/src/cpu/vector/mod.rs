@@ -23,8 +23,8 @@ pub(super) const LANES: usize = 16;
 pub(super) trait Vector: Copy {
     /// Most tokens that a tile of a matrix product has: as many sums as there are registers for.
     const TILE_TOKENS: usize;
-    /// Panels that a tile of a matrix product spans.
-    const PANELS: usize;
+    /// Most sums, of a token and a panel, that a tile of a matrix product has.
+    const SUMS: usize;
 
     fn splat(value: f32) -> Self;
     fn load(values: &[f32; LANES]) -> Self;

@@ -19,7 +19,7 @@ impl Portable {
 
 impl Vector for Portable {
     const TILE_TOKENS: usize = 2;
-    const PANELS: usize = 1;
+    const SUMS: usize = 2;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

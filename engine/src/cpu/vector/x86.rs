@@ -16,7 +16,7 @@ pub(in crate::cpu) struct Avx512(__m512);
 impl Vector for Avx512 {
     // 12 * 2 sums, 4 weights and a value: 29 of 32 registers.
     const TILE_TOKENS: usize = 12;
-    const PANELS: usize = 2;
+    const SUMS: usize = 24;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -126,7 +126,7 @@ impl Avx2 {
 impl Vector for Avx2 {
     // 6 * 2 sums, 2 weights and a value: 15 of 16 registers.
     const TILE_TOKENS: usize = 6;
-    const PANELS: usize = 1;
+    const SUMS: usize = 6;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
