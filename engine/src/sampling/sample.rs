@@ -3,7 +3,7 @@
 use super::adjust::{Occurrences, adjust, changes_nothing};
 use super::argmax::argmax;
 use super::distribution::{block_sums, invert, weigh};
-use super::filter::{filter, keeps_all};
+use super::filter::{few, keeps_all, many, top_k};
 use super::logprobs::logprobs;
 use super::top::Candidate;
 use super::uniform::uniform;
@@ -65,13 +65,17 @@ fn choose(
         ..
     } = scratch;
     let point = uniform(sampling.seed, context.generated.len() as u64);
-    if keeps_all(sampling, logits.len()) {
-        weigh(logits, largest, sampling.temperature, weights, sums);
-        return invert(weights, sums, point) as u32;
+    if let Some(count) = top_k(sampling, logits.len()) {
+        few(logits, largest, count, sampling, candidates);
+        weights.clear();
+        weights.extend(candidates.iter().map(|candidate| candidate.weight));
+        block_sums(weights, sums);
+        return candidates[invert(weights, sums, point)].token;
     }
-    filter(logits, largest, sampling, candidates, weights, sums);
-    weights.clear();
-    weights.extend(candidates.iter().map(|candidate| candidate.weight));
-    block_sums(weights, sums);
-    candidates[invert(weights, sums, point)].token
+    weigh(logits, largest, sampling.temperature, weights, sums);
+    if !keeps_all(sampling) {
+        many(logits, sampling, weights, candidates, sums);
+        block_sums(weights, sums);
+    }
+    invert(weights, sums, point) as u32
 }
