@@ -248,6 +248,10 @@ impl Tokenizer {
     pub fn render_chat(&self, input: &ChatInput<'_>) -> Result<String, ChatError> {
         let template = self.template.as_ref().ok_or(ChatError::NoTemplate)?;
         let text = |special: &Option<Special>| special.as_ref().map(|special| special.text.clone());
-        template.render(input, text(&self.bos), text(&self.eos))
+        template.render(
+            input,
+            text(&self.bos).as_deref(),
+            text(&self.eos).as_deref(),
+        )
     }
 }

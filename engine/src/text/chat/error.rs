@@ -19,7 +19,11 @@ pub enum ChatError {
     /// The template did more than any template does for so many messages.
     #[error("the chat template takes too long for these messages")]
     TooMuchWork,
-    /// The template is wrong, or asks for what is not there.
+    /// The template fails on these messages, though not on a plain question: one
+    /// has a field that is not what the template expects.
+    #[error("the chat template fails on these messages: {0}")]
+    Unsuitable(String),
+    /// The template is wrong, whatever it is given.
     #[error("the chat template failed: {0}")]
     Failed(String),
 }
@@ -33,10 +37,7 @@ impl ChatError {
     /// Whether another request could succeed: the client's fault, not the server's.
     #[must_use]
     pub fn is_of_request(&self) -> bool {
-        matches!(
-            self,
-            Self::NoTemplate | Self::Refused(_) | Self::TooMuchWork
-        )
+        !matches!(self, Self::Failed(_))
     }
 
     pub(super) fn of(error: &minijinja::Error) -> Self {

@@ -69,8 +69,24 @@ impl ChatTemplate {
     pub(super) fn render(
         &self,
         input: &ChatInput<'_>,
-        bos_token: Option<String>,
-        eos_token: Option<String>,
+        bos_token: Option<&str>,
+        eos_token: Option<&str>,
+    ) -> Result<String, ChatError> {
+        self.render_once(input, bos_token, eos_token)
+            .map_err(|error| match error {
+                // Whose fault it is shows on messages that every template has to understand.
+                ChatError::Failed(reason) if !self.is_broken(bos_token, eos_token) => {
+                    ChatError::Unsuitable(reason)
+                }
+                other => other,
+            })
+    }
+
+    fn render_once(
+        &self,
+        input: &ChatInput<'_>,
+        bos_token: Option<&str>,
+        eos_token: Option<&str>,
     ) -> Result<String, ChatError> {
         let own = context! {
             messages => Value::from(Serde(input.messages)),
@@ -88,5 +104,22 @@ impl ChatTemplate {
         let template = self.environment.get_template(&self.name);
         let text = template.and_then(|template| template.render(variables));
         text.map_err(|error| ChatError::of(&error))
+    }
+
+    /// Whether even a plain question fails.
+    fn is_broken(&self, bos_token: Option<&str>, eos_token: Option<&str>) -> bool {
+        let question = Message {
+            role: "user".to_owned(),
+            content: "Hello".to_owned(),
+            other: Map::new(),
+        };
+        let input = ChatInput {
+            messages: &[question],
+            add_generation_prompt: true,
+            variables: &Map::new(),
+            now: SystemTime::UNIX_EPOCH,
+        };
+        let rendered = self.render_once(&input, bos_token, eos_token);
+        matches!(rendered, Err(ChatError::Failed(_)))
     }
 }

@@ -22,7 +22,7 @@ fn render(template: &str, conversation: &Value) -> Result<String, ChatError> {
         now: now(),
     };
     let template = ChatTemplate::new("a template", template)?;
-    template.render(&input, Some("<s>".into()), Some("</s>".into()))
+    template.render(&input, Some("<s>"), Some("</s>"))
 }
 
 /// Renders for one message of a user.
@@ -96,6 +96,19 @@ fn a_template_that_fails_is_not_the_fault_of_the_request() {
 }
 
 #[test]
+fn messages_that_a_sound_template_fails_on_are_the_fault_of_the_request() {
+    let llama = include_str!("templates/llama3.jinja");
+    let call =
+        |tool_calls: Value| json!({"messages": [{"role": "assistant", "tool_calls": tool_calls}]});
+    let error = render(llama, &call(json!(["what"]))).unwrap_err();
+    assert!(matches!(error, ChatError::Unsuitable(_)), "{error:?}");
+    assert!(error.is_of_request());
+    let error = render(llama, &call(json!([]))).unwrap_err();
+    let words = "This model only supports single tool-calls at once!";
+    assert_eq!(error, ChatError::Refused(words.into()));
+}
+
+#[test]
 fn a_template_that_does_not_end_is_stopped() {
     let loops = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}\
                  {% endfor %}{% endfor %}{% endfor %}";
@@ -116,7 +129,7 @@ fn what_is_not_set_is_not_defined() {
     };
     let source = "{{ bos_token is defined }} {{ eos_token }} {{ tools is none }} {{ thinking }} {{ messages[0].content }}";
     let template = ChatTemplate::new("a template", source).unwrap();
-    let text = template.render(&input, None, Some("</s>".into()));
+    let text = template.render(&input, None, Some("</s>"));
     assert_eq!(text.as_deref(), Ok("False </s> True True hello"));
 }
 
