@@ -142,6 +142,12 @@ impl Grid {
         Ok(())
     }
 
+    /// Whether what is measured makes a profile, which needs steps of both kinds, and batch 1.
+    #[must_use]
+    pub fn has_profile(&self) -> bool {
+        self.batches.contains(&1) && !self.contexts.is_empty() && !self.chunks.is_empty()
+    }
+
     /// How often each step is timed.
     #[must_use]
     pub fn repeats(&self) -> usize {

@@ -14,6 +14,7 @@
 //! includes sampling. What scheduler and driver add is measured with whole
 //! requests.
 
+mod ceilings;
 pub mod cost;
 mod grid;
 mod record;
@@ -22,10 +23,11 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
+pub use ceilings::cpu_ceilings;
 pub use grid::{Grid, GridError, Room, Step};
 pub use record::{Facts, profile, record};
 pub use requests::{RequestSizes, measure_requests};
-pub use steps::{BenchError, MeasuredStep, Progress, measure};
+pub use steps::{BenchError, MeasuredStep, Progress, measure, steps_total};
 
 #[cfg(doc)]
 use crate::backend::Backend;

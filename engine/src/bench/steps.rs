@@ -89,13 +89,14 @@ pub fn measure(
 ) -> Result<Vec<MeasuredStep>, BenchError> {
     let stride = fill_stride(config, kv_dtype);
     let fills = grid.context_max().div_ceil(stride);
+    let total = steps_total(config, kv_dtype, grid);
     let mut bench = Bench {
         backend,
         sequences: Sequences::new(config, block_size, grid),
         watch,
         progress: Progress {
             done: 0,
-            total: fills + grid.steps().len() * (1 + grid.repeats()),
+            total,
             step: None,
         },
     };
@@ -106,6 +107,14 @@ pub fn measure(
     steps
         .map(|step| bench.measure(step, grid.repeats()))
         .collect()
+}
+
+/// How many steps [`measure`] computes: to fill contexts, and each of the grid
+/// once more than it is timed.
+#[must_use]
+pub fn steps_total(config: &ModelConfig, kv_dtype: Dtype, grid: &Grid) -> usize {
+    let fills = grid.context_max().div_ceil(fill_stride(config, kv_dtype));
+    fills + grid.steps().len() * (1 + grid.repeats())
 }
 
 /// No page has more tokens of a layer than so many, whether a block keeps token
