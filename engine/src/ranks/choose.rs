@@ -97,3 +97,88 @@ fn choose_one(
     let context = row.sample.as_ref().expect("a row wants it");
     Ok(Choice::Sampled(sample(logits, context, scratch)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampling::{Context, Sampling};
+
+    const WIDTH: usize = 50_000;
+
+    /// Logits without a pattern that a row shares with another.
+    fn logits(rows: usize) -> Vec<f32> {
+        let value = |place: usize| ((place * 7919 + place / WIDTH * 31) % 10_007) as f32 / 1000.0;
+        (0..rows * WIDTH).map(value).collect()
+    }
+
+    #[test]
+    fn rows_come_out_the_same_alone_and_shared_out_over_threads() {
+        let sampling = Sampling {
+            logprobs: Some(2),
+            ..Sampling::default()
+        };
+        let prompt = [5, 6];
+        let sample = Context {
+            sampling: &sampling,
+            prompt: &prompt,
+            generated: &[],
+            banned: &[],
+        };
+        // Of every second row, the next token is known.
+        let row = |known| Row {
+            known,
+            past: 0,
+            len: 1,
+            table: &[],
+            adapter: None,
+            prompt_logprobs: Some(1),
+            sample: Some(sample),
+        };
+        let rows: Vec<_> = (0..9).map(|index| row(&prompt[..1 + index % 2])).collect();
+        let wants: Vec<_> = (0..9).map(|row| Want { row, place: 1 }).collect();
+        let logits = logits(9);
+        assert!(logits.len() > LOGITS_THREADED_MIN);
+        let outputs = |choices: Vec<Choice>| {
+            let mut output = RowOutput::default();
+            let told = choices.into_iter().map(|choice| {
+                choice.add_to(&mut output);
+                std::mem::take(&mut output)
+            });
+            told.collect::<Vec<_>>()
+        };
+        let together = outputs(choose(&logits, &wants, &rows).unwrap());
+        for (index, together) in together.iter().enumerate() {
+            let alone = &logits[index * WIDTH..(index + 1) * WIDTH];
+            let alone = choose_in_order(alone, &wants[index..=index], &rows).unwrap();
+            assert_eq!(&outputs(alone)[0], together);
+            assert_eq!(together.sampled.is_none(), index % 2 == 1);
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_no_distribution_is_named() {
+        let sampling = Sampling::default();
+        let sample = Context {
+            sampling: &sampling,
+            prompt: &[1],
+            generated: &[],
+            banned: &[],
+        };
+        let row = Row {
+            known: &[1],
+            past: 0,
+            len: 1,
+            table: &[],
+            adapter: None,
+            prompt_logprobs: None,
+            sample: Some(sample),
+        };
+        let wants = [0, 1].map(|row| Want { row, place: 1 });
+        let logits = [1.0, 2.0, 3.0, f32::NAN];
+        let chosen = choose(&logits, &wants, &[row.clone(), row]);
+        assert_eq!(
+            chosen.err().unwrap().to_string(),
+            "row 1 of the step: the logit of token 1 is not a number, or infinite"
+        );
+    }
+}

@@ -125,17 +125,18 @@ impl<O: Ops + 'static> RankBackend<O> {
         }
         let leader = &mut self.leader;
         let done = caught(&self.exchange, || then(leader));
-        let answers = self.followers.iter().map(Follower::answer);
-        let answers: Vec<_> = answers.collect();
-        if done.is_ok() && answers.iter().all(Result::is_ok) {
-            return Ok(done.unwrap_or_else(|_| unreachable!("it was looked at")));
+        let answers = (1..).zip(self.followers.iter().map(Follower::answer));
+        let failed = answers.filter_map(|(rank, answer)| Some((rank, answer.err()?)));
+        let mut failures: Vec<_> = failed.collect();
+        match done {
+            Ok(value) if failures.is_empty() => Ok(value),
+            done => {
+                // Every rank has answered, so none is in an exchange any more.
+                self.exchange.mend();
+                failures.extend(done.err().map(|failure| (0, failure)));
+                Err(cause(failures))
+            }
         }
-        // No rank is in an exchange any more.
-        self.exchange.mend();
-        let failures = done.err().into_iter().map(|failure| (0, failure));
-        let theirs = (1..).zip(answers);
-        let theirs = theirs.filter_map(|(rank, answer)| Some((rank, answer.err()?)));
-        Err(cause(failures.chain(theirs)))
     }
 }
 
@@ -168,8 +169,7 @@ fn panicked<E>(rank: usize, failure: Failure) -> RankError<E> {
 }
 
 /// What a step failed of: the first failure that is not another one's consequence.
-fn cause(failures: impl Iterator<Item = (usize, Failure)>) -> StepError {
-    let mut failures: Vec<_> = failures.collect();
+fn cause(mut failures: Vec<(usize, Failure)>) -> StepError {
     failures.sort_by_key(|(rank, failure)| (*failure == Failure::OfAnother, *rank));
     let (rank, failure) = &failures[0];
     StepError(format!("rank {rank} failed: {failure}"))
