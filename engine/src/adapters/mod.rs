@@ -15,6 +15,8 @@ mod error;
 mod settings;
 mod targets;
 mod tensors;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::path::Path;
