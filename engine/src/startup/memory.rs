@@ -123,6 +123,12 @@ pub fn limits(settings: &EngineSettings, demand: &Demand<'_>) -> Result<Limits, 
     }
     let block_bytes = block_bytes(settings.block_size, demand);
     let num_blocks = num_blocks(settings, demand, block_bytes);
+    if num_blocks == 0 && settings.kv_cache == KvCacheSize::Auto {
+        // Nothing is left for it: what is too large is the model.
+        let activations =
+            activation_bytes(settings.max_batched_tokens, settings.max_num_seqs, demand);
+        return Err(too_much(demand, activations, block_bytes));
+    }
     let holds = num_blocks.saturating_mul(settings.block_size);
     let max_model_len = asked.unwrap_or_else(|| longest.min(holds));
     let needed = max_model_len.max(1).div_ceil(settings.block_size);
@@ -184,8 +190,9 @@ fn num_blocks(settings: &EngineSettings, demand: &Demand<'_>, block_bytes: u64) 
             let longest = longest.unwrap_or(demand.config.max_position_embeddings);
             let sequence = longest.div_ceil(settings.block_size);
             let used = sequence.saturating_mul(settings.max_num_seqs);
-            let taken = demand.weight_bytes
-                + activation_bytes(settings.max_batched_tokens, settings.max_num_seqs, demand);
+            let activations =
+                activation_bytes(settings.max_batched_tokens, settings.max_num_seqs, demand);
+            let taken = demand.weight_bytes.saturating_add(activations);
             let free = demand.free_bytes.map(|free| free.saturating_sub(taken));
             let share = free.map(|free| (free as f64 * AUTOMATIC_SHARE) as u64);
             // One sequence of the length that was asked for has to fit in any case.
@@ -236,21 +243,23 @@ fn activation_bytes(max_batched_tokens: usize, max_num_seqs: usize, demand: &Dem
 }
 
 fn fits(limits: &Limits, demand: &Demand<'_>, block_bytes: u64) -> Result<(), MemoryError> {
-    let Some(free) = demand.free_bytes else {
-        return Ok(());
-    };
+    let free = demand.free_bytes.unwrap_or(u64::MAX);
     let activations = activation_bytes(limits.max_batched_tokens, limits.max_num_seqs, demand);
     let kv_cache = block_bytes.saturating_mul(limits.num_blocks as u64);
     let needed = demand.weight_bytes.saturating_add(activations);
     if needed.saturating_add(kv_cache) <= free {
         return Ok(());
     }
-    Err(MemoryError::TooMuch {
+    Err(too_much(demand, activations, kv_cache))
+}
+
+fn too_much(demand: &Demand<'_>, activations: u64, kv_cache: u64) -> MemoryError {
+    MemoryError::TooMuch {
         weights: demand.weight_bytes,
         activations,
         kv_cache,
-        free,
-    })
+        free: demand.free_bytes.unwrap_or(u64::MAX),
+    }
 }
 
 /// An amount of memory for people.
@@ -268,39 +277,159 @@ fn bytes(amount: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// The memory that this process can take before something else has to give
-/// (bytes), if the system says: what Linux calls available, or what is left
-/// within the limit of its control group, whichever is less.
-#[must_use]
-pub fn free_bytes() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let available = available(&meminfo)?;
-    Some(control_group_left().map_or(available, |left| left.min(available)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::startup::ModelSource;
+    use proptest::prelude::*;
 
-/// The line `MemAvailable:   123 kB` of `/proc/meminfo` (proc(5)).
-fn available(meminfo: &str) -> Option<u64> {
-    let value = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
-}
+    const GIB: u64 = 1 << 30;
 
-/// What the process's control group may still take: version 2, as a container
-/// sees its own (Linux, Documentation/admin-guide/cgroup-v2.rst).
-fn control_group_left() -> Option<u64> {
-    let read = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
-    let most: u64 = read("memory.max")?.trim().parse().ok()?;
-    let current: u64 = read("memory.current")?.trim().parse().ok()?;
-    // Cached files count as current, and give way.
-    let stat = read("memory.stat").unwrap_or_default();
-    let cached = |line: &str| {
-        line.strip_prefix("inactive_file ")?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    };
-    let cached = stat.lines().find_map(cached).unwrap_or(0);
-    Some(most.saturating_sub(current.saturating_sub(cached)))
+    /// The shape of Llama 3 8B: a token of KV cache is 128 KiB in bf16.
+    fn llama() -> ModelConfig {
+        Checkpoint::dummy("llama-3-8b", 0).unwrap().config().clone()
+    }
+
+    fn demand<'a>(config: &'a ModelConfig, partitions: &'a [Partition]) -> Demand<'a> {
+        Demand {
+            config,
+            partitions,
+            kv_format: KvFormat::Bf16,
+            weight_bytes: 16 * GIB,
+            free_bytes: Some(64 * GIB),
+        }
+    }
+
+    fn settings() -> EngineSettings {
+        EngineSettings::new(ModelSource::Dummy("llama-3-8b".to_owned()))
+    }
+
+    #[test]
+    fn a_kv_cache_of_so_many_bytes_has_so_many_blocks() {
+        let config = llama();
+        let mut settings = settings();
+        settings.kv_cache = KvCacheSize::Bytes(GIB);
+        let whole = limits(&settings, &demand(&config, &[Partition::WHOLE])).unwrap();
+        // 16 tokens of 128 KiB are 2 MiB.
+        assert_eq!(whole.num_blocks, 512);
+        assert_eq!(whole.max_model_len, 8192);
+        // Over 16 ranks, each of 8 heads is there twice.
+        let ranks: Vec<_> = (0..16)
+            .map(|rank| Partition {
+                rank,
+                world_size: 16,
+            })
+            .collect();
+        let replicated = limits(&settings, &demand(&config, &ranks)).unwrap();
+        assert_eq!(replicated.num_blocks, 256);
+        assert_eq!(replicated.max_model_len, 4096);
+    }
+
+    #[test]
+    fn an_automatic_kv_cache_is_what_can_be_used_and_no_more_than_a_share() {
+        let config = llama();
+        let partitions = [Partition::WHOLE];
+        let blocks = |settings: &EngineSettings, free| {
+            let demand = Demand {
+                free_bytes: free,
+                ..demand(&config, &partitions)
+            };
+            limits(settings, &demand).unwrap().num_blocks
+        };
+        let mut settings = settings();
+        assert_eq!(blocks(&settings, Some(64 * GIB)), 512);
+        assert_eq!(blocks(&settings, None), 512);
+        // Half of the GiB that is left beside weights and activations, or a little less.
+        let tight = blocks(&settings, Some(17 * GIB));
+        assert!((200..=256).contains(&tight), "{tight}");
+        (settings.max_num_seqs, settings.max_model_len) = (4, Some(100));
+        assert_eq!(blocks(&settings, Some(64 * GIB)), 4 * 7);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_to_change() {
+        let config = llama();
+        let partitions = [Partition::WHOLE];
+        let refused = |change: &dyn Fn(&mut EngineSettings), free: u64| {
+            let mut settings = settings();
+            change(&mut settings);
+            let demand = Demand {
+                free_bytes: Some(free),
+                ..demand(&config, &partitions)
+            };
+            limits(&settings, &demand).unwrap_err().to_string()
+        };
+        let cases = [
+            refused(&|_| (), 8 * GIB),
+            refused(&|it| it.kv_cache = KvCacheSize::Bytes(50 * GIB), 64 * GIB),
+            refused(&|it| it.kv_cache = KvCacheSize::Bytes(100), 64 * GIB),
+            refused(
+                &|it| {
+                    it.kv_cache = KvCacheSize::Blocks(10);
+                    it.max_model_len = Some(161);
+                },
+                64 * GIB,
+            ),
+            refused(&|it| it.max_model_len = Some(8193), 64 * GIB),
+            refused(&|it| it.block_size = 0, 64 * GIB),
+            refused(&|it| it.max_model_len = Some(0), 64 * GIB),
+            refused(
+                &|it| it.kv_cache = KvCacheSize::Blocks(usize::MAX),
+                64 * GIB,
+            ),
+            refused(&|it| it.max_num_seqs = 513, 64 * GIB),
+        ];
+        insta::assert_snapshot!(cases.join("\n"), @"
+        16.0 GiB of weights, 135.3 MiB of activations and 2.0 MiB of KV cache are needed, and 8.0 GiB of memory are free; choose a smaller model, bf16 weights, a smaller --kv-cache-memory or smaller --max-batched-tokens
+        16.0 GiB of weights, 135.3 MiB of activations and 50.0 GiB of KV cache are needed, and 64.0 GiB of memory are free; choose a smaller model, bf16 weights, a smaller --kv-cache-memory or smaller --max-batched-tokens
+        a sequence of 1 tokens needs 1 KV blocks of 2.0 MiB, and there are 0; choose a larger --kv-cache-memory or a smaller --max-model-len
+        a sequence of 161 tokens needs 11 KV blocks of 2.0 MiB, and there are 10; choose a larger --kv-cache-memory or a smaller --max-model-len
+        --max-model-len (8193) is more than the context that the model was made for (8192)
+        --block-size is 0; it must be at least 1 and below 2^31
+        --max-model-len is 0; it must be at least 1 and below 2^31
+        the number of KV blocks is 18446744073709551615; it must be at least 1 and below 2^31
+        --max-batched-tokens (512) is below --max-num-seqs (513): a full batch needs one token for each sequence
+        ");
+    }
+
+    proptest! {
+        /// Whatever is asked for: an error, or limits that fit into what is free.
+        #[test]
+        fn limits_fit_or_there_are_none(
+            free in prop::option::of(any::<u64>()),
+            weight_bytes in any::<u64>(),
+            kv_cache in prop_oneof![
+                Just(KvCacheSize::Auto),
+                any::<u64>().prop_map(KvCacheSize::Bytes),
+                any::<usize>().prop_map(KvCacheSize::Blocks),
+            ],
+            max_model_len in prop::option::of(any::<usize>()),
+            (block_size, max_num_seqs, max_batched_tokens) in (any::<u16>(), any::<u16>(), any::<usize>()),
+        ) {
+            let config = llama();
+            let settings = EngineSettings {
+                kv_cache,
+                max_model_len,
+                block_size: block_size.into(),
+                max_num_seqs: max_num_seqs.into(),
+                max_batched_tokens,
+                ..settings()
+            };
+            let demand = Demand {
+                free_bytes: free,
+                weight_bytes,
+                ..demand(&config, &[Partition::WHOLE])
+            };
+            if let Ok(limits) = limits(&settings, &demand) {
+                let tokens = limits.num_blocks as u128 * limits.block_size as u128;
+                prop_assert!(tokens >= limits.max_model_len as u128);
+                let kv_cache = tokens * 128 * 1024;
+                prop_assert!(free.is_none_or(|free| kv_cache + u128::from(weight_bytes) <= free.into()));
+                if let Some(asked) = max_model_len {
+                    prop_assert_eq!(limits.max_model_len, asked);
+                }
+            }
+        }
+    }
 }

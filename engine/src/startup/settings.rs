@@ -14,8 +14,9 @@ pub struct EngineSettings {
     pub device: Device,
     /// Over how many ranks the model is split.
     pub world_size: usize,
-    /// One rank alone, for timing: its results are wrong.
-    pub shard: Option<Shard>,
+    /// Rank 0 of the world alone, which waits as long as the ranks' sums would
+    /// take. For timing only: what it computes is wrong.
+    pub shard_alone: Option<AllReduce>,
     /// The number format of the weights.
     pub dtype: DtypeChoice,
     /// The number format of the KV cache.
@@ -37,6 +38,8 @@ pub struct EngineSettings {
     pub max_lora_rank: usize,
     /// What random weights are made from.
     pub seed: u64,
+    /// Whether the model's tokenizer is loaded too, and held against its vocabulary.
+    pub with_tokenizer: bool,
 }
 
 impl EngineSettings {
@@ -47,7 +50,7 @@ impl EngineSettings {
             source,
             device: Device::Cpu { threads: None },
             world_size: 1,
-            shard: None,
+            shard_alone: None,
             dtype: DtypeChoice::Auto,
             kv_dtype: DtypeChoice::Auto,
             // vLLM's, and that of the simulator's scenarios.
@@ -58,11 +61,11 @@ impl EngineSettings {
             // more: sequences that decode wait for it.
             max_batched_tokens: 512,
             kv_cache: KvCacheSize::Auto,
-            // As many as vLLM has unless told otherwise is one; a batch that mixes
-            // adapters is what a slot is for.
+            // Slots are for adapters in the same batch; others wait in host memory.
             max_loras: 4,
             max_lora_rank: LORA_RANK_MAX,
             seed: 0,
+            with_tokenizer: true,
         }
     }
 }
@@ -101,15 +104,6 @@ pub enum Device {
     },
     /// The slow clear form of every operation: an oracle, thousands of times slower.
     Reference,
-}
-
-/// One rank of a world, alone.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Shard {
-    /// Which of the ranks.
-    pub rank: usize,
-    /// How long the ranks' sums take, which are waited for instead.
-    pub all_reduce: AllReduce,
 }
 
 /// A number format.

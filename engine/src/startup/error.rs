@@ -1,0 +1,63 @@
+//! Why an engine did not start.
+
+use super::memory::MemoryError;
+use crate::backend::StepError;
+use crate::checkpoint::CheckpointError;
+use crate::comm::ModelledError;
+use crate::config::PartitionError;
+use crate::cpu::CpuError;
+use crate::ranks::RankError;
+use crate::text::TokenizerError;
+
+/// Why an engine did not start. Each message names a file, or a setting to change.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The model is not understood, or not whole.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The model cannot be split over so many ranks.
+    #[error(transparent)]
+    WorldSize(#[from] PartitionError),
+    /// It does not fit into memory, or the limits contradict each other.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The CPU has no memory or no threads for it.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// There are no times for the sums of so many ranks.
+    #[error(transparent)]
+    Shard(#[from] ModelledError),
+    /// More than adapters can have.
+    #[error(
+        "--max-lora-rank is {max_lora_rank}; ranks up to {} are supported",
+        super::LORA_RANK_MAX
+    )]
+    LoraRank {
+        /// What was asked for.
+        max_lora_rank: usize,
+    },
+    /// A rank panicked while it was made.
+    #[error("rank {rank} failed to start: {reason}")]
+    Rank {
+        /// Which.
+        rank: usize,
+        /// What it said.
+        reason: String,
+    },
+    /// The first step failed.
+    #[error("the first step failed, so the model cannot be served: {0}")]
+    WarmUp(StepError),
+    /// There is no tokenizer, or it is another model's.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+impl From<RankError<Self>> for StartError {
+    fn from(error: RankError<Self>) -> Self {
+        match error {
+            RankError::Partition(error) => Self::WorldSize(error),
+            RankError::Make(error) => error,
+            RankError::Panicked { rank, reason } => Self::Rank { rank, reason },
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! From a checkpoint to a backend: the formats and limits, then every rank at once.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::free_memory::free_bytes;
+use super::memory::{self, Demand};
+use super::settings::{Device, DtypeChoice, EngineSettings, LORA_RANK_MAX};
+use super::{StageTime, StartError};
+use crate::backend::{Backend, Limits};
+use crate::checkpoint::{Checkpoint, WeightFormat, weight_bytes};
+use crate::comm::{Comm, Modelled};
+use crate::config::{Dtype, ModelConfig, Partition};
+use crate::cpu::CpuOps;
+use crate::model::Model;
+use crate::ops::{KvFormat, Ops};
+use crate::ranks::{Rank, RankBackend, World};
+use crate::reference::ReferenceOps;
+
+/// Bytes of a value in the sums that are waited for: bf16, as the simulator's roofline has it.
+const SHARD_BYTES_PER_VALUE: u64 = 2;
+
+/// What follows from the settings and the model, before anything is loaded.
+pub(super) struct Plan {
+    config: Arc<ModelConfig>,
+    world: World,
+    weight_format: WeightFormat,
+    kv_format: KvFormat,
+    pub(super) limits: Limits,
+}
+
+impl Plan {
+    pub(super) fn new(settings: &EngineSettings, config: &ModelConfig) -> Result<Self, StartError> {
+        let max_lora_rank = settings.max_lora_rank;
+        if max_lora_rank > LORA_RANK_MAX {
+            return Err(StartError::LoraRank { max_lora_rank });
+        }
+        let world_size = settings.world_size;
+        Partition::check(config, world_size)?;
+        let all = (0..world_size).map(|rank| Partition { rank, world_size });
+        let mut partitions: Vec<_> = all.collect();
+        let world = match &settings.shard_alone {
+            None => World::Ranks(world_size),
+            Some(all_reduce) => {
+                partitions.truncate(1);
+                World::Shard(Modelled::new(
+                    partitions[0],
+                    config.vocab_size,
+                    all_reduce.clone(),
+                    SHARD_BYTES_PER_VALUE,
+                )?)
+            }
+        };
+        let weight_format = weight_format(settings.dtype);
+        let kv_format = kv_format(settings, config);
+        let bytes = partitions
+            .iter()
+            .map(|partition| weight_bytes(config, *partition, config.dtype, weight_format));
+        let demand = Demand {
+            config,
+            partitions: &partitions,
+            kv_format,
+            weight_bytes: bytes.sum(),
+            free_bytes: free_bytes(),
+        };
+        Ok(Self {
+            limits: memory::limits(settings, &demand)?,
+            config: Arc::new(config.clone()),
+            world,
+            weight_format,
+            kv_format,
+        })
+    }
+}
+
+fn weight_format(dtype: DtypeChoice) -> WeightFormat {
+    match dtype {
+        DtypeChoice::Auto => WeightFormat::AsStored,
+        DtypeChoice::F32 => WeightFormat::F32,
+        DtypeChoice::Bf16 => WeightFormat::Bf16,
+    }
+}
+
+fn kv_format(settings: &EngineSettings, config: &ModelConfig) -> KvFormat {
+    match (settings.kv_dtype, settings.dtype) {
+        (DtypeChoice::F32, _) | (DtypeChoice::Auto, DtypeChoice::F32) => KvFormat::F32,
+        (DtypeChoice::Bf16, _) | (DtypeChoice::Auto, DtypeChoice::Bf16) => KvFormat::Bf16,
+        (DtypeChoice::Auto, DtypeChoice::Auto) => match config.dtype {
+            Dtype::Bf16 => KvFormat::Bf16,
+            Dtype::F32 | Dtype::F16 => KvFormat::F32,
+        },
+    }
+}
+
+/// Makes every rank, and says how long its stages took.
+pub(super) fn load(
+    settings: &EngineSettings,
+    plan: Plan,
+    checkpoint: Checkpoint,
+) -> Result<(Box<dyn Backend>, Vec<StageTime>), StartError> {
+    let (config, limits, kv_format) = (Arc::clone(&plan.config), plan.limits, plan.kv_format);
+    match settings.device {
+        Device::Cpu { threads } => {
+            let threads = threads_each(threads, &plan.world);
+            load_ranks(plan, checkpoint, move |comm| {
+                let config = Arc::clone(&config);
+                Ok(CpuOps::new(config, limits, kv_format, comm, threads)?)
+            })
+        }
+        Device::Reference => load_ranks(plan, checkpoint, move |comm| {
+            let config = Arc::clone(&config);
+            Ok(ReferenceOps::new(config, limits, kv_format, comm))
+        }),
+    }
+}
+
+/// Threads of each rank that is here.
+fn threads_each(threads: Option<NonZeroUsize>, world: &World) -> usize {
+    let all = threads.or_else(|| std::thread::available_parallelism().ok());
+    let ranks = match world {
+        World::Ranks(world_size) => *world_size,
+        World::Shard(_) => 1,
+    };
+    (all.map_or(1, NonZeroUsize::get) / ranks).max(1)
+}
+
+fn load_ranks<O>(
+    plan: Plan,
+    checkpoint: Checkpoint,
+    make_ops: impl Fn(Box<dyn Comm>) -> Result<O, StartError> + Send + Sync + 'static,
+) -> Result<(Box<dyn Backend>, Vec<StageTime>), StartError>
+where
+    O: Ops + Send + 'static,
+    O::Matrix: Send,
+    O::Buffer: Send,
+{
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let (config, told) = (Arc::clone(&plan.config), Arc::clone(&times));
+    let make = move |comm: Box<dyn Comm>| {
+        let partition = comm.partition();
+        let began = Instant::now();
+        let mut ops = make_ops(comm)?;
+        let kv_cache = began.elapsed();
+        let began = Instant::now();
+        let mut pack = Duration::ZERO;
+        let weights = checkpoint.load(partition, plan.weight_format, |matrix| {
+            let began = Instant::now();
+            let packed = ops.pack(matrix);
+            pack += began.elapsed();
+            packed
+        })?;
+        let weights_read = began.elapsed().saturating_sub(pack);
+        let model = Model::new(&mut ops, &config, partition, weights);
+        let times = [kv_cache, weights_read, pack];
+        told.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(times);
+        Ok(Rank { ops, model })
+    };
+    let backend = RankBackend::start(plan.world, plan.config, plan.limits, make)?;
+    let times = times.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok((Box::new(backend), slowest(&times)))
+}
+
+/// The stages of the rank that took longest, which the others waited for.
+fn slowest(times: &[[Duration; 3]]) -> Vec<StageTime> {
+    let sum = |times: &&[Duration; 3]| times.iter().sum::<Duration>();
+    let longest = times.iter().max_by_key(sum).copied().unwrap_or_default();
+    let names = ["kv cache", "weights", "pack"].into_iter();
+    let stage = |(name, duration)| StageTime { name, duration };
+    names.zip(longest).map(stage).collect()
+}

@@ -1,0 +1,64 @@
+//! The first step: it brings everything into memory and shows that the model
+//! computes a distribution, before anybody relies on it.
+
+use foresail_core::batching::BlockId;
+use foresail_core::step_time::{Chunk, StepLoad};
+
+use super::StartError;
+use crate::backend::{Backend, Limits, Row, StepInput};
+use crate::config::ModelConfig;
+use crate::sampling::{Context, Sampling};
+
+/// Enough to go through the kernels of prompts.
+const TOKENS_MAX: usize = 16;
+
+/// Computes a short prompt. Blocks hold nothing yet, so it may use any.
+pub(super) fn step(
+    backend: &mut dyn Backend,
+    config: &ModelConfig,
+    limits: &Limits,
+) -> Result<(), StartError> {
+    let len = TOKENS_MAX
+        .min(limits.max_batched_tokens)
+        .min(limits.max_model_len);
+    let known: Vec<u32> = (0..len)
+        .map(|place| (place % config.vocab_size) as u32)
+        .collect();
+    let blocks = 0..len.div_ceil(limits.block_size);
+    let table: Vec<_> = blocks.map(|block| block as BlockId).collect();
+    let sampling = Sampling {
+        temperature: 0.0,
+        ..Sampling::default()
+    };
+    let chunk = Chunk {
+        past: 0,
+        len: len as u32,
+        sample: true,
+    };
+    let row = Row {
+        known: &known,
+        past: 0,
+        len,
+        table: &table,
+        adapter: None,
+        prompt_logprobs: None,
+        sample: Some(Context {
+            sampling: &sampling,
+            prompt: &known,
+            generated: &[],
+            banned: &[],
+        }),
+    };
+    let step = StepInput {
+        load: StepLoad {
+            decodes: 0,
+            decode_past: 0,
+            chunks: &[chunk],
+        },
+        adapters: 0,
+        continues: false,
+        rows: vec![row],
+    };
+    backend.step(&step).map_err(StartError::WarmUp)?;
+    Ok(())
+}
