@@ -71,7 +71,8 @@ impl AttentionScratch {
         let tiles = max_model_len.div_ceil(shape.block_size) * shape.tiles;
         Self {
             queries: vec![0.0; shape.head_dim.next_multiple_of(2) * TILE_TOKENS_MAX],
-            scores: vec![[0.0; LANES]; tiles * TILE_TOKENS_MAX],
+            // Tiles are scored in pairs, the last of which may have only one.
+            scores: vec![[0.0; LANES]; tiles.next_multiple_of(2) * TILE_TOKENS_MAX],
             places: Vec::with_capacity(tiles),
             last_pairs: 0,
         }
