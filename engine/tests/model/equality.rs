@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::devices::{Device, Reference};
+use crate::devices::{Cpu, Device, Reference};
 use crate::random_model::{Draw, RandomModel, TOKENS_MAX, models, models_for_ranks};
 use crate::sequences::{Logits, Sequence, advance, finish};
 use crate::world::World;
@@ -327,3 +327,11 @@ macro_rules! tests_of {
 }
 
 tests_of!(reference, Reference);
+tests_of!(cpu, Cpu::best());
+tests_of!(cpu_portable, Cpu::portable());
+
+#[test]
+fn the_cpu_is_near_the_reference() {
+    near_the_reference(Cpu::best());
+    near_the_reference(Cpu::portable());
+}

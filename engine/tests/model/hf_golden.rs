@@ -13,7 +13,7 @@ use foresail_engine::config::{Dtype, Family, ModelConfig, Partition};
 use foresail_engine::ops::KvFormat;
 use serde::Deserialize;
 
-use crate::devices::{Device, Reference, Setting};
+use crate::devices::{Cpu, Device, Reference, Setting};
 use crate::sequences::{Logits, Sequence, advance, finish, greedy};
 use crate::world::World;
 
@@ -305,6 +305,8 @@ macro_rules! tests_of {
 }
 
 tests_of!(reference, Reference);
+tests_of!(cpu, Cpu::best());
+tests_of!(cpu_portable, Cpu::portable());
 
 /// Each family in f32 and in bf16, and what else there is to get wrong.
 #[test]
