@@ -18,7 +18,7 @@ use super::pool::Pool;
 use super::product::{Columns, Finish, multiply};
 use super::tiling::Tiling;
 use super::vector::{LANES, Vector};
-use super::{Buffer, CpuOps, WorkerScratch};
+use super::{Buffer, CpuOps};
 use crate::batch::Batch;
 use crate::ops::Ops;
 use crate::weights::{Adapter, HostMatrix, Layer, Weights};
@@ -117,20 +117,21 @@ impl Ops for CpuOps {
         let (items, next, isa) = (&*items, AtomicUsize::new(0), self.isa);
         let scratch = Disjoint::new(&mut self.scratch.workers);
         with_pages!(&self.cache, pages => {
-            self.pool.run(&|worker| isa.run(Attend {
-                layer: layer.index,
-                window: self.config.window(layer.index),
-                batch,
-                items,
-                next: &next,
-                pages,
-                query_heads,
-                queries: &q.values,
-                tiling,
-                attended: &attended,
-                scratch: &mut own(&scratch, worker).attention,
-            }));
-        });
+                   self.pool.run(&|worker| isa.run(Attend {
+                       layer: layer.index,
+                       window: self.config.window(layer.index),
+                       batch,
+                       items,
+                       next: &next,
+                       pages,
+                       query_heads,
+                       queries: &q.values,
+                       tiling,
+                       attended: &attended,
+                       // SAFETY: a worker runs once in a job, and takes its own.
+        scratch: &mut unsafe { scratch.part(worker..worker + 1) }[0].attention,
+                   }));
+               });
     }
 
     fn add_attention_output(
@@ -307,7 +308,8 @@ impl CpuOps {
                 columns,
                 y: &y,
                 width,
-                scratch: &mut own(&scratch, worker).adapter,
+                // SAFETY: a worker runs once in a job, and takes its own.
+                scratch: &mut unsafe { scratch.part(worker..worker + 1) }[0].adapter,
                 worker,
                 workers,
             });
@@ -389,12 +391,6 @@ impl CpuOps {
             .zip(sums)
             .for_each(|(x, sum)| *x += *sum);
     }
-}
-
-/// A worker's own scratch.
-fn own<'a>(all: &'a Disjoint<'_, WorkerScratch>, worker: usize) -> &'a mut WorkerScratch {
-    // SAFETY: a worker runs once in a job, and asks for its own only.
-    unsafe { &mut all.part(worker..worker + 1)[0] }
 }
 
 /// Multiplies so many panels of a matrix with all tiles: each worker has some

@@ -88,26 +88,12 @@ impl Isa {
         assert!(self.is_available(), "the processor has {self:?}");
         match self {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the features of the function.
-            Self::Avx512 => unsafe { run_avx512(task) },
+            Self::Avx512 => Avx512::call(task),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the processor has the features of the function.
-            Self::Avx2 => unsafe { run_avx2(task) },
-            _ => task.run::<Portable>(),
+            Self::Avx2 => Avx2::call(task),
+            _ => Portable::call(task),
         }
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2,fma")]
-fn run_avx512<T: Task>(task: T) {
-    task.run::<Avx512>();
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn run_avx2<T: Task>(task: T) {
-    task.run::<Avx2>();
 }
 
 #[cfg(test)]

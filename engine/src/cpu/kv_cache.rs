@@ -17,7 +17,8 @@
 
 use super::CpuError;
 use super::disjoint::Disjoint;
-use super::entry::{Bf16Entry, Entry, F32Entry};
+use super::entry::{Bf16Entry, Entry, F32Entry, zeros};
+use super::pool::Pool;
 use super::vector::LANES;
 use crate::backend::Limits;
 use crate::config::{ModelConfig, Partition};
@@ -73,13 +74,14 @@ impl KvCache {
         partition: Partition,
         limits: Limits,
         format: KvFormat,
+        pool: &mut Pool,
     ) -> Result<Self, CpuError> {
         let shape = PageShape::new(config, partition, limits);
-        let heads = config.num_hidden_layers * limits.num_blocks * shape.heads;
-        let entries = heads * shape.head_entries();
+        let heads = (config.num_hidden_layers * shape.heads).saturating_mul(limits.num_blocks);
+        let entries = heads.saturating_mul(shape.head_entries());
         Ok(match format {
-            KvFormat::Bf16 => Self::Bf16(Pages::new(shape, entries)?),
-            KvFormat::F32 => Self::F32(Pages::new(shape, entries)?),
+            KvFormat::Bf16 => Self::Bf16(Pages::new(shape, entries, pool)?),
+            KvFormat::F32 => Self::F32(Pages::new(shape, entries, pool)?),
         })
     }
 
@@ -92,14 +94,12 @@ impl KvCache {
 }
 
 impl<E: Entry> Pages<E> {
-    fn new(shape: PageShape, len: usize) -> Result<Self, CpuError> {
-        let mut entries = Vec::new();
+    fn new(shape: PageShape, len: usize, pool: &mut Pool) -> Result<Self, CpuError> {
         let refused = |_| CpuError::KvCacheMemory {
             bytes: len.saturating_mul(size_of::<E>()),
             num_blocks: shape.num_blocks,
         };
-        entries.try_reserve_exact(len).map_err(refused)?;
-        entries.resize(len, E::default());
+        let entries = zeros(len, pool).map_err(refused)?;
         Ok(Self { shape, entries })
     }
 

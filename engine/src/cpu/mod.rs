@@ -122,6 +122,9 @@ impl CpuOps {
     ///
     /// # Errors
     /// If there is no memory for the KV cache, or no thread.
+    ///
+    /// # Panics
+    /// If there is no block size, or no head: what reads configurations refuses those.
     pub fn new(
         config: Arc<ModelConfig>,
         limits: Limits,
@@ -131,7 +134,7 @@ impl CpuOps {
     ) -> Result<Self, CpuError> {
         let partition = comm.partition();
         let mut pool = Pool::new(threads).map_err(CpuError::Threads)?;
-        let cache = KvCache::new(&config, partition, limits, kv_format)?;
+        let cache = KvCache::new(&config, partition, limits, kv_format, &mut pool)?;
         let workers = pool.workers();
         Ok(Self {
             rotary: RotaryTable::new(&config, limits.max_model_len, &mut pool),

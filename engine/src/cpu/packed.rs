@@ -12,7 +12,7 @@
 #![allow(unsafe_code, reason = "workers fill panels at the same time")]
 
 use super::disjoint::{Disjoint, share};
-use super::entry::{Bf16Entry, Entry, F32Entry};
+use super::entry::{Bf16Entry, Entry, F32Entry, zeros};
 use super::pool::Pool;
 use super::vector::LANES;
 use crate::weights::{HostMatrix, HostValues};
@@ -94,7 +94,7 @@ impl<E: Entry> Packed<E> {
         value: &(impl Fn(usize) -> E::Value + Sync),
     ) -> Self {
         let (panels, pairs) = (rows.div_ceil(LANES), columns.div_ceil(2));
-        let mut entries = vec![E::default(); panels * pairs];
+        let mut entries = zeros(panels * pairs, pool).expect("there is memory for the weights");
         let (shared, workers) = (Disjoint::new(&mut entries), pool.workers());
         pool.run(&|worker| {
             for panel in share(panels, worker, workers) {
@@ -168,6 +168,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn packing_loses_nothing(
             rows in 1_usize..40,

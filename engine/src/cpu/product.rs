@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use super::entry::Entry;
+use super::isa::Task;
 use super::packed::Packed;
 use super::tiling::{TILE_TOKENS_MAX, Tile, Tiling, with_width};
 use super::vector::{LANES, Vector};
@@ -108,7 +109,27 @@ pub(super) fn add_products<V: Vector, E: Entry, const P: usize>(
     width: usize,
     sums: [&mut [[f32; LANES]]; P],
 ) {
-    with_width!(V, P, width, T => add_tile::<V, E, T, P>(panels, x, sums));
+    // A function of its own: it is long, and there are many who call it.
+    V::call(AddProducts {
+        panels,
+        x,
+        width,
+        sums,
+    });
+}
+
+struct AddProducts<'a, E, const P: usize> {
+    panels: [&'a [E]; P],
+    x: &'a [f32],
+    width: usize,
+    sums: [&'a mut [[f32; LANES]]; P],
+}
+
+impl<E: Entry, const P: usize> Task for AddProducts<'_, E, P> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        with_width!(V, P, self.width, T => add_tile::<V, E, T, P>(self.panels, self.x, self.sums));
+    }
 }
 
 /// Adds to the sums of `P` panels their products with a tile of `T` tokens.

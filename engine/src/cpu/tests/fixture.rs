@@ -114,7 +114,8 @@ impl Shape {
             num_blocks: 480_usize.div_ceil(self.block_size),
             max_num_seqs: 64,
             max_batched_tokens: 150,
-            max_model_len: 150,
+            // As long as the longest text, and an odd number of tiles.
+            max_model_len: 75,
             max_loras: 2,
             max_lora_rank: 7,
         }

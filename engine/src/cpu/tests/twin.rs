@@ -84,7 +84,7 @@ fn difference(one: &[Vec<f32>], other: &[Vec<f32>]) -> f32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
     #[test]
     fn any_model_is_computed_as_its_slow_twin_does(

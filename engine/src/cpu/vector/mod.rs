@@ -16,6 +16,8 @@ pub(super) use portable::{FUSES, Portable};
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512};
 
+use super::isa::Task;
+
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
 
@@ -25,6 +27,10 @@ pub(super) trait Vector: Copy {
     const TILE_TOKENS: usize;
     /// Most sums, of a token and a panel, that a tile of a matrix product has.
     const SUMS: usize;
+
+    /// Runs a task in a function of its own, which may use the instructions of this vector.
+    /// It is compiled once for all that run tasks of this type.
+    fn call<T: Task>(task: T);
 
     fn splat(value: f32) -> Self;
     fn load(values: &[f32; LANES]) -> Self;
@@ -78,7 +84,7 @@ pub(super) fn exp<V: Vector>(x: V) -> V {
     // Adding 1.5 * 2^23 leaves the integer in the lowest bits of the sum.
     const ROUNDER: f32 = 12_582_912.0;
     // Both parts of ln 2, so that the product with the upper is exact (Cody and Waite 1980).
-    const LN_2_UPPER: f32 = 0.693_359_375;
+    const LN_2_UPPER: f32 = 355.0 / 512.0;
     const LN_2_LOWER: f32 = -2.121_944_4e-4;
     const COEFFICIENTS: [f32; 6] = [
         1.987_569_1e-4,
@@ -112,7 +118,7 @@ pub(super) fn silu<V: Vector>(x: V) -> V {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::isa::{Isa, Task};
+    use crate::cpu::isa::Isa;
 
     struct Map<'a> {
         function: &'a str,

@@ -2,6 +2,7 @@
 //! makes of them what vectors it has.
 
 use super::{LANES, Vector};
+use crate::cpu::isa::Task;
 
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Portable([f32; LANES]);
@@ -20,6 +21,11 @@ impl Portable {
 impl Vector for Portable {
     const TILE_TOKENS: usize = 2;
     const SUMS: usize = 2;
+
+    #[inline(never)]
+    fn call<T: Task>(task: T) {
+        task.run::<Self>();
+    }
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -5,6 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::{LANES, Vector};
+use crate::cpu::isa::Task;
 
 /// One register of AVX-512 (`avx512f`).
 #[derive(Clone, Copy)]
@@ -17,6 +18,17 @@ impl Vector for Avx512 {
     // 12 * 2 sums, 4 weights and a value: 29 of 32 registers.
     const TILE_TOKENS: usize = 12;
     const SUMS: usize = 24;
+
+    #[inline(always)]
+    fn call<T: Task>(task: T) {
+        #[target_feature(enable = "avx512f,avx2,fma")]
+        #[inline(never)]
+        fn call<T: Task>(task: T) {
+            task.run::<Avx512>();
+        }
+        // SAFETY: see above.
+        unsafe { call(task) }
+    }
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -127,6 +139,17 @@ impl Vector for Avx2 {
     // 6 * 2 sums, 2 weights and a value: 15 of 16 registers.
     const TILE_TOKENS: usize = 6;
     const SUMS: usize = 6;
+
+    #[inline(always)]
+    fn call<T: Task>(task: T) {
+        #[target_feature(enable = "avx2,fma")]
+        #[inline(never)]
+        fn call<T: Task>(task: T) {
+            task.run::<Avx2>();
+        }
+        // SAFETY: see above.
+        unsafe { call(task) }
+    }
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
