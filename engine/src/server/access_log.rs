@@ -74,7 +74,11 @@ impl AccessLog {
         let lost = Arc::clone(&left_out);
         let write = move || {
             while let Ok(line) = waiting.recv() {
-                if writer.write_all(&line).and_then(|()| writer.flush()).is_err() {
+                if writer
+                    .write_all(&line)
+                    .and_then(|()| writer.flush())
+                    .is_err()
+                {
                     lost.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -75,7 +75,10 @@ pub struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Engine").field("names", &self.names).finish_non_exhaustive()
+        formatter
+            .debug_struct("Engine")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
     }
 }
 

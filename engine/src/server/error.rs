@@ -13,6 +13,10 @@ use crate::generation::{GenerationError, Refusal};
 /// When a client may ask again, after a refusal that is about load.
 const RETRY_AFTER_S: u32 = 1;
 
+/// The name of an error, beside the response that tells of it, for the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ErrorName(pub(crate) &'static str);
+
 /// Why a request was not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
@@ -125,6 +129,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let json = [(header::CONTENT_TYPE, "application/json")];
         let mut response = (self.status, json, self.to_json()).into_response();
+        let name = ErrorName(self.code.unwrap_or(self.kind()));
+        response.extensions_mut().insert(name);
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));

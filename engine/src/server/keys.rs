@@ -146,7 +146,14 @@ mod tests {
         let keys = Keys::parse("first").expect("it is right");
         let code = |headers| keys.check(&headers).expect_err("it is refused").code;
         assert_eq!(code(HeaderMap::new()), Some("missing_api_key"));
-        for header in ["Bearer firs", "Bearer first2", "Bearer ", "Basic first", "first", "ä"] {
+        for header in [
+            "Bearer firs",
+            "Bearer first2",
+            "Bearer ",
+            "Basic first",
+            "first",
+            "ä",
+        ] {
             assert_eq!(code(with(header)), Some("invalid_api_key"), "{header}");
         }
     }

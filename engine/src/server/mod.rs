@@ -21,6 +21,7 @@ mod app;
 mod connection;
 mod error;
 mod generate;
+mod host;
 mod keys;
 mod metrics;
 mod observe;
@@ -41,6 +42,7 @@ pub use access_log::AccessLog;
 pub use app::{AdapterLoadError, AdapterLoader, App, Engine, ServerSettings};
 pub use connection::ConnectionLimits;
 pub use error::ApiError;
+pub use host::Host;
 pub use keys::{Keys, KeysError};
 pub use metrics::{Histogram, Metrics};
 

@@ -9,8 +9,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::server::app::App;
-use crate::server::error::ApiError;
-use crate::server::record::{ErrorName, Record, Watch};
+use crate::server::error::{ApiError, ErrorName};
+use crate::server::record::{Record, Watch};
 use crate::server::request_id;
 
 /// What is open to everybody: what load balancers and collectors ask, who have no keys.
@@ -28,7 +28,11 @@ pub(crate) async fn observe(
         Ok(id) => (id, admit(&app, &request)),
         Err(error) => (request_id::random().unwrap_or_default(), Err(error)),
     };
-    let record = Arc::new(Record::new(id, request.method().to_string(), route(&request)));
+    let record = Arc::new(Record::new(
+        id,
+        request.method().to_string(),
+        route(&request),
+    ));
     let watch = Watch::begin(Arc::clone(&app), Arc::clone(&record));
     let mut response = match admitted {
         Ok(()) => {

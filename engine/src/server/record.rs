@@ -13,10 +13,6 @@ use hyper::body::{Frame, SizeHint};
 use crate::server::access_log::{self, Line};
 use crate::server::app::App;
 
-/// The name of an error, beside the response that tells of it, for the log.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ErrorName(pub(crate) &'static str);
-
 /// What is noted of a request while it is answered.
 #[derive(Debug)]
 pub(crate) struct Record {

@@ -63,7 +63,10 @@ mod tests {
 
     #[test]
     fn a_given_name_is_kept() {
-        assert_eq!(of_header(b"benchmark-12:3"), Ok("benchmark-12:3".to_owned()));
+        assert_eq!(
+            of_header(b"benchmark-12:3"),
+            Ok("benchmark-12:3".to_owned())
+        );
     }
 
     #[test]

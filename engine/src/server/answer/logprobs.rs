@@ -60,7 +60,9 @@ impl Head {
             let logprobs = place.logprobs.as_ref();
             let logprob = logprobs.map(|logprobs| finite(logprobs.logprob));
             lists.token_logprobs.push(logprob);
-            lists.top_logprobs.push(logprobs.map(|logprobs| self.top(logprobs)));
+            lists
+                .top_logprobs
+                .push(logprobs.map(|logprobs| self.top(logprobs)));
         }
         Some(lists)
     }
@@ -82,7 +84,9 @@ impl Head {
             let top = logprobs.top.iter();
             Some(ChatToken {
                 token: self.token_logprob(logprobs.token, logprobs.logprob),
-                top_logprobs: top.map(|&(token, l)| self.token_logprob(token, l)).collect(),
+                top_logprobs: top
+                    .map(|&(token, l)| self.token_logprob(token, l))
+                    .collect(),
             })
         });
         self.wants_logprobs.then(|| ChatLogprobs {

@@ -31,6 +31,8 @@ pub(crate) struct Prompt {
 pub(crate) struct Plan {
     pub(crate) parts: Vec<(Generation, Choice)>,
     pub(crate) prompt_tokens: u64,
+    /// So many parts in a row have the same prompt.
+    pub(crate) answers_per_prompt: usize,
 }
 
 impl Plan {
@@ -43,9 +45,7 @@ impl Plan {
     ) -> Result<Self, ApiError> {
         let options = &wanted.options;
         let checked = options.sampling.validate(engine.vocab_size());
-        checked.map_err(|error| {
-            ApiError::invalid_param(error.parameter(), error.to_string())
-        })?;
+        checked.map_err(|error| ApiError::invalid_param(error.parameter(), error.to_string()))?;
         let mut parts = Vec::new();
         for prompt in &prompts {
             for _ in 0..options.n {
@@ -55,10 +55,14 @@ impl Plan {
                 parts.push((generation, choice));
             }
         }
-        let prompt_tokens = prompts.iter().map(|prompt| prompt.tokens.len() as u64).sum();
+        let prompt_tokens = prompts
+            .iter()
+            .map(|prompt| prompt.tokens.len() as u64)
+            .sum();
         Ok(Self {
             parts,
             prompt_tokens,
+            answers_per_prompt: options.n as usize,
         })
     }
 }

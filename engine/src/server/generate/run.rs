@@ -43,6 +43,7 @@ pub(crate) struct Run {
     turn: usize,
     prompt_tokens: u64,
     cached_tokens: u64,
+    answers_per_prompt: usize,
 }
 
 #[derive(Debug)]
@@ -69,6 +70,7 @@ impl Run {
             turn: 0,
             prompt_tokens: plan.prompt_tokens,
             cached_tokens: 0,
+            answers_per_prompt: plan.answers_per_prompt,
         };
         record.notes().prompt_tokens = plan.prompt_tokens;
         for (generation, choice) in plan.parts {
@@ -136,7 +138,7 @@ impl Run {
 
     fn on(&mut self, index: usize, event: Event) -> Result<Option<Piece>, ApiError> {
         match &event {
-            Event::Admitted { cached_tokens } => self.note_admission(u64::from(*cached_tokens)),
+            Event::Admitted { cached_tokens } => self.note_admission(index, *cached_tokens),
             Event::Token(_) => self.note_token(index),
             Event::PromptLogprobs(_) | Event::Finished(_) | Event::Failed(_) => {}
         }
@@ -151,8 +153,11 @@ impl Run {
         Ok(piece)
     }
 
-    fn note_admission(&mut self, cached_tokens: u64) {
-        self.cached_tokens += cached_tokens;
+    fn note_admission(&mut self, index: usize, cached_tokens: u32) {
+        // A prompt counts once, however many answers it gets.
+        if index.is_multiple_of(self.answers_per_prompt) {
+            self.cached_tokens += u64::from(cached_tokens);
+        }
         let waited = self.record.began.elapsed();
         self.app.metrics.queue_s.observe(waited.as_secs_f64());
         let mut notes = self.record.notes();
@@ -190,7 +195,9 @@ impl Run {
         let slot = &mut self.slots[index];
         if slot.ticket.take().is_some() {
             let (took, output) = (self.record.began.elapsed(), slot.completion_tokens());
-            self.app.metrics.ended(outcome, took, slot.prompt_tokens, output);
+            self.app
+                .metrics
+                .ended(outcome, took, slot.prompt_tokens, output);
         }
     }
 }

@@ -38,7 +38,10 @@ impl Histogram {
 
     /// Adds all samples of it to a text in Prometheus' format.
     pub(super) fn write(&self, text: &mut String, name: &str, labels: &str) {
-        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
+        let counts = self
+            .counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed));
         let sum = self.sum_nano.load(Ordering::Relaxed) as f64 / 1e9;
         write_samples(text, name, labels, self.bounds, counts, sum);
     }

@@ -136,9 +136,17 @@ pub(crate) fn render(metrics: &Metrics, surroundings: Surroundings<'_>) -> Strin
         page.of_replica(stats);
     }
     page.of_server(metrics);
-    page.gauge("foresail_ready", "1 if requests are taken.", u8::from(surroundings.ready));
+    page.gauge(
+        "foresail_ready",
+        "1 if requests are taken.",
+        u8::from(surroundings.ready),
+    );
     let help = "HTTP requests that are being answered.";
-    page.gauge("foresail_http_requests_in_flight", help, surroundings.in_flight);
+    page.gauge(
+        "foresail_http_requests_in_flight",
+        help,
+        surroundings.in_flight,
+    );
     let help = "Lines that the access log could not take.";
     let name = "foresail_access_log_lines_left_out_total";
     page.counter(name, help, surroundings.log_lines_left_out);
@@ -163,7 +171,11 @@ impl Page {
         let usage = stats.kv_blocks_used as f64 / stats.kv_blocks.max(1) as f64;
         let help = "Requests in the batch.";
         self.gauge("vllm:num_requests_running", help, stats.running);
-        self.gauge("vllm:num_requests_waiting", "Requests that wait.", stats.waiting);
+        self.gauge(
+            "vllm:num_requests_waiting",
+            "Requests that wait.",
+            stats.waiting,
+        );
         let help = "Share of the KV cache that requests hold; 1 is all.";
         self.gauge("vllm:kv_cache_usage_perc", help, usage);
         let help = "The older name of vllm:kv_cache_usage_perc.";
@@ -177,15 +189,27 @@ impl Page {
         let help = "Tokens that were looked for in the prefix cache.";
         self.counter("vllm:prefix_cache_queries_total", help, stats.prompt_tokens);
         let help = "Of those, tokens that were there.";
-        self.counter("vllm:prefix_cache_hits_total", help, stats.prompt_tokens_cached);
+        self.counter(
+            "vllm:prefix_cache_hits_total",
+            help,
+            stats.prompt_tokens_cached,
+        );
         let help = "Tokens computed in a step.";
         self.histogram("vllm:iteration_tokens_total", help, &stats.step_tokens);
     }
 
     /// The state of the replica that vLLM has no name for.
     fn of_replica(&mut self, stats: &Stats) {
-        self.counter("foresail_steps_total", "Steps, failed ones included.", stats.steps);
-        self.counter("foresail_failed_steps_total", "Steps that failed.", stats.failed_steps);
+        self.counter(
+            "foresail_steps_total",
+            "Steps, failed ones included.",
+            stats.steps,
+        );
+        self.counter(
+            "foresail_failed_steps_total",
+            "Steps that failed.",
+            stats.failed_steps,
+        );
         let help = "How long the device took for a step.";
         self.histogram("foresail_step_seconds", help, &stats.step_s);
         let help = "Sequences in a step.";
@@ -193,7 +217,11 @@ impl Page {
         let help = "Time between steps that deciding took.";
         self.counter("foresail_driver_seconds_total", help, stats.driver_s);
         let help = "Prompt tokens that were computed, those computed again included.";
-        self.counter("foresail_prompt_tokens_computed_total", help, stats.prompt_tokens_computed);
+        self.counter(
+            "foresail_prompt_tokens_computed_total",
+            help,
+            stats.prompt_tokens_computed,
+        );
         self.gauge("foresail_kv_blocks", "KV blocks.", stats.kv_blocks);
         let help = "KV blocks that requests hold.";
         self.gauge("foresail_kv_blocks_used", help, stats.kv_blocks_used);
@@ -202,7 +230,11 @@ impl Page {
         let help = "Adapters loaded into slots of the device.";
         self.counter("foresail_adapter_loads_total", help, stats.adapter_loads);
         let help = "Adapters that gave their slot to another.";
-        self.counter("foresail_adapter_evictions_total", help, stats.adapter_evictions);
+        self.counter(
+            "foresail_adapter_evictions_total",
+            help,
+            stats.adapter_evictions,
+        );
     }
 
     /// What requests saw.
@@ -213,9 +245,17 @@ impl Page {
             &metrics.first_token_s,
         );
         let help = "Between tokens of a request.";
-        self.histogram_of("vllm:inter_token_latency_seconds", help, &metrics.inter_token_s);
+        self.histogram_of(
+            "vllm:inter_token_latency_seconds",
+            help,
+            &metrics.inter_token_s,
+        );
         let help = "The older name of vllm:inter_token_latency_seconds.";
-        self.histogram_of("vllm:time_per_output_token_seconds", help, &metrics.inter_token_s);
+        self.histogram_of(
+            "vllm:time_per_output_token_seconds",
+            help,
+            &metrics.inter_token_s,
+        );
         let help = "From the request to its last token.";
         self.histogram_of("vllm:e2e_request_latency_seconds", help, &metrics.request_s);
         let help = "From the request to its place in the batch.";
@@ -223,14 +263,26 @@ impl Page {
         let help = "Prompt tokens of a request.";
         self.histogram_of("vllm:request_prompt_tokens", help, &metrics.prompt_tokens);
         let help = "Tokens generated for a request.";
-        self.histogram_of("vllm:request_generation_tokens", help, &metrics.output_tokens);
-        self.head("vllm:request_success_total", "Requests that ended, by how.", "counter");
+        self.histogram_of(
+            "vllm:request_generation_tokens",
+            help,
+            &metrics.output_tokens,
+        );
+        self.head(
+            "vllm:request_success_total",
+            "Requests that ended, by how.",
+            "counter",
+        );
         for outcome in Outcome::ALL {
             let count = metrics.ended[outcome as usize].load(Ordering::Relaxed);
             let label = format!(",finished_reason=\"{}\"", outcome.name());
             self.sample("vllm:request_success_total", &label, count);
         }
-        self.head("foresail_http_responses_total", "Answers, by status.", "counter");
+        self.head(
+            "foresail_http_responses_total",
+            "Answers, by status.",
+            "counter",
+        );
         for (class, count) in metrics.answers.iter().enumerate() {
             let label = format!(",status=\"{}xx\"", class + 1);
             let count = count.load(Ordering::Relaxed);

@@ -52,9 +52,8 @@ async fn collect(body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
     let mut bytes = Vec::new();
     let mut stream = body.into_data_stream();
     while let Some(piece) = stream.next().await {
-        let piece = piece.map_err(|error| {
-            ApiError::invalid(format!("the body could not be read: {error}"))
-        })?;
+        let piece = piece
+            .map_err(|error| ApiError::invalid(format!("the body could not be read: {error}")))?;
         if bytes.len() + piece.len() > bytes_max {
             return Err(too_large(bytes_max));
         }

@@ -32,7 +32,9 @@ pub(crate) struct Conversation {
 
 impl Conversation {
     pub(crate) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
-        let messages = fields.take_value("messages").ok_or_else(|| missing("messages"))?;
+        let messages = fields
+            .take_value("messages")
+            .ok_or_else(|| missing("messages"))?;
         let messages = parse_messages(&messages)
             .map_err(|error| ApiError::invalid_param(&error.parameter, error.to_string()))?;
         Ok(Self {
@@ -117,9 +119,8 @@ mod tests {
     use super::*;
 
     fn request(rest: &str) -> Result<ChatRequest, ApiError> {
-        let body = format!(
-            r#"{{"model": "m", "messages": [{{"role": "user", "content": "a"}}]{rest}}}"#
-        );
+        let body =
+            format!(r#"{{"model": "m", "messages": [{{"role": "user", "content": "a"}}]{rest}}}"#);
         ChatRequest::parse(body.as_bytes())
     }
 
@@ -146,22 +147,40 @@ mod tests {
         assert_eq!(max(""), None);
         assert_eq!(max(r#", "max_tokens": 3"#), Some(3));
         assert_eq!(max(r#", "max_completion_tokens": 3"#), Some(3));
-        assert_eq!(max(r#", "max_completion_tokens": 3, "max_tokens": 3"#), Some(3));
+        assert_eq!(
+            max(r#", "max_completion_tokens": 3, "max_tokens": 3"#),
+            Some(3)
+        );
         assert_eq!(
             refused(r#", "max_completion_tokens": 3, "max_tokens": 4"#),
             "max_tokens"
         );
-        assert_eq!(refused(r#", "max_completion_tokens": 0"#), "max_completion_tokens");
+        assert_eq!(
+            refused(r#", "max_completion_tokens": 0"#),
+            "max_completion_tokens"
+        );
     }
 
     #[test]
     fn log_probabilities_are_asked_for_twice() {
-        let logprobs = |rest| request(rest).expect("it is right").options.sampling.logprobs;
+        let logprobs = |rest| {
+            request(rest)
+                .expect("it is right")
+                .options
+                .sampling
+                .logprobs
+        };
         assert_eq!(logprobs(""), None);
         assert_eq!(logprobs(r#", "logprobs": true"#), Some(0));
-        assert_eq!(logprobs(r#", "logprobs": true, "top_logprobs": 5"#), Some(5));
+        assert_eq!(
+            logprobs(r#", "logprobs": true, "top_logprobs": 5"#),
+            Some(5)
+        );
         assert_eq!(refused(r#", "top_logprobs": 5"#), "top_logprobs");
-        assert_eq!(refused(r#", "logprobs": true, "top_logprobs": 21"#), "top_logprobs");
+        assert_eq!(
+            refused(r#", "logprobs": true, "top_logprobs": 21"#),
+            "top_logprobs"
+        );
         assert_eq!(refused(r#", "logprobs": 5"#), "logprobs");
     }
 

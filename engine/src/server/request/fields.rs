@@ -147,8 +147,7 @@ impl Fields {
             match unsupported.iter().find(|(feature, _)| feature == name) {
                 Some((_, neutral)) if neutral.contains(value) => {}
                 Some(_) => {
-                    let message =
-                        format!("`{name}` is not supported by this server; leave it out");
+                    let message = format!("`{name}` is not supported by this server; leave it out");
                     return Err(
                         ApiError::invalid_param(name, message).with_code("unsupported_parameter")
                     );
@@ -199,7 +198,9 @@ mod tests {
     fn refused(text: &str) -> ApiError {
         let mut fields = fields(text);
         let taken = fields.take::<u32>("max_tokens");
-        taken.and_then(|_| fields.finish()).expect_err("it is refused")
+        taken
+            .and_then(|_| fields.finish())
+            .expect_err("it is refused")
     }
 
     #[test]
@@ -245,7 +246,10 @@ mod tests {
     #[test]
     fn bodies_that_are_not_objects() {
         let error = Fields::parse(b"[1]").expect_err("it is a list");
-        assert_eq!(error.message, "the body is a list and has to be a JSON object");
+        assert_eq!(
+            error.message,
+            "the body is a list and has to be a JSON object"
+        );
         let error = Fields::parse(b"{\"a\": }").expect_err("it is not JSON");
         assert!(error.message.contains("line 1 column 7"), "{error:?}");
     }

@@ -101,7 +101,10 @@ fn take_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         Some(item) => vec![item],
     };
     if items.len() > STOPS_MAX {
-        return wrong(format!("`stop` has {} strings; {STOPS_MAX} may be", items.len()));
+        return wrong(format!(
+            "`stop` has {} strings; {STOPS_MAX} may be",
+            items.len()
+        ));
     }
     let mut stops = Vec::with_capacity(items.len());
     for item in items {

@@ -24,10 +24,14 @@ pub(crate) async fn load(
     let mut fields = Fields::parse(&body::read(request, &app.settings).await?)?;
     let name: String = fields.require("lora_name")?;
     let path: PathBuf = fields.require("lora_path")?;
-    fields.take_or("load_inplace", false)?.then_some(()).map_or(Ok(()), |()| {
-        let message = "`load_inplace` is not supported by this server; unload the adapter first";
-        Err(ApiError::invalid_param("load_inplace", message))
-    })?;
+    fields
+        .take_or("load_inplace", false)?
+        .then_some(())
+        .map_or(Ok(()), |()| {
+            let message =
+                "`load_inplace` is not supported by this server; unload the adapter first";
+            Err(ApiError::invalid_param("load_inplace", message))
+        })?;
     fields.finish()?;
     check_name(app.engine()?, &name)?;
     // Reading files takes its time, and must not hold up the others.
@@ -49,7 +53,9 @@ fn load_from(app: &App, name: &str, path: &std::path::Path) -> Result<String, Ap
     })?;
     engine.replica.add_adapter(adapter)?;
     app.note_model(name);
-    Ok(format!("Success: LoRA adapter '{name}' added successfully."))
+    Ok(format!(
+        "Success: LoRA adapter '{name}' added successfully."
+    ))
 }
 
 pub(crate) async fn unload(
@@ -64,7 +70,9 @@ pub(crate) async fn unload(
     fields.take::<u64>("lora_int_id")?;
     fields.finish()?;
     engine.replica.remove_adapter(&name)?;
-    Ok(format!("Success: LoRA adapter '{name}' removed successfully."))
+    Ok(format!(
+        "Success: LoRA adapter '{name}' removed successfully."
+    ))
 }
 
 fn check_allowed(engine: &Engine) -> Result<&crate::server::AdapterLoader, ApiError> {

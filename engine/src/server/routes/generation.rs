@@ -86,7 +86,10 @@ fn resolve(
 }
 
 fn check_count(app: &App, prompts: usize, n: u32) -> Result<(), ApiError> {
-    let (count, most) = (prompts.saturating_mul(n as usize), app.settings.generations_max);
+    let (count, most) = (
+        prompts.saturating_mul(n as usize),
+        app.settings.generations_max,
+    );
     if count > most {
         let message = format!(
             "{prompts} prompts with {n} answers each are {count} generations; \
@@ -175,6 +178,8 @@ impl Asked {
     fn prompts_of_answers(&self) -> Vec<Arc<[u32]>> {
         let n = self.wanted.options.n as usize;
         let tokens = self.prompts.iter().map(|prompt| &prompt.tokens);
-        tokens.flat_map(|tokens| std::iter::repeat_n(Arc::clone(tokens), n)).collect()
+        tokens
+            .flat_map(|tokens| std::iter::repeat_n(Arc::clone(tokens), n))
+            .collect()
     }
 }

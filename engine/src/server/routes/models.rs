@@ -31,9 +31,14 @@ struct List {
 
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let engine = app.engine()?;
-    let bases = engine.names.iter().map(|name| model(&app, engine, name, None));
+    let bases = engine
+        .names
+        .iter()
+        .map(|name| model(&app, engine, name, None));
     let adapters = engine.replica.adapters();
-    let adapters = adapters.iter().map(|name| model(&app, engine, name, engine.names.first()));
+    let adapters = adapters
+        .iter()
+        .map(|name| model(&app, engine, name, engine.names.first()));
     let data = bases.chain(adapters).collect();
     Ok(error::json(List {
         object: "list",
