@@ -21,6 +21,7 @@ mod man;
 mod output_file;
 mod progress;
 mod runs;
+mod serve;
 mod simulate;
 mod terminal;
 mod trace;
@@ -56,6 +57,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
         Command::Simulate(arguments) => simulate::run(arguments, terminal),
         Command::Compare(arguments) => compare::run(arguments, terminal),
         Command::Autoscale(arguments) => autoscale::run(arguments, terminal),
+        Command::Serve(arguments) => serve::run(arguments, terminal),
         Command::Trace(command) => trace::run(command, terminal),
         Command::Init(arguments) => init::run(arguments, terminal),
         Command::Completions(arguments) => completions::run(arguments, terminal),

@@ -34,6 +34,11 @@ fn help_of_autoscale() {
 }
 
 #[test]
+fn help_of_serve() {
+    insta::assert_snapshot!("help_serve", printed(&["serve", "--help"]));
+}
+
+#[test]
 fn help_of_trace_convert() {
     insta::assert_snapshot!(
         "help_trace_convert",

@@ -14,5 +14,6 @@ mod help;
 mod library;
 mod recorded;
 mod sandbox;
+mod serve;
 mod simulate;
 mod trace;

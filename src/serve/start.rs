@@ -1,0 +1,312 @@
+//! From arguments to an engine that can be asked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foresail_core::step_time::Precision;
+use foresail_engine::adapters::{self, AdapterError, Base};
+use foresail_engine::backend::{Backend, Limits};
+use foresail_engine::checkpoint::Checkpoint;
+use foresail_engine::config::ModelConfig;
+use foresail_engine::driver::{Replica, Settings};
+use foresail_engine::emulated::{Hardware, RealClock, Vocabulary};
+use foresail_engine::server::{AdapterLoadError, AdapterLoader, Engine};
+use foresail_engine::startup::{self, Device, EngineSettings, KvCacheSize, ModelSource};
+use foresail_engine::text::Tokenizer;
+
+use super::Arguments;
+use super::arguments::{self, Dtype};
+use crate::failure::Failure;
+
+/// What the emulated device says: letters, which are readable alone.
+const SAID: std::ops::Range<u32> = b'a' as u32..b'z' as u32 + 1;
+
+/// What is to be started, checked as far as it can be without the model.
+#[derive(Debug)]
+pub(super) struct Plan {
+    names: Vec<String>,
+    device: Planned,
+    waiting_max: usize,
+    prefix_caching: bool,
+    adapters: Vec<(String, PathBuf)>,
+    adapter_loading: bool,
+    chat_template: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+enum Planned {
+    Computes(Box<EngineSettings>),
+    Emulates {
+        hardware: Hardware,
+        clock: RealClock,
+    },
+}
+
+/// An engine, and what to say of it.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) engine: Engine,
+    pub(super) model: String,
+    pub(super) device: String,
+    pub(super) stages: Vec<(&'static str, Duration)>,
+}
+
+/// A device with its model, before a driver runs it.
+struct Loaded {
+    backend: Box<dyn Backend>,
+    settings: Settings,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    device: String,
+    stages: Vec<(&'static str, Duration)>,
+}
+
+impl Plan {
+    pub(super) fn of(arguments: &Arguments) -> Result<Self, Failure> {
+        let device = match arguments.backend {
+            arguments::Backend::Auto | arguments::Backend::Cpu => computes(arguments)?,
+            arguments::Backend::Emulated => emulates(arguments)?,
+            arguments::Backend::Cuda => {
+                return Err(Failure::Input(
+                    "this foresail has no CUDA backend; leave --backend away to compute on the \
+                     CPU, or take --backend emulated for the time that a GPU would take"
+                        .to_owned(),
+                ));
+            }
+        };
+        Ok(Self {
+            names: names(arguments)?,
+            device,
+            waiting_max: arguments.max_waiting,
+            prefix_caching: !arguments.no_prefix_caching,
+            adapters: arguments.adapter.clone(),
+            adapter_loading: arguments.enable_adapter_loading,
+            chat_template: arguments.chat_template.clone(),
+        })
+    }
+
+    pub(super) fn load(self) -> Result<Ready, Failure> {
+        let mut loaded = match self.device {
+            Planned::Computes(settings) => compute(&settings)?,
+            Planned::Emulates { hardware, clock } => emulate(&hardware, clock)?,
+        };
+        if let Some(file) = &self.chat_template {
+            loaded.tokenizer.set_chat_template(file).map_err(input)?;
+        }
+        loaded.settings.waiting_max = self.waiting_max;
+        loaded.settings.prefix_caching = self.prefix_caching;
+        let limits = loaded.settings.limits;
+        let eos_token_ids = eos_token_ids(&loaded.config, &loaded.tokenizer);
+        let replica = Replica::start(loaded.backend, loaded.settings).map_err(input)?;
+        let model = self.names.first().cloned().unwrap_or_default();
+        let load_adapter = adapter_loader(model.clone(), loaded.config, limits);
+        let began = Instant::now();
+        for (name, folder) in &self.adapters {
+            let adapter = load_adapter(name, folder)
+                .map_err(|error| Failure::Input(format!("--adapter {name}: {}", error.detail)))?;
+            replica.add_adapter(adapter).map_err(input)?;
+        }
+        let mut stages = loaded.stages;
+        if !self.adapters.is_empty() {
+            stages.push(("adapters", began.elapsed()));
+        }
+        let engine = Engine {
+            replica,
+            tokenizer: Arc::new(loaded.tokenizer),
+            names: self.names,
+            eos_token_ids,
+            adapter_loader: self.adapter_loading.then_some(load_adapter),
+        };
+        Ok(Ready {
+            engine,
+            model,
+            device: loaded.device,
+            stages,
+        })
+    }
+}
+
+fn input(error: impl std::error::Error) -> Failure {
+    Failure::Input(error.to_string())
+}
+
+fn source(arguments: &Arguments) -> Result<ModelSource, Failure> {
+    match (&arguments.model, &arguments.dummy) {
+        (Some(folder), None) => Ok(ModelSource::Folder(folder.clone())),
+        (None, Some(shape)) => Ok(ModelSource::Dummy(shape.clone())),
+        // The parser lets one of them through.
+        _ => Err(Failure::Input("name one of --model and --dummy".to_owned())),
+    }
+}
+
+/// What clients call the model. A folder's place is nobody's business, so its name has to do.
+fn names(arguments: &Arguments) -> Result<Vec<String>, Failure> {
+    if !arguments.served_model_name.is_empty() {
+        return Ok(arguments.served_model_name.clone());
+    }
+    match source(arguments)? {
+        ModelSource::Dummy(shape) => Ok(vec![shape]),
+        ModelSource::Folder(folder) => {
+            // `.` and `..` have no name of their own.
+            let whole = folder.canonicalize().unwrap_or(folder);
+            let name = whole.file_name().unwrap_or(whole.as_os_str());
+            Ok(vec![name.to_string_lossy().into_owned()])
+        }
+    }
+}
+
+fn computes(arguments: &Arguments) -> Result<Planned, Failure> {
+    if arguments.gpu.is_some() {
+        let message = "--gpu is the GPU to emulate; add --backend emulated, or leave it away";
+        return Err(Failure::Input(message.to_owned()));
+    }
+    let mut settings = EngineSettings::new(source(arguments)?);
+    settings.device = Device::Cpu {
+        threads: arguments.threads,
+    };
+    let count = |number: std::num::NonZeroU32| number.get() as usize;
+    settings.world_size = arguments.world_size.map_or(1, count);
+    settings.dtype = arguments.dtype.into();
+    settings.kv_dtype = arguments.kv_dtype.into();
+    settings.block_size = count(arguments.block_size);
+    settings.max_model_len = arguments.max_model_len.map(count);
+    settings.max_num_seqs = arguments.max_num_seqs.map_or(settings.max_num_seqs, count);
+    let batched = arguments.max_batched_tokens;
+    settings.max_batched_tokens = batched.map_or(settings.max_batched_tokens, count);
+    if let Some(bytes) = arguments.kv_cache_memory {
+        settings.kv_cache = KvCacheSize::Bytes(bytes);
+    }
+    settings.max_loras = arguments.max_loras as usize;
+    settings.max_lora_rank = count(arguments.max_lora_rank);
+    settings.seed = arguments.seed;
+    Ok(Planned::Computes(Box::new(settings)))
+}
+
+fn emulates(arguments: &Arguments) -> Result<Planned, Failure> {
+    let Some(shape) = &arguments.dummy else {
+        let message = "--backend emulated needs no weights; name a shape of the catalogue \
+            with --dummy instead of --model";
+        return Err(Failure::Input(message.to_owned()));
+    };
+    let Some(gpu) = &arguments.gpu else {
+        let message = "--backend emulated needs --gpu: which one to emulate, such as h100";
+        return Err(Failure::Input(message.to_owned()));
+    };
+    if arguments.threads.is_some() || arguments.kv_cache_memory.is_some() {
+        let message = "--threads and --kv-cache-memory are for backends that compute; \
+            the emulated one has its GPU's";
+        return Err(Failure::Input(message.to_owned()));
+    }
+    let mut hardware = Hardware::new(shape, gpu);
+    hardware.world_size = arguments.world_size.map(|number| number.get());
+    hardware.precision = precision("--dtype", arguments.dtype)?;
+    hardware.kv_precision = precision("--kv-dtype", arguments.kv_dtype)?;
+    hardware.block_size = arguments.block_size.get();
+    hardware.max_model_len = arguments.max_model_len.map(|number| number.get());
+    let seqs = arguments.max_num_seqs;
+    hardware.max_num_seqs = seqs.map_or(hardware.max_num_seqs, |number| number.get());
+    let batched = arguments.max_batched_tokens;
+    hardware.max_batched_tokens =
+        batched.map_or(hardware.max_batched_tokens, |number| number.get());
+    hardware.max_loras = arguments.max_loras;
+    hardware.max_lora_rank = arguments.max_lora_rank.get();
+    let clock = RealClock::new(arguments.speed).map_err(input)?;
+    Ok(Planned::Emulates { hardware, clock })
+}
+
+fn precision(name: &str, dtype: Dtype) -> Result<Precision, Failure> {
+    match dtype {
+        Dtype::Auto | Dtype::Bf16 => Ok(Precision::Bf16),
+        Dtype::F32 => Err(Failure::Input(format!(
+            "{name} f32 cannot be emulated: the catalogue has no rates for it; choose bf16"
+        ))),
+    }
+}
+
+fn compute(settings: &EngineSettings) -> Result<Loaded, Failure> {
+    let started = startup::start(settings).map_err(input)?;
+    let no_tokenizer = || Failure::Defect("the engine came without its tokenizer".to_owned());
+    let stages = started.stages.iter();
+    Ok(Loaded {
+        settings: Settings::new(started.limits, started.config.vocab_size),
+        backend: started.backend,
+        tokenizer: started.tokenizer.ok_or_else(no_tokenizer)?,
+        device: match settings.world_size {
+            1 => "the CPU".to_owned(),
+            ranks => format!("the CPU, {ranks} ranks"),
+        },
+        config: started.config,
+        stages: stages.map(|stage| (stage.name, stage.duration)).collect(),
+    })
+}
+
+fn emulate(hardware: &Hardware, clock: RealClock) -> Result<Loaded, Failure> {
+    let began = Instant::now();
+    let checkpoint = Checkpoint::dummy(&hardware.model, 0).map_err(input)?;
+    let emulation = hardware.emulation().map_err(input)?;
+    let gpus = emulation.world_size;
+    let vocabulary = Vocabulary::new(SAID, vec![Tokenizer::BYTES_EOS]).map_err(input)?;
+    let (backend, settings) = emulation.backend(vocabulary, Box::new(clock));
+    Ok(Loaded {
+        backend: Box::new(backend),
+        settings,
+        config: checkpoint.config().clone(),
+        tokenizer: Tokenizer::bytes(),
+        device: format!("{gpus} emulated {}", hardware.gpu),
+        stages: vec![("emulation", began.elapsed())],
+    })
+}
+
+/// What ends a text: what the model says, and what the tokenizer does.
+fn eos_token_ids(config: &ModelConfig, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut tokens = config.eos_token_ids.clone();
+    tokens.extend(tokenizer.eos());
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
+}
+
+/// Reads adapters for this model, now and at run time.
+fn adapter_loader(model: String, config: ModelConfig, limits: Limits) -> AdapterLoader {
+    Box::new(move |name: &str, folder: &Path| {
+        let base = Base {
+            name: &model,
+            config: &config,
+            rank_max: limits.max_lora_rank,
+        };
+        adapters::load(name, folder, &base).map_err(|error| AdapterLoadError {
+            public: without_path(&error),
+            detail: error.to_string(),
+        })
+    })
+}
+
+/// What a client may know of an error: all but where files are, and whether they are there.
+fn without_path(error: &AdapterError) -> String {
+    match error {
+        AdapterError::Read { .. }
+        | AdapterError::Pickle { .. }
+        | AdapterError::Malformed { .. } => {
+            "the adapter cannot be read; `lora_path` has to be a folder of the server with \
+             adapter_config.json and adapter_model.safetensors"
+                .to_owned()
+        }
+        AdapterError::Field {
+            field,
+            value,
+            expected,
+            ..
+        } => format!("{field} is {value}; {expected}"),
+        AdapterError::Rank { rank, rank_max, .. } => {
+            format!("the adapter has rank {rank}, and the server takes up to {rank_max}")
+        }
+        AdapterError::Tensor { tensor, reason, .. } => format!("tensor {tensor}: {reason}"),
+        AdapterError::Base {
+            adapter_base,
+            model,
+            reason,
+            ..
+        } => format!("the adapter was made for {adapter_base} and does not fit {model}: {reason}"),
+    }
+}

@@ -1,0 +1,196 @@
+//! `foresail serve`: what it refuses before it starts, and how it starts, answers and ends.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use crate::sandbox::{Ended, Sandbox};
+
+fn refused(sandbox: &Sandbox, arguments: &[&str]) -> String {
+    let mut all = vec!["serve"];
+    all.extend(arguments);
+    let ended = sandbox.run(&all).with_code(2);
+    assert_eq!(ended.stdout, "");
+    ended.stderr
+}
+
+#[test]
+fn what_cannot_be_served_says_what_to_change() {
+    let sandbox = Sandbox::new();
+    sandbox.write("empty.keys", "# nobody\n");
+    let texts = [
+        &["--dummy", "tiny", "--backend", "cuda"][..],
+        &["--dummy", "tiny", "--backend", "emulated"],
+        &["--model", "here", "--backend", "emulated", "--gpu", "h100"],
+        &["--dummy", "tiny", "--gpu", "h100"],
+        &["--dummy", "tiny", "--host", "0.0.0.0"],
+        &["--dummy", "tiny", "--api-key-file", "empty.keys"],
+        &[
+            "--dummy",
+            "tiny",
+            "--port",
+            "0",
+            "--world-size",
+            "3",
+            "--access-log",
+            "none",
+        ],
+        &["--model", "nowhere", "--port", "0", "--access-log", "none"],
+    ]
+    .map(|arguments| refused(&sandbox, arguments));
+    insta::assert_snapshot!(texts.concat(), @"");
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = taken.local_addr().expect("it is bound").port().to_string();
+    let text = refused(&Sandbox::new(), &["--dummy", "tiny", "--port", &port]);
+    assert!(text.contains("choose another --port"), "{text}");
+}
+
+/// A server that was started, and has said that it is ready.
+struct Served {
+    child: Child,
+    address: String,
+    line: String,
+    rest: BufReader<std::process::ChildStdout>,
+}
+
+impl Served {
+    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+        let mut command = sandbox.command();
+        command.args(["serve", "--port", "0"]).args(arguments);
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().expect("it starts");
+        let mut rest = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        rest.read_line(&mut line).expect("it can be read");
+        let address = line
+            .split("http://")
+            .nth(1)
+            .and_then(|rest| rest.split('/').next());
+        let address = address.unwrap_or_default().to_owned();
+        Self {
+            child,
+            address,
+            line,
+            rest,
+        }
+    }
+
+    /// Sends a request; what it gives back reads the answer.
+    fn ask(&self, path: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).expect("it connects");
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).expect("it is sent");
+        stream
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &id])
+            .status();
+        assert!(status.expect("there is `kill`").success());
+    }
+
+    fn end(mut self) -> Ended {
+        let mut rest = String::new();
+        self.rest.read_to_string(&mut rest).expect("it can be read");
+        let output = self.child.wait_with_output().expect("it ends");
+        let ended = Ended::of(output);
+        Ended {
+            stdout: self.line + &rest,
+            ..ended
+        }
+    }
+}
+
+fn all_of(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("it can be read");
+    text
+}
+
+#[cfg(unix)]
+#[test]
+fn what_was_taken_is_finished_after_sigterm() {
+    let sandbox = Sandbox::new();
+    let small = [
+        "--dummy",
+        "tiny",
+        "--max-num-seqs",
+        "2",
+        "--access-log",
+        "log.jsonl",
+    ];
+    let served = Served::start(&sandbox, &small);
+    assert!(
+        served.line.starts_with("ready: http://127.0.0.1:"),
+        "{}",
+        served.line
+    );
+    assert!(
+        served.line.contains("serves tiny on the CPU"),
+        "{}",
+        served.line
+    );
+    let body = r#"{"model": "tiny", "prompt": "Hello", "max_tokens": 60, "ignore_eos": true,
+        "stream": true}"#;
+    let streams: Vec<_> = (0..6)
+        .map(|_| served.ask("/v1/completions", body))
+        .collect();
+    // Each has been taken when its answer has begun.
+    for stream in &streams {
+        stream.peek(&mut [0]).expect("it can be read");
+    }
+    served.signal("TERM");
+    let readers = streams
+        .into_iter()
+        .map(|stream| thread::spawn(move || all_of(stream)));
+    for reader in readers.collect::<Vec<_>>() {
+        let text = reader.join().expect("it can be read");
+        assert!(text.ends_with("data: [DONE]\n\n\r\n0\r\n\r\n"), "{text}");
+    }
+    let ended = served.end().with_code(0);
+    assert_eq!(ended.stdout.lines().count(), 1, "{}", ended.stdout);
+    let log = sandbox.read("log.jsonl");
+    assert_eq!(log.matches("\"output_tokens\":60").count(), 6, "{log}");
+    assert!(!log.contains("Hello"), "{log}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_takes_too_long_is_broken_off_and_said() {
+    let sandbox = Sandbox::new();
+    let emulated = [
+        "--backend",
+        "emulated",
+        "--dummy",
+        "llama-3-8b",
+        "--gpu",
+        "h100",
+    ];
+    let hasty = ["--drain-timeout", "10ms", "--access-log", "none"];
+    let served = Served::start(&sandbox, &[&emulated[..], &hasty].concat());
+    assert!(
+        served.line.contains("serves llama-3-8b on 1 emulated h100"),
+        "{}",
+        served.line
+    );
+    let body = r#"{"model": "llama-3-8b", "prompt": "Hello", "max_tokens": 8000, "stream": true}"#;
+    let stream = served.ask("/v1/completions", body);
+    stream.peek(&mut [0]).expect("it can be read");
+    served.signal("INT");
+    let ended = served.end().with_code(4);
+    assert!(
+        ended.stderr.contains("1 requests were broken off"),
+        "{}",
+        ended.stderr
+    );
+}
