@@ -1,13 +1,14 @@
 //! The `foresail` command: reads arguments, calls the crates that know, prints,
 //! and chooses the exit code.
 //!
-//! One file or folder a subcommand: [`simulate`], [`compare`], [`autoscale`], [`trace`], [`init`], [`completions`],
-//! [`man`]. What they share is beside them: how text reaches the person
+//! One file or folder a subcommand: [`simulate`], [`compare`], [`autoscale`], [`bench`], [`trace`], [`init`],
+//! [`completions`], [`man`]. What they share is beside them: how text reaches the person
 //! ([`terminal`], [`diagnostics`], [`progress`]), how a file is written whole
 //! or not at all ([`output_file`]), what an ending means ([`failure`],
 //! [`exit_code`]), and how simulations are run ([`runs`]).
 
 mod autoscale;
+mod bench;
 mod cli;
 mod compare;
 mod completions;
@@ -58,6 +59,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
         Command::Compare(arguments) => compare::run(arguments, terminal),
         Command::Autoscale(arguments) => autoscale::run(arguments, terminal),
         Command::Serve(arguments) => serve::run(arguments, terminal),
+        Command::Bench(arguments) => bench::run(arguments, terminal),
         Command::Trace(command) => trace::run(command, terminal),
         Command::Init(arguments) => init::run(arguments, terminal),
         Command::Completions(arguments) => completions::run(arguments, terminal),

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Most runs are over before this; for them there is nothing to see.
 const QUIET_DURATION: Duration = Duration::from_millis(500);
 
-/// Requests simulated so far, over all runs of a command.
+/// How much a command has done so far, over all runs: requests simulated, or steps measured.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -21,13 +21,22 @@ impl Progress {
     /// Nothing is drawn yet. `expected` is about how many requests there will
     /// be, if that is known.
     pub(crate) fn new(expected: Option<u64>, is_wanted: bool) -> Self {
+        Self::of("requests", expected, is_wanted)
+    }
+
+    /// The same of other things than requests.
+    pub(crate) fn of(things: &str, expected: Option<u64>, is_wanted: bool) -> Self {
         let bar = ProgressBar::with_draw_target(expected, ProgressDrawTarget::hidden());
         let template = match expected {
-            Some(_) => "{wide_bar} {percent:>3} % · {human_pos} requests · {eta} left · {msg}",
-            None => "{spinner} {human_pos} requests · {msg}",
+            Some(_) => {
+                format!(
+                    "{{wide_bar}} {{percent:>3}} % · {{human_pos}} {things} · {{eta}} left · {{msg}}"
+                )
+            }
+            None => format!("{{spinner}} {{human_pos}} {things} · {{msg}}"),
         };
         // A template that is wrong leaves the default style, which is no harm.
-        if let Ok(style) = ProgressStyle::with_template(template) {
+        if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style);
         }
         Self {

@@ -8,7 +8,7 @@ use foresail_reports::{Style, text};
 fn steps_stand_beside_what_the_machine_can_do() {
     let text = text::bench(&fixture::bench::bench(), Style::default());
     insta::assert_snapshot!(text, @r"
-    llama-135m · 135 M parameters · measured 2026-11-21
+    smollm2-135m · 135 M parameters · measured 2026-11-21
     cpu (AMD EPYC 9R14, avx512) · 2 threads · world size 1
     bf16 weights · bf16 KV cache in blocks of 16 tokens
     started in 412 ms: weights 410 ms, kv cache 2.10 ms

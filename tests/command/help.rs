@@ -39,6 +39,11 @@ fn help_of_serve() {
 }
 
 #[test]
+fn help_of_bench() {
+    insta::assert_snapshot!("help_bench", printed(&["bench", "--help"]));
+}
+
+#[test]
 fn help_of_trace_convert() {
     insta::assert_snapshot!(
         "help_trace_convert",

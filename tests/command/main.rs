@@ -7,6 +7,7 @@ mod adapters;
 mod autoscale;
 mod bad_input;
 mod bad_output;
+mod bench;
 mod compare;
 mod determinism;
 mod groups;

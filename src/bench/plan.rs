@@ -1,0 +1,197 @@
+//! What is measured, on which engine: the arguments, checked against the model.
+
+use std::num::NonZeroUsize;
+use std::thread;
+
+use foresail_engine::bench::cost::Formats;
+use foresail_engine::bench::{Grid, RequestSizes};
+use foresail_engine::checkpoint::Checkpoint;
+use foresail_engine::config::{Dtype, ModelConfig, Partition};
+use foresail_engine::startup::{Device, DtypeChoice, EngineSettings, KvCacheSize, ModelSource};
+
+use super::Arguments;
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+/// With these, the model of the README (smollm2-135m) is measured in under two minutes on two cores.
+const BATCHES: [usize; 5] = [1, 2, 4, 8, 16];
+const CONTEXTS: [usize; 2] = [128, 1024];
+const CHUNKS: [usize; 3] = [16, 128, 512];
+
+/// The whole requests: a batch of which the steps are bound by neither bytes nor operations alone.
+const REQUESTS: RequestSizes = RequestSizes {
+    batch: 8,
+    prompt_tokens: 32,
+    output_tokens: 32,
+};
+
+/// What is measured, on which engine.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) grid: Grid,
+    pub(super) requests: RequestSizes,
+    pub(super) settings: EngineSettings,
+    pub(super) threads: NonZeroUsize,
+    pub(super) formats: Formats,
+    pub(super) model_name: String,
+}
+
+impl Plan {
+    pub(super) fn of(arguments: &Arguments, terminal: &Terminal) -> Result<Self, Failure> {
+        let input = |error: &dyn std::error::Error| Failure::Input(error.to_string());
+        let source = source(arguments)?;
+        let checkpoint = match &source {
+            ModelSource::Folder(folder) => Checkpoint::open(folder),
+            ModelSource::Dummy(shape) => Checkpoint::dummy(shape, 0),
+        };
+        let checkpoint = checkpoint.map_err(|error| input(&error))?;
+        let config = checkpoint.config();
+        Partition::check(config, arguments.world_size.get()).map_err(|error| input(&error))?;
+        let grid = grid(arguments, config, terminal)?;
+        if arguments.out.is_some() {
+            check_profile(&grid)?;
+        }
+        let threads = arguments
+            .threads
+            .or_else(cores)
+            .unwrap_or(NonZeroUsize::MIN);
+        let requests = requests(config);
+        Ok(Self {
+            settings: settings(arguments, &grid, requests, source, threads),
+            requests,
+            grid,
+            threads,
+            formats: formats(arguments, config),
+            model_name: model_name(arguments),
+        })
+    }
+}
+
+fn source(arguments: &Arguments) -> Result<ModelSource, Failure> {
+    match (&arguments.model, &arguments.dummy) {
+        (Some(folder), None) => Ok(ModelSource::Folder(folder.clone())),
+        (None, Some(shape)) => Ok(ModelSource::Dummy(shape.clone())),
+        _ => Err(Failure::Input("name one of --model and --dummy".to_owned())),
+    }
+}
+
+/// What the model is called in figures and in the profile.
+fn model_name(arguments: &Arguments) -> String {
+    let folder = arguments.model.as_ref().map(|folder| {
+        // `.` and `..` have no name of their own.
+        let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        let name = whole.file_name().unwrap_or(whole.as_os_str());
+        name.to_string_lossy().into_owned()
+    });
+    folder
+        .or_else(|| arguments.dummy.clone())
+        .unwrap_or_default()
+}
+
+fn cores() -> Option<NonZeroUsize> {
+    thread::available_parallelism().ok()
+}
+
+/// The grid that was asked for; where nothing was, what the model has positions for.
+fn grid(arguments: &Arguments, config: &ModelConfig, terminal: &Terminal) -> Result<Grid, Failure> {
+    let positions = config.max_position_embeddings;
+    let mut left_out = Vec::new();
+    let mut chosen = |asked: &Vec<usize>, defaults: &[usize], most: usize| match &asked[..] {
+        [] => {
+            let (fit, other): (Vec<_>, Vec<_>) = defaults.iter().partition(|&&value| value <= most);
+            left_out.extend(other);
+            fit
+        }
+        asked => asked.to_vec(),
+    };
+    let batches = chosen(&arguments.batch, &BATCHES, usize::MAX);
+    let chunks = chosen(&arguments.chunk, &CHUNKS, positions / 2);
+    let longest_chunk = chunks.iter().copied().max().unwrap_or(0);
+    let contexts = chosen(
+        &arguments.context,
+        &CONTEXTS,
+        positions.saturating_sub(longest_chunk.max(1)),
+    );
+    if !left_out.is_empty() {
+        let left_out: Vec<String> = left_out.iter().map(usize::to_string).collect();
+        terminal.note(&format!(
+            "the model has {positions} positions: default contexts and chunks of {} tokens are \
+             not measured",
+            left_out.join(", ")
+        ));
+    }
+    let input = |error: foresail_engine::bench::GridError| Failure::Input(error.to_string());
+    let grid = Grid::new(batches, contexts, chunks, arguments.repeats.get()).map_err(input)?;
+    grid.check_model(config).map_err(input)?;
+    Ok(grid)
+}
+
+/// What a profile needs, before anything is measured.
+fn check_profile(grid: &Grid) -> Result<(), Failure> {
+    if grid.has_profile() {
+        return Ok(());
+    }
+    Err(Failure::Input(
+        "a profile needs decode steps of batch 1 and at least one chunk: add 1 to --batch, or \
+         leave --out away"
+            .to_owned(),
+    ))
+}
+
+/// Short enough for any model.
+fn requests(config: &ModelConfig) -> RequestSizes {
+    let half = (config.max_position_embeddings / 2).max(1);
+    RequestSizes {
+        prompt_tokens: REQUESTS.prompt_tokens.min(half),
+        output_tokens: REQUESTS.output_tokens.min(half),
+        ..REQUESTS
+    }
+}
+
+fn settings(
+    arguments: &Arguments,
+    grid: &Grid,
+    requests: RequestSizes,
+    source: ModelSource,
+    threads: NonZeroUsize,
+) -> EngineSettings {
+    let block_size = arguments.block_size.get();
+    let room = grid.room(block_size);
+    let request_tokens = requests.prompt_tokens + requests.output_tokens;
+    let num_blocks = room.num_blocks.max(requests.num_blocks(block_size));
+    EngineSettings {
+        device: Device::Cpu {
+            threads: Some(threads),
+        },
+        world_size: arguments.world_size.get(),
+        dtype: arguments.dtype.into(),
+        kv_dtype: arguments.kv_dtype.into(),
+        block_size,
+        max_model_len: Some(room.max_model_len.max(request_tokens)),
+        max_num_seqs: room.max_num_seqs.max(requests.batch),
+        // All prompts of the requests in one step, so that they are the same whatever the grid.
+        max_batched_tokens: room
+            .max_batched_tokens
+            .max(requests.batch * requests.prompt_tokens),
+        kv_cache: KvCacheSize::Blocks(num_blocks),
+        max_loras: 0,
+        with_tokenizer: false,
+        ..EngineSettings::new(source)
+    }
+}
+
+/// The number formats that the engine has with these arguments.
+fn formats(arguments: &Arguments, config: &ModelConfig) -> Formats {
+    let weights = match DtypeChoice::from(arguments.dtype) {
+        DtypeChoice::F32 => Dtype::F32,
+        DtypeChoice::Bf16 => Dtype::Bf16,
+        DtypeChoice::Auto if config.dtype == Dtype::Bf16 => Dtype::Bf16,
+        DtypeChoice::Auto => Dtype::F32,
+    };
+    let kv = match DtypeChoice::from(arguments.kv_dtype) {
+        DtypeChoice::F32 => Dtype::F32,
+        DtypeChoice::Bf16 => Dtype::Bf16,
+        DtypeChoice::Auto => weights,
+    };
+    Formats { weights, kv }
+}
