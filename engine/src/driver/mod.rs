@@ -75,8 +75,8 @@ impl Settings {
             // vLLM V1 bounds a chunk by the step's tokens only.
             prefill_chunk: limits.max_batched_tokens,
             prefix_caching: true,
-            // 1 %, as scenarios have it (vLLM V0's `watermark`).
-            watermark_blocks: limits.num_blocks / 100,
+            // 1 %, rounded up, as scenarios have it (vLLM V0's `watermark`).
+            watermark_blocks: limits.num_blocks.div_ceil(100),
             step_adapters_max: limits.max_loras,
             host_adapters_max: limits.max_loras.max(1) * 32,
             waiting_max: 1_024,
