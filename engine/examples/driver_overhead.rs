@@ -44,11 +44,11 @@ struct Null;
 impl Backend for Null {
     fn step(&mut self, input: &StepInput<'_>) -> Result<Vec<RowOutput>, StepError> {
         let outputs = input.rows.iter().map(|row| RowOutput {
-            prompt_logprobs: Vec::new(),
             sampled: row.sample.map(|_| Sampled {
                 token: row.past as u32 % 1_000,
                 logprobs: None,
             }),
+            ..RowOutput::default()
         });
         Ok(outputs.collect())
     }

@@ -3,7 +3,7 @@
 use foresail_core::batching::BlockId;
 use foresail_core::step_time::StepLoad;
 
-use crate::sampling::{Context, Logprobs, Sampled};
+use crate::sampling::{Context, Logprobs, SampleError, Sampled};
 use crate::weights::Adapter;
 
 /// What computes steps: a CPU, a GPU, or a model of one.
@@ -70,6 +70,8 @@ pub struct RowOutput {
     pub prompt_logprobs: Vec<Logprobs>,
     /// The token that was sampled, if one was due.
     pub sampled: Option<Sampled>,
+    /// Why this row has not what it asked for. Its request fails; the others of the step do not.
+    pub failure: Option<SampleError>,
 }
 
 /// The memory of a replica, which its scheduler and its backend agree on.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::sampling::{Logprobs, Sampled, Sampling};
+use crate::sampling::{Logprobs, SampleError, Sampled, Sampling};
 
 /// A request, in tokens.
 #[derive(Clone, Debug)]
@@ -62,6 +62,9 @@ pub enum GenerationError {
     /// The step that computed it failed.
     #[error("the step that computed this request failed: {0}")]
     Step(String),
+    /// The model's distribution, or what the request allows of it, leaves no token to choose.
+    #[error("no token could be chosen: {0}")]
+    Sample(SampleError),
     /// Its adapter could not be brought into memory.
     #[error("adapter {adapter}: {reason}")]
     Adapter {

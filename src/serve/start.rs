@@ -262,6 +262,8 @@ fn emulate(hardware: &Hardware, clock: RealClock) -> Result<Loaded, Failure> {
 fn eos_token_ids(config: &ModelConfig, tokenizer: &Tokenizer) -> Vec<u32> {
     let mut tokens = config.eos_token_ids.clone();
     tokens.extend(tokenizer.eos());
+    // Some configurations name tokens that the model does not have, and so never says.
+    tokens.retain(|token| (*token as usize) < config.vocab_size);
     tokens.sort_unstable();
     tokens.dedup();
     tokens

@@ -10,7 +10,7 @@ use super::contents::Contents;
 use super::core::{AdapterKey, RequestKey};
 use crate::backend::{Row, RowOutput};
 use crate::generation::{Event, FinishReason, Generation};
-use crate::sampling::{Context, Sampled, Sampling};
+use crate::sampling::{Context, SampleError, Sampled, Sampling};
 
 /// A request, its tokens so far, and who waits for more.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) struct Live {
     events: UnboundedSender<Event>,
     /// Why the last token is the last, if it is.
     ended: Option<FinishReason>,
+    /// Why there is no next token, if it has failed.
+    failure: Option<SampleError>,
 }
 
 impl Live {
@@ -58,6 +60,7 @@ impl Live {
             known: tokens(&generation.prompt, generation.max_new),
             events,
             ended: None,
+            failure: None,
         }
     }
 
@@ -119,6 +122,10 @@ impl Live {
     /// Delivers what a step told, and says whether it goes on. The caller has
     /// checked that the output is what the row asked for.
     pub(super) fn deliver(&mut self, chunk: Chunk, output: RowOutput) {
+        if output.failure.is_some() {
+            self.failure = output.failure;
+            return;
+        }
         if self.prompt_logprobs.is_some() {
             self.deliver_prompt_logprobs(chunk, output.prompt_logprobs);
         }
@@ -160,8 +167,14 @@ impl Live {
     pub(super) fn verdict(&self) -> Verdict {
         match self.ended {
             Some(FinishReason::Stop) => Verdict::Stop,
+            _ if self.failure.is_some() => Verdict::Stop,
             _ => Verdict::Continue,
         }
+    }
+
+    /// Why it has failed, if it has.
+    pub(super) fn failure(&self) -> Option<&SampleError> {
+        self.failure.as_ref()
     }
 
     /// Why it is done, once it is.
@@ -176,6 +189,9 @@ impl Live {
         output: &RowOutput,
         vocab_size: usize,
     ) -> Option<String> {
+        if output.failure.is_some() {
+            return None;
+        }
         let (past, len) = (chunk.past as usize, chunk.len as usize);
         if chunk.sample != output.sampled.is_some() {
             return Some("it sampled where nothing was due, or did not where it was".to_owned());

@@ -110,9 +110,14 @@ impl Driver {
     /// Tells those who wait what came of the step, and ends those that are done.
     fn complete(&mut self, outputs: Vec<RowOutput>) {
         let mut generated = 0;
+        let mut failed = Vec::new();
         for (work, output) in self.scheduler.work().zip(outputs) {
-            generated += u64::from(work.chunk.sample);
-            live_mut(&mut self.lives, work.sequence).deliver(work.chunk, output);
+            generated += u64::from(output.sampled.is_some());
+            let live = live_mut(&mut self.lives, work.sequence);
+            live.deliver(work.chunk, output);
+            if live.failure().is_some() {
+                failed.push(live.key);
+            }
         }
         self.counters.generated_tokens.add(generated);
         let lives = &self.lives;
@@ -120,6 +125,14 @@ impl Driver {
         let lives = &mut self.lives;
         let finished = finished.iter().filter_map(|id| lives[*id as usize].take());
         self.finished.extend(finished);
+        // Those that failed before their prompt was computed are not ended by a verdict.
+        for key in failed {
+            let id = self.sequences.get(&key).copied();
+            if let Some(live) = id.and_then(|id| self.lives[id as usize].take()) {
+                self.scheduler.abort(id.expect("it has a sequence"));
+                self.finished.push(live);
+            }
+        }
         self.finish();
     }
 
@@ -129,9 +142,13 @@ impl Driver {
         let mut finished = std::mem::take(&mut self.finished);
         for live in finished.drain(..) {
             self.sequences.remove(&live.key);
-            let reason = live.ended().expect("the scheduler ends what has ended");
-            live.send(Event::Finished(reason));
-            self.counters.finished.add(1);
+            if let Some(failure) = live.failure() {
+                self.fail(&live, GenerationError::Sample(failure.clone()));
+            } else {
+                let reason = live.ended().expect("the scheduler ends what has ended");
+                live.send(Event::Finished(reason));
+                self.counters.finished.add(1);
+            }
             self.release_adapter(&live);
         }
         self.finished = finished;

@@ -45,6 +45,7 @@ impl Vocabulary {
         RowOutput {
             prompt_logprobs: logprobs.unwrap_or_default(),
             sampled: row.sample.as_ref().map(|context| self.sample(row, context)),
+            failure: None,
         }
     }
 

@@ -6,7 +6,7 @@
 use std::num::NonZeroUsize;
 
 use super::plan::Want;
-use crate::backend::{Row, RowOutput, StepError};
+use crate::backend::{Row, RowOutput};
 use crate::sampling::{Logprobs, SampleError, Sampled, Scratch, logprobs, sample};
 
 /// Below so many logits, it is not worth to start threads: a draw from a
@@ -22,6 +22,8 @@ pub(super) enum Choice {
     Known(Logprobs),
     /// A token was chosen.
     Sampled(Sampled),
+    /// The logits, or what the request says of them, leave nothing to choose.
+    Failed(SampleError),
 }
 
 impl Choice {
@@ -29,18 +31,17 @@ impl Choice {
         match self {
             Self::Known(logprobs) => output.prompt_logprobs.push(logprobs),
             Self::Sampled(sampled) => output.sampled = Some(sampled),
+            Self::Failed(error) => {
+                output.failure.get_or_insert(error);
+            }
         }
     }
 }
 
 /// What is wanted of each row of `logits`, `[wants][vocabulary]`, in their order.
-pub(super) fn choose(
-    logits: &[f32],
-    wants: &[Want],
-    rows: &[Row<'_>],
-) -> Result<Vec<Choice>, StepError> {
+pub(super) fn choose(logits: &[f32], wants: &[Want], rows: &[Row<'_>]) -> Vec<Choice> {
     if wants.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let width = logits.len() / wants.len();
     let threads = threads(logits.len()).min(wants.len());
@@ -52,12 +53,12 @@ pub(super) fn choose(
         let mut parts = parts.map(|(logits, wants)| move || choose_in_order(logits, wants, rows));
         let first = parts.next();
         let others: Vec<_> = parts.map(|part| scope.spawn(part)).collect();
-        let mut chosen = first.map_or_else(|| Ok(Vec::new()), |part| part())?;
+        let mut chosen = first.map_or_else(Vec::new, |part| part());
         for other in others {
             let other = other.join();
-            chosen.extend(other.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            chosen.extend(other.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
-        Ok(chosen)
+        chosen
     })
 }
 
@@ -69,17 +70,12 @@ fn threads(logits: usize) -> usize {
     cores.min(THREADS_MAX)
 }
 
-fn choose_in_order(
-    logits: &[f32],
-    wants: &[Want],
-    rows: &[Row<'_>],
-) -> Result<Vec<Choice>, StepError> {
+fn choose_in_order(logits: &[f32], wants: &[Want], rows: &[Row<'_>]) -> Vec<Choice> {
     let mut scratch = Scratch::default();
     let width = logits.len() / wants.len();
     let each = logits.chunks_exact(width).zip(wants);
     each.map(|(logits, want)| {
-        choose_one(logits, want, &rows[want.row], &mut scratch)
-            .map_err(|error| StepError(format!("row {} of the step: {error}", want.row)))
+        choose_one(logits, want, &rows[want.row], &mut scratch).unwrap_or_else(Choice::Failed)
     })
     .collect()
 }
@@ -146,17 +142,17 @@ mod tests {
             });
             told.collect::<Vec<_>>()
         };
-        let together = outputs(choose(&logits, &wants, &rows).unwrap());
+        let together = outputs(choose(&logits, &wants, &rows));
         for (index, together) in together.iter().enumerate() {
             let alone = &logits[index * WIDTH..(index + 1) * WIDTH];
-            let alone = choose_in_order(alone, &wants[index..=index], &rows).unwrap();
+            let alone = choose_in_order(alone, &wants[index..=index], &rows);
             assert_eq!(&outputs(alone)[0], together);
             assert_eq!(together.sampled.is_none(), index % 2 == 1);
         }
     }
 
     #[test]
-    fn a_row_that_is_no_distribution_is_named() {
+    fn a_row_that_is_no_distribution_fails_alone() {
         let sampling = Sampling::default();
         let sample = Context {
             sampling: &sampling,
@@ -175,10 +171,13 @@ mod tests {
         };
         let wants = [0, 1].map(|row| Want { row, place: 1 });
         let logits = [1.0, 2.0, 3.0, f32::NAN];
+        let mut outputs = [RowOutput::default(), RowOutput::default()];
         let chosen = choose(&logits, &wants, &[row.clone(), row]);
-        assert_eq!(
-            chosen.err().unwrap().to_string(),
-            "row 1 of the step: the logit of token 1 is not a number, or infinite"
-        );
+        for (choice, output) in chosen.into_iter().zip(&mut outputs) {
+            choice.add_to(output);
+        }
+        let [good, bad] = outputs;
+        assert!(good.sampled.is_some() && good.failure.is_none());
+        assert_eq!(bad.failure, Some(SampleError::NotFinite { token: 1 }));
     }
 }

@@ -190,7 +190,7 @@ where
             let chosen = self.all(&order, |rank| {
                 choose::choose(rank.forward(&batch), &pass.wants, &step.rows)
             })?;
-            for (want, choice) in pass.wants.iter().zip(chosen?) {
+            for (want, choice) in pass.wants.iter().zip(chosen) {
                 choice.add_to(&mut outputs[want.row]);
             }
         }

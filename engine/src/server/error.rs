@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::generation::{GenerationError, Refusal};
+use crate::sampling::SampleError;
 
 /// When a client may ask again, after a refusal that is about load.
 const RETRY_AFTER_S: u32 = 1;
@@ -174,6 +175,10 @@ impl From<GenerationError> for ApiError {
         let message = error.to_string();
         match error {
             GenerationError::Step(_) => Self::internal(message).with_code("step_failed"),
+            GenerationError::Sample(SampleError::NothingLeft) => Self::invalid(format!(
+                "{message}; ban fewer tokens, or ask for fewer `min_tokens`"
+            )),
+            GenerationError::Sample(_) => Self::internal(message).with_code("sample_failed"),
             GenerationError::Adapter { .. } => Self::internal(message).with_code("adapter_failed"),
             GenerationError::ShutDown => Self::unavailable(message).with_code("shut_down"),
         }

@@ -75,6 +75,7 @@ fn compute(row: &Row<'_>) -> Result<RowOutput, StepError> {
     Ok(RowOutput {
         prompt_logprobs: row.prompt_logprobs.map_or_else(Vec::new, of_prompt),
         sampled: row.sample.map(|context| sample(row, &context)),
+        failure: None,
     })
 }
 

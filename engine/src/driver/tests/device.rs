@@ -7,10 +7,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use crate::backend::{Backend, Limits, Row, RowOutput, StepError, StepInput};
-use crate::sampling::{Logprobs, Sampled};
+use crate::sampling::{Logprobs, SampleError, Sampled};
 use crate::weights::Adapter;
 
-pub(super) const VOCAB_SIZE: u32 = 50;
+pub(super) const VOCAB_SIZE: u32 = 51;
+
+/// Nothing can be sampled after this token, which is never sampled itself.
+pub(super) const UNSPEAKABLE: u32 = VOCAB_SIZE - 1;
 
 /// A hash of an adapter and some tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +42,8 @@ impl Chain {
 
     /// The token that follows.
     pub(super) fn token(self, banned: &[u32]) -> u32 {
-        let first = (self.0 % u64::from(VOCAB_SIZE)) as u32;
-        let round = (0..VOCAB_SIZE).map(|ahead| (first + ahead) % VOCAB_SIZE);
+        let first = (self.0 % u64::from(UNSPEAKABLE)) as u32;
+        let round = (0..UNSPEAKABLE).map(|ahead| (first + ahead) % UNSPEAKABLE);
         let mut allowed = round.filter(|token| !banned.contains(token));
         allowed.next().unwrap_or(first)
     }
@@ -140,6 +143,12 @@ impl Device {
     }
 
     fn compute(&self, row: &Row<'_>) -> RowOutput {
+        if row.known.contains(&UNSPEAKABLE) {
+            return RowOutput {
+                failure: Some(SampleError::NothingLeft),
+                ..RowOutput::default()
+            };
+        }
         let chains = self.chains(row);
         for position in 0..row.past + row.len {
             let found = self.cache[self.place(row, position)];
@@ -157,6 +166,7 @@ impl Device {
         });
         RowOutput {
             prompt_logprobs: told.unwrap_or_default(),
+            failure: None,
             sampled: row.sample.map(|context| {
                 assert_eq!(row.past + row.len, row.known.len(), "it gets there");
                 assert_eq!([context.prompt, context.generated].concat(), row.known);

@@ -1,9 +1,10 @@
 //! Single requests, and few at a time.
 
 use super::alone::{alone, joined};
-use super::device::Fault;
+use super::device::{Fault, UNSPEAKABLE};
 use super::*;
 use crate::generation::{FinishReason, GenerationError, Refusal};
+use crate::sampling::SampleError;
 
 fn admitted(cached_tokens: u32) -> Event {
     Event::Admitted { cached_tokens }
@@ -49,6 +50,36 @@ fn stop_tokens_are_banned_until_there_are_enough_tokens() {
     assert!(
         tokens.len() >= 5 && tokens[..5].iter().all(|token| token % 2 == 1),
         "{tokens:?}"
+    );
+}
+
+#[test]
+fn a_request_that_leaves_nothing_to_choose_fails_alone() {
+    let mut settings = small();
+    settings.prefill_chunk = 2;
+    let mut bench = Bench::new(&settings);
+    // At its last token, in the middle of its prompt, and at its only token.
+    let bad = [
+        vec![7, UNSPEAKABLE],
+        vec![UNSPEAKABLE, 5, 6, 7, 8],
+        vec![UNSPEAKABLE],
+    ];
+    let good = generation(&[1, 2, 3], 6);
+    let first = bench.submit(good.clone());
+    let bad = bad.map(|prompt| bench.submit(generation(&prompt, 1)));
+    let second = bench.submit(good.clone());
+    bench.run();
+    for events in bad {
+        let seen = all(events);
+        let failed = Event::Failed(GenerationError::Sample(SampleError::NothingLeft));
+        assert_eq!(seen, [admitted(0), failed]);
+    }
+    assert_eq!(all(first)[1..], alone(&good));
+    assert_eq!(all(second)[1..], alone(&good));
+    let stats = bench.driver.stats();
+    assert_eq!(
+        (stats.failed, stats.failed_steps, stats.finished),
+        (3, 0, 2)
     );
 }
 
