@@ -126,10 +126,10 @@ impl<E: Entry> Attend<'_, E> {
         self.load_queries(sequence, item);
         self.score::<V>(item);
         let mut factors = [0.0; TILE_TOKENS_MAX];
-        for row in 0..item.rows {
+        for (row, factor) in factors.iter_mut().enumerate().take(item.rows) {
             let seen = self.seen(sequence, item.first_row + row);
             self.mask(row, item, tiles.clone(), seen);
-            factors[row] = 1.0 / self.exponentiate::<V>(row, item);
+            *factor = 1.0 / self.exponentiate::<V>(row, item);
         }
         let panels = self.pages.shape.head_dim.div_ceil(LANES);
         for panel in (0..panels).step_by(2) {

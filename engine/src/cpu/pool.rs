@@ -2,8 +2,8 @@
 //!
 //! A step is a few hundred operations of some ten microseconds each, so a
 //! thread that finishes one looks out for the next for a while before it
-//! goes to sleep: [`SPIN`] is longer than the work that one thread does alone
-//! within a step, and short enough that an idle replica burns nothing.
+//! goes to sleep: [`SPIN`] is longer than what one thread does alone between two
+//! operations, and short enough that an idle replica burns nothing.
 
 #![allow(
     unsafe_code,
