@@ -50,7 +50,7 @@ async fn streamed_text_is_the_text() {
             let last = events
                 .iter()
                 .filter(|event| event["choices"][0]["index"] == index)
-                .last();
+                .next_back();
             let finish = &last.unwrap()["choices"][0]["finish_reason"];
             assert_eq!(choice["finish_reason"], *finish, "{extra}");
             assert!(finish.is_string());

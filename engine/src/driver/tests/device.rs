@@ -10,7 +10,7 @@ use crate::backend::{Backend, Limits, Row, RowOutput, StepError, StepInput};
 use crate::sampling::{Logprobs, SampleError, Sampled};
 use crate::weights::Adapter;
 
-pub(super) const VOCAB_SIZE: u32 = 51;
+pub(super) const VOCAB_SIZE: u32 = 50;
 
 /// Nothing can be sampled after this token, which is never sampled itself.
 pub(super) const UNSPEAKABLE: u32 = VOCAB_SIZE - 1;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::alone::alone;
-use super::device::VOCAB_SIZE;
+use super::device::UNSPEAKABLE;
 use super::*;
 use crate::backend::{Backend, RowOutput, StepError, StepInput};
 use crate::generation::{FinishReason, GenerationError, Refusal};
@@ -259,7 +259,7 @@ fn crowd(replica: &Replica, first: u32, count: u32) -> u64 {
     let mut dropped = 0;
     let mut open = Vec::new();
     for number in 0..count {
-        let mut asked = generation(&[first, number % VOCAB_SIZE, 3], 5 + number % 9);
+        let mut asked = generation(&[first, number % UNSPEAKABLE, 3], 5 + number % 9);
         asked.cache_salt = number.is_multiple_of(4).then(|| "salt".to_owned());
         let expected = alone(&asked);
         let mut ticket = loop {
