@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{ArgGroup, ValueEnum};
 use foresail_engine::server::ServerSettings;
 use foresail_engine::startup::DtypeChoice;
 use foresail_scenarios::duration;
@@ -19,8 +19,10 @@ use foresail_scenarios::duration;
 ///   foresail serve --model models/smollm2 --adapter helper=adapters/helper
 ///   foresail serve --backend emulated --dummy llama-3-8b --gpu h100
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
-#[group(id = "served", required = true, multiple = false, args = ["model", "dummy"])]
+#[command(
+    verbatim_doc_comment,
+    group(ArgGroup::new("served").required(true).args(["model", "dummy"])),
+)]
 pub(crate) struct Arguments {
     /// A model in a Hugging Face folder
     #[arg(long, value_name = "DIR")]

@@ -39,7 +39,16 @@ fn what_cannot_be_served_says_what_to_change() {
         &["--model", "nowhere", "--port", "0", "--access-log", "none"],
     ]
     .map(|arguments| refused(&sandbox, arguments));
-    insta::assert_snapshot!(texts.concat(), @"");
+    insta::assert_snapshot!(texts.concat(), @r"
+    error: this foresail has no CUDA backend; leave --backend away to compute on the CPU, or take --backend emulated for the time that a GPU would take
+    error: --backend emulated needs --gpu: which one to emulate, such as h100
+    error: --backend emulated needs no weights; name a shape of the catalogue with --dummy instead of --model
+    error: --gpu is the GPU to emulate; add --backend emulated, or leave it away
+    error: 0.0.0.0 can be reached from other machines, and everybody would be let in; give keys with --api-key-file, or listen at 127.0.0.1
+    error: empty.keys: there is no key in it; write one a line, or `sha256:` and the hash of one
+    error: 8 query heads cannot be split over 3 ranks; choose a world size that divides them
+    error: nowhere: there is no such folder
+    ");
 }
 
 #[test]

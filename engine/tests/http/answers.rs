@@ -49,8 +49,7 @@ async fn streamed_text_is_the_text() {
             assert_eq!(choice["text"], text_of(&events, index), "{extra}");
             let last = events
                 .iter()
-                .filter(|event| event["choices"][0]["index"] == index)
-                .next_back();
+                .rfind(|event| event["choices"][0]["index"] == index);
             let finish = &last.unwrap()["choices"][0]["finish_reason"];
             assert_eq!(choice["finish_reason"], *finish, "{extra}");
             assert!(finish.is_string());
