@@ -5,7 +5,7 @@ use foresail_core::batching::BlockId;
 use foresail_core::step_time::{Chunk, StepLoad};
 
 use super::StartError;
-use crate::backend::{Backend, Limits, Row, StepInput};
+use crate::backend::{Backend, Limits, Row, StepError, StepInput};
 use crate::config::ModelConfig;
 use crate::sampling::{Context, Sampling};
 
@@ -59,6 +59,9 @@ pub(super) fn step(
         continues: false,
         rows: vec![row],
     };
-    backend.step(&step).map_err(StartError::WarmUp)?;
-    Ok(())
+    let outputs = backend.step(&step).map_err(StartError::WarmUp)?;
+    match outputs.into_iter().find_map(|output| output.failure) {
+        Some(failure) => Err(StartError::WarmUp(StepError(failure.to_string()))),
+        None => Ok(()),
+    }
 }
