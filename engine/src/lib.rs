@@ -5,7 +5,7 @@
 //! ```text
 //!  HTTP ──> server ──> text ──> driver ──────────────> Backend ──> sampled tokens
 //!             │      tokens,     │ one thread owns        │
-//!             │      template    │ the device             ├─ CPU: ranks ─> model::forward ─> Ops ─> cpu kernels
+//!             │      template    │ the device             ├─ CPU: ranks ─> Model::forward ─> Ops ─> cpu kernels
 //!             │                  v                        ├─ emulated: a step-time model and a counter
 //!             │            core: Scheduler,               └─ (CUDA)
 //!             │                  AdapterSlots
@@ -17,7 +17,7 @@
 //! themselves ([`backend::StepInput`]), the backend computes them and samples
 //! ([`backend::Backend`]), and the driver tells the scheduler what ended.
 //!
-//! Inside a backend that computes, [`model::forward`] is the one forward pass
+//! Inside a backend that computes, [`model::Model::forward`] is the one forward pass
 //! of every family; what differs between devices is behind [`ops::Ops`], and
 //! what differs between families is in [`config::ModelConfig`].
 
