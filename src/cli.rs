@@ -4,9 +4,7 @@ use clap::{Parser, Subcommand};
 use foresail_reports::summary::Tool;
 
 use crate::terminal::TerminalArguments;
-use crate::{
-    autoscale, bench, compare, completions, exit_code, init, man, serve, simulate, trace,
-};
+use crate::{autoscale, bench, compare, completions, exit_code, init, man, serve, simulate, trace};
 
 /// What `foresail --version` and every summary say wrote it. The commit is
 /// known if whoever built it set `FORESAIL_COMMIT`; a build script that asks

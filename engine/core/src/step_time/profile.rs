@@ -23,9 +23,7 @@ mod table;
 mod tests;
 
 pub use measured::{MeasuredDecode, MeasuredPrefill, MeasuredSteps};
-pub use table::{
-    DecodeRow, PrefillRow, ProfileError, ProfilePrecision, ProfileTable, Provenance,
-};
+pub use table::{DecodeRow, PrefillRow, ProfileError, ProfilePrecision, ProfileTable, Provenance};
 
 use super::roofline::picos;
 use super::{Chunk, DecodePiece, StepLoad, StepTime};

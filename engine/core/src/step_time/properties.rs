@@ -1,8 +1,6 @@
 //! What holds of every step-time model, whatever its numbers.
 
-use super::profile::{
-    DecodeRow, PrefillRow, Profile, ProfilePrecision, ProfileTable, Provenance,
-};
+use super::profile::{DecodeRow, PrefillRow, Profile, ProfilePrecision, ProfileTable, Provenance};
 use super::shapes::*;
 use super::*;
 use proptest::prelude::*;
