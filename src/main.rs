@@ -1,8 +1,8 @@
 //! The `foresail` command: reads arguments, calls the crates that know, prints,
 //! and chooses the exit code.
 //!
-//! One file or folder a subcommand: [`simulate`], [`compare`], [`autoscale`], [`mod@bench`], [`trace`], [`init`],
-//! [`completions`], [`man`]. What they share is beside them: how text reaches the person
+//! One file or folder a subcommand: [`simulate`], [`compare`], [`autoscale`], [`mod@bench`], [`serve`], [`trace`],
+//! [`init`], [`completions`], [`man`]. What they share is beside them: how text reaches the person
 //! ([`terminal`], [`diagnostics`], [`progress`]), how a file is written whole
 //! or not at all ([`output_file`]), what an ending means ([`failure`],
 //! [`exit_code`]), and how simulations are run ([`runs`]).

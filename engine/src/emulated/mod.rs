@@ -6,7 +6,7 @@
 //! [`Driver`](crate::driver::Driver) as every other backend, with the memory
 //! that the simulator would give the replica, so that an emulated run and a
 //! simulated one of the same requests are the same steps, to the nanosecond of
-//! the model (`engine/tests/agreement.rs`).
+//! the model (`engine/tests/agreement/`).
 //!
 //! What it emulates is time and memory. Tokens mean nothing: each is the one
 //! after the last, whatever the sampling parameters say, though never one that

@@ -53,7 +53,7 @@ impl EngineSettings {
             shard_alone: None,
             dtype: DtypeChoice::Auto,
             kv_dtype: DtypeChoice::Auto,
-            // vLLM's, and that of the simulator's scenarios.
+            // vLLM's. Scenarios have 64, which suits GPUs; prefixes are shared block by block.
             block_size: 16,
             max_model_len: None,
             max_num_seqs: 64,
