@@ -40,9 +40,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "GPU")]
     pub(super) gpu: Option<String>,
 
-    /// How much faster than the GPU the emulated one is
-    #[arg(long, value_name = "TIMES", default_value_t = 1.0)]
-    pub(super) speed: f64,
+    /// How much faster than the GPU the emulated one is [default: 1]
+    #[arg(long, value_name = "TIMES")]
+    pub(super) speed: Option<f64>,
 
     /// Ranks that the model is split over [default: 1, or as many as the emulated GPUs have to be]
     #[arg(long, value_name = "N")]
@@ -64,9 +64,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(super) kv_cache_memory: Option<u64>,
 
-    /// Tokens a KV block holds
-    #[arg(long, value_name = "TOKENS", default_value = "16")]
-    pub(super) block_size: NonZeroU32,
+    /// Tokens a KV block holds [default: 16, emulated 64]
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) block_size: Option<NonZeroU32>,
 
     /// Most tokens of a sequence, prompt and output [default: what the model was made for]
     #[arg(long, value_name = "TOKENS")]
@@ -132,9 +132,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = patience)]
     pub(super) drain_timeout: Duration,
 
-    /// What random weights are made from
-    #[arg(long, default_value_t = 0)]
-    pub(super) seed: u64,
+    /// What the random weights of --dummy are made from [default: 0]
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
 }
 
 /// What computes.

@@ -75,8 +75,18 @@ impl Plan {
                 ));
             }
         };
+        let names = names(arguments)?;
+        if let Some((name, _)) = arguments
+            .adapter
+            .iter()
+            .find(|(name, _)| names.contains(name))
+        {
+            return Err(Failure::Input(format!(
+                "--adapter {name}: this is a name of the base model; choose another"
+            )));
+        }
         Ok(Self {
-            names: names(arguments)?,
+            names,
             device,
             waiting_max: arguments.max_waiting,
             prefix_caching: !arguments.no_prefix_caching,
@@ -157,8 +167,13 @@ fn names(arguments: &Arguments) -> Result<Vec<String>, Failure> {
 }
 
 fn computes(arguments: &Arguments) -> Result<Planned, Failure> {
-    if arguments.gpu.is_some() {
-        let message = "--gpu is the GPU to emulate; add --backend emulated, or leave it away";
+    if arguments.gpu.is_some() || arguments.speed.is_some() {
+        let message = "--gpu and --speed are of the GPU to emulate; add --backend emulated, or \
+            leave them away";
+        return Err(Failure::Input(message.to_owned()));
+    }
+    if arguments.model.is_some() && arguments.seed.is_some() {
+        let message = "--seed is what random weights are made from, and those of --model are not";
         return Err(Failure::Input(message.to_owned()));
     }
     let mut settings = EngineSettings::new(source(arguments)?);
@@ -169,7 +184,7 @@ fn computes(arguments: &Arguments) -> Result<Planned, Failure> {
     settings.world_size = arguments.world_size.map_or(1, count);
     settings.dtype = arguments.dtype.into();
     settings.kv_dtype = arguments.kv_dtype.into();
-    settings.block_size = count(arguments.block_size);
+    settings.block_size = arguments.block_size.map_or(settings.block_size, count);
     settings.max_model_len = arguments.max_model_len.map(count);
     settings.max_num_seqs = arguments.max_num_seqs.map_or(settings.max_num_seqs, count);
     let batched = arguments.max_batched_tokens;
@@ -179,7 +194,7 @@ fn computes(arguments: &Arguments) -> Result<Planned, Failure> {
     }
     settings.max_loras = arguments.max_loras as usize;
     settings.max_lora_rank = count(arguments.max_lora_rank);
-    settings.seed = arguments.seed;
+    settings.seed = arguments.seed.unwrap_or(settings.seed);
     Ok(Planned::Computes(Box::new(settings)))
 }
 
@@ -193,16 +208,20 @@ fn emulates(arguments: &Arguments) -> Result<Planned, Failure> {
         let message = "--backend emulated needs --gpu: which one to emulate, such as h100";
         return Err(Failure::Input(message.to_owned()));
     };
-    if arguments.threads.is_some() || arguments.kv_cache_memory.is_some() {
-        let message = "--threads and --kv-cache-memory are for backends that compute; \
-            the emulated one has its GPU's";
+    if arguments.threads.is_some()
+        || arguments.kv_cache_memory.is_some()
+        || arguments.seed.is_some()
+    {
+        let message = "--threads, --kv-cache-memory and --seed are for backends that compute; \
+            the emulated one has its GPU's memory, and no weights";
         return Err(Failure::Input(message.to_owned()));
     }
     let mut hardware = Hardware::new(shape, gpu);
     hardware.world_size = arguments.world_size.map(|number| number.get());
     hardware.precision = precision("--dtype", arguments.dtype)?;
     hardware.kv_precision = precision("--kv-dtype", arguments.kv_dtype)?;
-    hardware.block_size = arguments.block_size.get();
+    let block_size = arguments.block_size;
+    hardware.block_size = block_size.map_or(hardware.block_size, |number| number.get());
     hardware.max_model_len = arguments.max_model_len.map(|number| number.get());
     let seqs = arguments.max_num_seqs;
     hardware.max_num_seqs = seqs.map_or(hardware.max_num_seqs, |number| number.get());
@@ -211,7 +230,7 @@ fn emulates(arguments: &Arguments) -> Result<Planned, Failure> {
         batched.map_or(hardware.max_batched_tokens, |number| number.get());
     hardware.max_loras = arguments.max_loras;
     hardware.max_lora_rank = arguments.max_lora_rank.get();
-    let clock = RealClock::new(arguments.speed).map_err(input)?;
+    let clock = RealClock::new(arguments.speed.unwrap_or(1.0)).map_err(input)?;
     Ok(Planned::Emulates { hardware, clock })
 }
 

@@ -24,6 +24,9 @@ fn what_cannot_be_served_says_what_to_change() {
         &["--dummy", "tiny", "--backend", "emulated"],
         &["--model", "here", "--backend", "emulated", "--gpu", "h100"],
         &["--dummy", "tiny", "--gpu", "h100"],
+        &["--dummy", "tiny", "--speed", "2"],
+        &["--model", "here", "--seed", "2"],
+        &["--dummy", "tiny", "--adapter", "tiny=here"],
         &["--dummy", "tiny", "--host", "0.0.0.0"],
         &["--dummy", "tiny", "--api-key-file", "empty.keys"],
         &[
@@ -43,7 +46,10 @@ fn what_cannot_be_served_says_what_to_change() {
     error: this foresail has no CUDA backend; leave --backend away to compute on the CPU, or take --backend emulated for the time that a GPU would take
     error: --backend emulated needs --gpu: which one to emulate, such as h100
     error: --backend emulated needs no weights; name a shape of the catalogue with --dummy instead of --model
-    error: --gpu is the GPU to emulate; add --backend emulated, or leave it away
+    error: --gpu and --speed are of the GPU to emulate; add --backend emulated, or leave them away
+    error: --gpu and --speed are of the GPU to emulate; add --backend emulated, or leave them away
+    error: --seed is what random weights are made from, and those of --model are not
+    error: --adapter tiny: this is a name of the base model; choose another
     error: 0.0.0.0 can be reached from other machines, and everybody would be let in; give keys with --api-key-file, or listen at 127.0.0.1
     error: empty.keys: there is no key in it; write one a line, or `sha256:` and the hash of one
     error: 8 query heads cannot be split over 3 ranks; choose a world size that divides them
