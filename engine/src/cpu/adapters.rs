@@ -13,6 +13,7 @@ use std::ops::Range;
 use super::disjoint::{Disjoint, share};
 use super::entry::Entry;
 use super::isa::Task;
+use super::memory::Arena;
 use super::packed::{Matrix, Packed, with_packed};
 use super::pool::Pool;
 use super::product::{Columns, Finish, PanelSums, Panels, multiply};
@@ -38,6 +39,7 @@ impl AdapterShard {
         partition: Partition,
         pool: &mut Pool,
     ) -> Self {
+        let arena = &mut Arena::default();
         let of = |heads: Range<usize>| heads.start * config.head_dim..heads.end * config.head_dim;
         let queries = of(partition.query_heads(config));
         let keys = of(partition.key_value_heads(config));
@@ -45,8 +47,8 @@ impl AdapterShard {
         let mut outputs = |whole: &Option<LowRank<HostMatrix>>, rows: &Range<usize>| {
             let whole = whole.as_ref()?;
             Some(LowRank {
-                down: Matrix::pack(&whole.down, pool),
-                up: Matrix::pack(&rows_of(&whole.up, rows), pool),
+                down: Matrix::pack(&whole.down, arena, pool),
+                up: Matrix::pack(&rows_of(&whole.up, rows), arena, pool),
             })
         };
         let mut layers: Vec<_> = adapter
@@ -64,8 +66,8 @@ impl AdapterShard {
         let mut inputs = |whole: &Option<LowRank<HostMatrix>>, columns: &Range<usize>| {
             let whole = whole.as_ref()?;
             Some(LowRank {
-                down: Matrix::pack(&columns_of(&whole.down, columns), pool),
-                up: Matrix::pack(&whole.up, pool),
+                down: Matrix::pack(&columns_of(&whole.down, columns), arena, pool),
+                up: Matrix::pack(&whole.up, arena, pool),
             })
         };
         for (layer, whole) in layers.iter_mut().zip(&adapter.layers) {

@@ -2,12 +2,8 @@
 
 #![allow(unsafe_code, reason = "an entry is also seen as its values")]
 
-use std::collections::TryReserveError;
-
 use half::bf16;
 
-use super::disjoint::{Disjoint, share};
-use super::pool::Pool;
 use super::vector::{LANES, Vector};
 
 /// Two columns of sixteen rows, as they lie in memory: what one load of bf16,
@@ -122,24 +118,6 @@ impl Entry for F32Entry {
     fn values_mut(entries: &mut [Self]) -> &mut [f32] {
         as_values_mut(entries)
     }
-}
-
-/// So many entries of zeros. Memory is slow when it is touched for the first
-/// time, so all workers do that, each to its share.
-pub(super) fn zeros<E: Entry>(len: usize, pool: &mut Pool) -> Result<Vec<E>, TryReserveError> {
-    let mut entries = Vec::new();
-    entries.try_reserve_exact(len)?;
-    let (spare, workers) = (&mut entries.spare_capacity_mut()[..len], pool.workers());
-    let spare = Disjoint::new(spare);
-    pool.run(&|worker| {
-        // SAFETY: each worker has its own share.
-        for entry in unsafe { spare.part(share(len, worker, workers)) } {
-            entry.write(E::default());
-        }
-    });
-    // SAFETY: the shares are all there is, and each was written from end to end.
-    unsafe { entries.set_len(len) };
-    Ok(entries)
 }
 
 #[inline(always)]

@@ -28,7 +28,7 @@ impl Ops for CpuOps {
     type Buffer = Buffer;
 
     fn pack(&mut self, matrix: HostMatrix) -> Matrix {
-        Matrix::pack(&matrix, &mut self.pool)
+        Matrix::pack(&matrix, &mut self.arena, &mut self.pool)
     }
 
     fn buffer(&mut self, width: usize) -> Buffer {

@@ -17,7 +17,8 @@
 
 use super::CpuError;
 use super::disjoint::Disjoint;
-use super::entry::{Bf16Entry, Entry, F32Entry, zeros};
+use super::entry::{Bf16Entry, Entry, F32Entry};
+use super::memory::{Arena, Region};
 use super::pool::Pool;
 use super::vector::LANES;
 use crate::backend::Limits;
@@ -36,7 +37,7 @@ pub(super) enum KvCache {
 #[derive(Debug)]
 pub(super) struct Pages<E> {
     pub(super) shape: PageShape,
-    pub(super) entries: Vec<E>,
+    pub(super) entries: Region<E>,
 }
 
 /// How keys and values lie in memory.
@@ -95,11 +96,11 @@ impl KvCache {
 
 impl<E: Entry> Pages<E> {
     fn new(shape: PageShape, len: usize, pool: &mut Pool) -> Result<Self, CpuError> {
-        let refused = |_| CpuError::KvCacheMemory {
+        let refused = || CpuError::KvCacheMemory {
             bytes: len.saturating_mul(size_of::<E>()),
             num_blocks: shape.num_blocks,
         };
-        let entries = zeros(len, pool).map_err(refused)?;
+        let entries = Arena::default().zeros(len, pool).ok_or_else(refused)?;
         Ok(Self { shape, entries })
     }
 

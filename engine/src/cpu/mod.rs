@@ -6,7 +6,7 @@
 //!    ├─ tiling.rs      activations in tiles of up to 12 tokens ─┤─> product.rs, finish.rs
 //!    ├─ kv_cache.rs    keys and values, as packed matrices     ─┘     the one kernel
 //!    ├─ norm.rs  heads.rs  rotary.rs  attention.rs  adapters.rs       what is around it
-//!    └─ pool.rs        threads;  isa.rs, vector/  16 lanes of whatever there is
+//!    └─ pool.rs        threads;  memory.rs  huge pages;  isa.rs, vector/  16 lanes of whatever there is
 //! ```
 //!
 //! A single kernel does all the heavy work: products of panels and tiles, in
@@ -26,6 +26,7 @@ mod forward;
 mod heads;
 mod isa;
 mod kv_cache;
+mod memory;
 mod norm;
 mod packed;
 mod pool;
@@ -46,6 +47,7 @@ pub use self::pool::Pool;
 use self::adapters::{AdapterScratch, AdapterShard};
 use self::attention::{AttentionScratch, Item};
 use self::kv_cache::KvCache;
+use self::memory::Arena;
 use self::rotary::RotaryTable;
 use self::tiling::Tiling;
 use crate::backend::Limits;
@@ -63,6 +65,8 @@ pub struct CpuOps {
     pool: Pool,
     rotary: RotaryTable,
     cache: KvCache,
+    /// Where weights are.
+    arena: Arena,
     adapters: Vec<Option<AdapterShard>>,
     scratch: Scratch,
     logits: Vec<f32>,
@@ -140,6 +144,7 @@ impl CpuOps {
             rotary: RotaryTable::new(&config, limits.max_model_len, &mut pool),
             scratch: Scratch::new(&config, partition, limits, &cache, workers),
             cache,
+            arena: Arena::default(),
             adapters: (0..limits.max_loras).map(|_| None).collect(),
             logits: Vec::new(),
             isa: Isa::detect(),

@@ -12,28 +12,29 @@
 #![allow(unsafe_code, reason = "workers fill panels at the same time")]
 
 use super::disjoint::{Disjoint, share};
-use super::entry::{Bf16Entry, Entry, F32Entry, zeros};
+use super::entry::{Bf16Entry, Entry, F32Entry};
+use super::memory::{Arena, Region};
 use super::pool::Pool;
 use super::vector::LANES;
 use crate::weights::{HostMatrix, HostValues};
 
 /// A matrix `[out][in]`, packed for products.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Matrix(pub(super) Entries);
 
 /// A packed matrix in one of the number formats.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Entries {
     Bf16(Packed<Bf16Entry>),
     F32(Packed<F32Entry>),
 }
 
 /// A matrix `[rows][columns]` in panels. What is beyond its last row and column is zero.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Packed<E> {
     pub(super) rows: usize,
     pub(super) columns: usize,
-    entries: Vec<E>,
+    entries: Region<E>,
 }
 
 /// Does the same with the packed matrix, whatever its number format.
@@ -49,14 +50,18 @@ pub(super) use with_packed;
 
 impl Matrix {
     /// Packs a matrix.
-    pub(super) fn pack(matrix: &HostMatrix, pool: &mut Pool) -> Self {
+    pub(super) fn pack(matrix: &HostMatrix, arena: &mut Arena, pool: &mut Pool) -> Self {
         let (rows, columns) = (matrix.rows, matrix.columns);
         Self(match &matrix.values {
-            HostValues::Bf16(values) => Entries::Bf16(Packed::new(rows, columns, pool, &|place| {
-                values[place].to_bits()
-            })),
+            HostValues::Bf16(values) => {
+                Entries::Bf16(Packed::new(rows, columns, arena, pool, &|place| {
+                    values[place].to_bits()
+                }))
+            }
             HostValues::F32(values) => {
-                Entries::F32(Packed::new(rows, columns, pool, &|place| values[place]))
+                Entries::F32(Packed::new(rows, columns, arena, pool, &|place| {
+                    values[place]
+                }))
             }
         })
     }
@@ -64,7 +69,7 @@ impl Matrix {
     /// Bytes that a product with it reads.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        with_packed!(self, packed => size_of_val(packed.entries.as_slice()))
+        with_packed!(self, packed => size_of_val(&*packed.entries))
     }
 
     /// Outputs.
@@ -90,11 +95,13 @@ impl<E: Entry> Packed<E> {
     fn new(
         rows: usize,
         columns: usize,
+        arena: &mut Arena,
         pool: &mut Pool,
         value: &(impl Fn(usize) -> E::Value + Sync),
     ) -> Self {
         let (panels, pairs) = (rows.div_ceil(LANES), columns.div_ceil(2));
-        let mut entries = zeros(panels * pairs, pool).expect("there is memory for the weights");
+        let entries = arena.zeros(panels * pairs, pool);
+        let mut entries: Region<E> = entries.expect("there is memory for the weights");
         let (shared, workers) = (Disjoint::new(&mut entries), pool.workers());
         pool.run(&|worker| {
             for panel in share(panels, worker, workers) {
@@ -178,7 +185,7 @@ mod tests {
             threads in 1_usize..4,
         ) {
             let host = matrix(rows, columns, is_bf16);
-            let packed = Matrix::pack(&host, &mut Pool::new(threads).unwrap());
+            let packed = Matrix::pack(&host, &mut Arena::default(), &mut Pool::new(threads).unwrap());
             let mut values = vec![0.0; columns];
             for row in 0..rows {
                 packed.copy_row(row, &mut values);
@@ -191,11 +198,17 @@ mod tests {
 
     #[test]
     fn it_takes_the_memory_of_its_values_and_of_the_padding() {
-        let mut pool = Pool::new(1).unwrap();
-        assert_eq!(Matrix::pack(&matrix(32, 10, true), &mut pool).bytes(), 640);
-        assert_eq!(Matrix::pack(&matrix(33, 9, true), &mut pool).bytes(), 960);
+        let (mut arena, mut pool) = (Arena::default(), Pool::new(1).unwrap());
         assert_eq!(
-            Matrix::pack(&matrix(32, 10, false), &mut pool).bytes(),
+            Matrix::pack(&matrix(32, 10, true), &mut arena, &mut pool).bytes(),
+            640
+        );
+        assert_eq!(
+            Matrix::pack(&matrix(33, 9, true), &mut arena, &mut pool).bytes(),
+            960
+        );
+        assert_eq!(
+            Matrix::pack(&matrix(32, 10, false), &mut arena, &mut pool).bytes(),
             1280
         );
     }
