@@ -20,10 +20,17 @@ use super::disjoint::Disjoint;
 use super::entry::Entry;
 use super::isa::Task;
 use super::kv_cache::{PageShape, Pages, TILE_PAIRS};
-use super::product::{PanelSums, add_products};
+use super::product::{PanelSums, add_products, prefetch};
 use super::tiling::{TILE_TOKENS_MAX, Tiling, width, with_width};
 use super::vector::{LANES, Vector, exp, largest, sum};
 use crate::batch::{Batch, BatchSequence};
+
+/// How many tiles of keys ahead of the sums are asked for: two of bf16, 64 wide,
+/// take some 100 ns, which is about as long as memory takes to answer.
+const TILES_AHEAD: usize = 2;
+
+/// Likewise of two panels of values, of which a tile has half as much.
+const VALUE_TILES_AHEAD: usize = 4;
 
 /// One worker's part of the attention of a layer: whatever items it gets to first.
 pub(super) struct Attend<'a, E> {
@@ -224,15 +231,19 @@ impl<E: Entry> Attend<'_, E> {
         let queries = &queries[..self.pages.shape.head_dim.next_multiple_of(2) * width];
         scores[..places.len() * width].fill([0.0; LANES]);
         let scores = scores.chunks_exact_mut(2 * width);
-        for (places, scores) in places.chunks(2).zip(scores) {
+        let keys = |place: usize| self.pages.keys(places[place].0, places[place].1);
+        // Blocks are anywhere in memory, so the processor cannot guess which are next.
+        let later = |place: usize| keys((place + TILES_AHEAD).min(places.len() - 1)).as_ptr();
+        for (place, scores) in (0..places.len()).step_by(2).zip(scores) {
             let (one, other) = scores.split_at_mut(width);
-            let keys = |place: usize| self.pages.keys(places[place].0, places[place].1);
-            if places.len() == 2 && 2 * width <= V::SUMS {
-                add_products::<V, E, 2>([keys(0), keys(1)], queries, width, [one, other]);
+            let next = place + 1;
+            if next < places.len() && 2 * width <= V::SUMS {
+                let (tiles, later) = ([keys(place), keys(next)], [later(place), later(next)]);
+                add_products::<V, E, 2>(tiles, later, queries, width, [one, other]);
             } else {
-                add_products::<V, E, 1>([keys(0)], queries, width, [one]);
-                if places.len() == 2 {
-                    add_products::<V, E, 1>([keys(1)], queries, width, [other]);
+                add_products::<V, E, 1>([keys(place)], [later(place)], queries, width, [one]);
+                if next < places.len() {
+                    add_products::<V, E, 1>([keys(next)], [later(next)], queries, width, [other]);
                 }
             }
         }
@@ -300,6 +311,8 @@ impl<E: Entry> Attend<'_, E> {
         for (place, (head, tile)) in self.scratch.places.iter().enumerate() {
             let weights = &weights[place];
             let values = panels.map(|panel| self.pages.values(*head, *tile, panel));
+            let (head, tile) = self.scratch.places[(place + VALUE_TILES_AHEAD).min(last)];
+            let later = panels.map(|panel| self.pages.values(head, tile, panel).as_ptr());
             let pairs = if place < last {
                 TILE_PAIRS
             } else {
@@ -308,6 +321,7 @@ impl<E: Entry> Attend<'_, E> {
             for pair in 0..pairs {
                 let mut widened = [(V::splat(0.0), V::splat(0.0)); P];
                 for panel in 0..P {
+                    prefetch::<V, E>(later[panel].wrapping_add(pair));
                     widened[panel] = values[panel][pair].widen::<V>();
                 }
                 for token in 0..T {

@@ -16,7 +16,7 @@ use super::vector::{LANES, Vector};
 
 /// How far ahead of the sums weights are asked for: with one token, about what
 /// memory delivers to a core while it answers (some 100 ns at 16 GB/s), rounded down.
-const PREFETCH_BYTES: usize = 1024;
+pub(super) const PREFETCH_BYTES: usize = 1024;
 
 /// Sums of a panel: sixteen outputs for each token of a tile.
 pub(super) type PanelSums = [[f32; LANES]; TILE_TOKENS_MAX];
@@ -90,21 +90,30 @@ fn panel_sums<V: Vector, E: Entry>(
     let first = matrix.panel(panels.first);
     let [first_sums, second_sums] = sums;
     let Some(second) = panels.second else {
-        return add_products::<V, E, 1>([first], x, width, [first_sums]);
+        return add_products::<V, E, 1>([first], [later(first)], x, width, [first_sums]);
     };
     let second = matrix.panel(second);
+    let (both, both_later) = ([first, second], [later(first), later(second)]);
     if 2 * width <= V::SUMS {
-        add_products::<V, E, 2>([first, second], x, width, [first_sums, second_sums]);
+        add_products::<V, E, 2>(both, both_later, x, width, [first_sums, second_sums]);
     } else {
-        add_products::<V, E, 1>([first], x, width, [first_sums]);
-        add_products::<V, E, 1>([second], x, width, [second_sums]);
+        add_products::<V, E, 1>([first], [both_later[0]], x, width, [first_sums]);
+        add_products::<V, E, 1>([second], [both_later[1]], x, width, [second_sums]);
     }
 }
 
-/// Adds to the sums of panels their products with a tile of any width.
+/// Where what is read some time after this is, in a matrix that is read from end to end.
+#[inline(always)]
+fn later<E>(panel: &[E]) -> *const E {
+    panel.as_ptr().wrapping_byte_add(PREFETCH_BYTES)
+}
+
+/// Adds to the sums of panels their products with a tile of any width, and
+/// asks for as much memory from each place in `later`, which may be anywhere.
 #[inline(always)]
 pub(super) fn add_products<V: Vector, E: Entry, const P: usize>(
     panels: [&[E]; P],
+    later: [*const E; P],
     x: &[f32],
     width: usize,
     sums: [&mut [[f32; LANES]]; P],
@@ -112,6 +121,7 @@ pub(super) fn add_products<V: Vector, E: Entry, const P: usize>(
     // A function of its own: it is long, and there are many who call it.
     V::call(AddProducts {
         panels,
+        later,
         x,
         width,
         sums,
@@ -120,6 +130,7 @@ pub(super) fn add_products<V: Vector, E: Entry, const P: usize>(
 
 struct AddProducts<'a, E, const P: usize> {
     panels: [&'a [E]; P],
+    later: [*const E; P],
     x: &'a [f32],
     width: usize,
     sums: [&'a mut [[f32; LANES]]; P],
@@ -128,7 +139,14 @@ struct AddProducts<'a, E, const P: usize> {
 impl<E: Entry, const P: usize> Task for AddProducts<'_, E, P> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        with_width!(V, P, self.width, T => add_tile::<V, E, T, P>(self.panels, self.x, self.sums));
+        let Self {
+            panels,
+            later,
+            x,
+            width,
+            sums,
+        } = self;
+        with_width!(V, P, width, T => add_tile::<V, E, T, P>(panels, later, x, sums));
     }
 }
 
@@ -136,6 +154,7 @@ impl<E: Entry, const P: usize> Task for AddProducts<'_, E, P> {
 #[inline(always)]
 fn add_tile<V: Vector, E: Entry, const T: usize, const P: usize>(
     panels: [&[E]; P],
+    later: [*const E; P],
     x: &[f32],
     sums: [&mut [[f32; LANES]]; P],
 ) {
@@ -150,9 +169,8 @@ fn add_tile<V: Vector, E: Entry, const T: usize, const P: usize>(
     for (pair, [even, odd]) in x.iter().enumerate() {
         let mut weights = [(V::splat(0.0), V::splat(0.0)); P];
         for panel in 0..P {
-            let entry = &panels[panel][pair];
-            prefetch::<V, E>(entry);
-            weights[panel] = entry.widen::<V>();
+            prefetch::<V, E>(later[panel].wrapping_add(pair));
+            weights[panel] = panels[panel][pair].widen::<V>();
         }
         for token in 0..T {
             let value = V::splat(even[token]);
@@ -176,12 +194,11 @@ fn add_tile<V: Vector, E: Entry, const T: usize, const P: usize>(
     }
 }
 
-/// Asks for the cache lines of the entry that will be needed some time after this one.
+/// Asks for the cache lines of an entry.
 #[inline(always)]
-fn prefetch<V: Vector, E: Entry>(entry: &E) {
+pub(super) fn prefetch<V: Vector, E: Entry>(entry: *const E) {
     const LINE_BYTES: usize = 64;
-    let place = std::ptr::from_ref(entry).cast();
     for line in 0..size_of::<E>() / LINE_BYTES {
-        V::prefetch(place, PREFETCH_BYTES + line * LINE_BYTES);
+        V::prefetch(entry.cast(), line * LINE_BYTES);
     }
 }
