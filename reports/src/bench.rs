@@ -2,7 +2,7 @@
 //!
 //! A step that decodes is bound by the bytes it reads, a step of a long prompt
 //! by arithmetic. So each step is shown with both, as shares of what was
-//! measured on the same machine just before, and with its floor: the time that
+//! measured on the same machine just before and after, and with its floor: the time that
 //! the slower of the two would take alone. (That the distance to the roofline
 //! should be in the program's own output is learned from gpt-fast.)
 //!

@@ -13,7 +13,7 @@ fn steps_stand_beside_what_the_machine_can_do() {
     bf16 weights · bf16 KV cache in blocks of 16 tokens
     started in 412 ms: weights 410 ms, kv cache 2.10 ms
 
-    CEILINGS  measured just before, with the same threads
+    CEILINGS  measured just before and after, with the same threads
       read 33.3 GB/s · multiply-add 204 GFLOP/s in f32
 
     DECODE  a token for each sequence of the batch; context is of each

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,9 +15,10 @@ use crate::failure::Failure;
 /// What this machine can do with so many threads.
 pub(super) fn ceilings(threads: NonZeroUsize) -> Result<Ceilings, Failure> {
     bench::cpu_ceilings(threads).map_err(|error| {
-        Failure::Input(format!(
-            "cannot start {threads} threads: {error}; ask for fewer with --threads"
-        ))
+        Failure::Input(match error.kind() {
+            ErrorKind::OutOfMemory => error.to_string(),
+            _ => format!("cannot start {threads} threads: {error}; ask for fewer with --threads"),
+        })
     })
 }
 

@@ -16,12 +16,22 @@ const BURSTS: usize = 40;
 /// What so many threads of this CPU do a second, with its best vectors.
 ///
 /// # Errors
-/// If the system has not so many threads.
+/// If the system has not so many threads, or too little memory.
 pub fn cpu_ceilings(threads: NonZeroUsize) -> io::Result<Ceilings> {
     let mut pool = Pool::new(threads.get())?;
     let isa = Isa::detect();
     Ok(Ceilings {
-        read_bytes_per_s: ceilings::read_bandwidth(&mut pool, isa, PASSES),
+        read_bytes_per_s: ceilings::read_bandwidth(&mut pool, isa, PASSES)
+            .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?,
         f32_flops_per_s: ceilings::multiply_add_rate(&mut pool, isa, BURSTS),
     })
+}
+
+/// The higher of each of two measurements.
+#[must_use]
+pub fn higher(one: Ceilings, other: Ceilings) -> Ceilings {
+    Ceilings {
+        read_bytes_per_s: one.read_bytes_per_s.max(other.read_bytes_per_s),
+        f32_flops_per_s: one.f32_flops_per_s.max(other.f32_flops_per_s),
+    }
 }

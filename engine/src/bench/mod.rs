@@ -23,7 +23,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use ceilings::cpu_ceilings;
+pub use ceilings::{cpu_ceilings, higher};
 pub use grid::{Grid, GridError, Room, Step};
 pub use record::{Facts, profile, record};
 pub use requests::{RequestSizes, measure_requests};

@@ -5,8 +5,11 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::disjoint::share;
+use super::entry::{Entry, F32Entry};
 use super::isa::{Isa, Task};
+use super::memory::Arena;
 use super::pool::Pool;
+use super::product::PREFETCH_BYTES;
 use super::vector::{LANES, Vector, sum};
 
 /// More than any cache holds (bytes).
@@ -18,20 +21,37 @@ const CHAINS: usize = 6;
 /// Multiplications and additions of a chain in one burst.
 const BURST: usize = 200_000;
 
+/// There is not so much memory (bytes) as reading it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no {0} bytes of memory to measure how fast it is read")]
+pub struct OutOfMemory(pub usize);
+
 /// How fast all workers together read memory (bytes a second): the best of so
-/// many passes over half a gibibyte, each worker over a part of its own.
-#[must_use]
-pub fn read_bandwidth(pool: &mut Pool, isa: Isa, passes: usize) -> f64 {
-    // Ones, as memory that was never written may be a single page of zeros.
-    let memory = vec![[1.0_f32; LANES]; BUFFER_BYTES / size_of::<[f32; LANES]>()];
+/// many passes over half a gibibyte, each worker over a part of its own. Products
+/// read a worker's part from one place or from two, so both are tried.
+///
+/// # Errors
+/// If there is no memory.
+pub fn read_bandwidth(pool: &mut Pool, isa: Isa, passes: usize) -> Result<f64, OutOfMemory> {
+    // It is memory of the same kind as that of weights, and has been written: what
+    // was not may be a single page of zeros.
+    let memory = Arena::default().zeros::<F32Entry>(BUFFER_BYTES / size_of::<F32Entry>(), pool);
+    let memory = memory.ok_or(OutOfMemory(BUFFER_BYTES))?;
+    let (values, _) = F32Entry::values(&memory).as_chunks::<LANES>();
     let workers = pool.workers();
     let seconds = best_of(passes, || {
         pool.run(&|worker| {
-            let values = &memory[share(memory.len(), worker, workers)];
-            isa.run(Read { values });
+            let values = &values[share(values.len(), worker, workers)];
+            isa.run(Read::<1> { values });
         });
     });
-    size_of_val(memory.as_slice()) as f64 / seconds
+    let seconds_of_two = best_of(passes, || {
+        pool.run(&|worker| {
+            let values = &values[share(values.len(), worker, workers)];
+            isa.run(Read::<2> { values });
+        });
+    });
+    Ok(size_of_val(values) as f64 / seconds.min(seconds_of_two))
 }
 
 /// How fast all workers together multiply and add in f32 (floating-point
@@ -52,21 +72,24 @@ fn best_of(times: usize, mut what: impl FnMut()) -> f64 {
     seconds.fold(f64::INFINITY, f64::min)
 }
 
-struct Read<'a> {
+/// Reads from so many places in turn.
+struct Read<'a, const STREAMS: usize> {
     values: &'a [[f32; LANES]],
 }
 
-impl Task for Read<'_> {
+impl<const STREAMS: usize> Task for Read<'_, STREAMS> {
     #[inline(always)]
     fn run<V: Vector>(self) {
-        // As far ahead as products ask for weights.
-        const AHEAD_BYTES: usize = 1024;
+        let len = self.values.len() / STREAMS;
+        let streams: [_; STREAMS] =
+            std::array::from_fn(|stream| self.values[stream * len..][..len].as_chunks::<4>().0);
         let mut totals = [V::splat(0.0); 4];
-        let (fours, _) = self.values.as_chunks::<4>();
-        for four in fours {
-            for (total, values) in totals.iter_mut().zip(four) {
-                V::prefetch(values.as_ptr().cast(), AHEAD_BYTES);
-                *total = total.add(V::load(values));
+        for place in 0..len / 4 {
+            for stream in streams {
+                for (total, values) in totals.iter_mut().zip(&stream[place]) {
+                    V::prefetch(values.as_ptr().cast(), PREFETCH_BYTES);
+                    *total = total.add(V::load(values));
+                }
             }
         }
         let [one, two, three, four] = totals;
@@ -104,7 +127,7 @@ mod tests {
             let rate = multiply_add_rate(&mut pool, isa, 1);
             assert!((1e6..1e14).contains(&rate), "{rate} operations a second");
         }
-        let rate = read_bandwidth(&mut pool, Isa::detect(), 1);
+        let rate = read_bandwidth(&mut pool, Isa::detect(), 1).unwrap();
         assert!((1e6..1e14).contains(&rate), "{rate} bytes a second");
     }
 }

@@ -83,7 +83,7 @@ fn startup(bench: &Bench) -> String {
 fn ceilings(ceilings: &Ceilings, style: Style) -> Vec<String> {
     vec![
         format!(
-            "{}  measured just before, with the same threads",
+            "{}  measured just before and after, with the same threads",
             style.heading("CEILINGS")
         ),
         format!(
