@@ -56,4 +56,79 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
+
+    /// Checks that each token is of one sequence: kernels that share them out
+    /// write what is of different sequences at the same time.
+    ///
+    /// # Panics
+    /// If sequences overlap, leave tokens out, or are not in order.
+    pub(crate) fn assert_tokens_apart(&self) {
+        let end = self.sequences.iter().fold(0, |end, sequence| {
+            assert_eq!(sequence.first, end, "sequences follow each other");
+            end + sequence.len
+        });
+        assert_eq!(end, self.tokens.len(), "each token is of a sequence");
+    }
+
+    /// Checks that each KV block is written for one sequence, and for one
+    /// stretch of it. `written` is only room to work in.
+    ///
+    /// # Panics
+    /// If a block is written for two, or is not in the table.
+    pub(crate) fn assert_blocks_apart(&self, block_size: usize, written: &mut Vec<BlockId>) {
+        written.clear();
+        for sequence in &self.sequences {
+            let end = sequence.past + sequence.len;
+            let blocks = sequence.past / block_size..end.div_ceil(block_size);
+            written.extend_from_slice(&sequence.table[blocks]);
+        }
+        written.sort_unstable();
+        let twice = written.windows(2).find(|two| two[0] == two[1]);
+        assert_eq!(twice, None, "a block is written for one sequence");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::catch_unwind;
+
+    fn two(tables: [&[BlockId]; 2]) -> Batch {
+        let mut batch = Batch::default();
+        batch.push(&[1, 2, 3], 4, tables[0], None);
+        batch.push(&[4], 8, tables[1], None);
+        batch
+    }
+
+    fn is_apart(batch: &Batch) -> bool {
+        let check = || {
+            batch.assert_tokens_apart();
+            batch.assert_blocks_apart(4, &mut Vec::new());
+        };
+        catch_unwind(check).is_ok()
+    }
+
+    #[test]
+    fn blocks_may_be_read_together_and_not_written() {
+        assert!(is_apart(&two([&[9, 1], &[9, 9, 2]])));
+        assert!(!is_apart(&two([&[9, 1], &[9, 9, 1]])), "the same block");
+        assert!(!is_apart(&two([&[9, 1], &[9, 9]])), "no block");
+        let mut batch = Batch::default();
+        batch.push(&[1, 2], 3, &[5, 5], None);
+        assert!(!is_apart(&batch), "twice in one table");
+    }
+
+    #[test]
+    fn sequences_have_tokens_of_their_own() {
+        for change in [
+            (|batch| batch.sequences[1].first = 2) as fn(&mut Batch),
+            |batch| batch.sequences[0].len = 2,
+            |batch| batch.sequences.swap(0, 1),
+            |batch| batch.tokens.push(7),
+        ] {
+            let mut batch = two([&[9, 1], &[9, 9, 2]]);
+            change(&mut batch);
+            assert!(!is_apart(&batch), "{batch:?}");
+        }
+    }
 }

@@ -65,6 +65,8 @@ impl AdapterShard {
             .collect();
         let mut inputs = |whole: &Option<LowRank<HostMatrix>>, columns: &Range<usize>| {
             let whole = whole.as_ref()?;
+            // More would be added to the next token's row, which may be another worker's.
+            assert_eq!(whole.up.rows, config.hidden_size, "outputs of an adapter");
             Some(LowRank {
                 down: Matrix::pack(&columns_of(&whole.down, columns), arena, pool),
                 up: Matrix::pack(&whole.up, arena, pool),
@@ -314,7 +316,7 @@ impl Finish for Added<'_> {
             let outputs = LANES.min(self.outputs - first);
             for (token, sums) in sums.iter().enumerate().take(tile.tokens) {
                 let place = (self.first + token) * self.width + self.begin + first;
-                // SAFETY: a token is in one worker's share.
+                // SAFETY: a token is in one worker's share, and its outputs are within its row.
                 let row = unsafe { self.rows.part(place..place + outputs) };
                 row.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
             }

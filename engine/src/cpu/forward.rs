@@ -78,6 +78,8 @@ impl Ops for CpuOps {
     ) {
         let (query_heads, heads) = (self.query_heads(), self.key_value_heads());
         let head_dim = self.config.head_dim;
+        batch.assert_tokens_apart();
+        batch.assert_blocks_apart(self.limits.block_size, &mut self.scratch.written);
         let key = query_heads * head_dim;
         let value = key + heads * head_dim;
         self.norm(x, None, batch.len(), &layer.attention_norm);
@@ -108,6 +110,7 @@ impl Ops for CpuOps {
 
     fn attend(&mut self, layer: &Layer<Matrix>, batch: &Batch, q: &Buffer, a: &mut Buffer) {
         let (query_heads, heads) = (self.query_heads(), self.key_value_heads());
+        batch.assert_tokens_apart();
         let items = &mut self.scratch.items;
         let group = query_heads / heads;
         list_items(batch, heads, group, self.isa.tile_tokens(), items);
@@ -117,21 +120,21 @@ impl Ops for CpuOps {
         let (items, next, isa) = (&*items, AtomicUsize::new(0), self.isa);
         let scratch = Disjoint::new(&mut self.scratch.workers);
         with_pages!(&self.cache, pages => {
-                   self.pool.run(&|worker| isa.run(Attend {
-                       layer: layer.index,
-                       window: self.config.window(layer.index),
-                       batch,
-                       items,
-                       next: &next,
-                       pages,
-                       query_heads,
-                       queries: &q.values,
-                       tiling,
-                       attended: &attended,
-                       // SAFETY: a worker runs once in a job, and takes its own.
-        scratch: &mut unsafe { scratch.part(worker..worker + 1) }[0].attention,
-                   }));
-               });
+            self.pool.run(&|worker| isa.run(Attend {
+                layer: layer.index,
+                window: self.config.window(layer.index),
+                batch,
+                items,
+                next: &next,
+                pages,
+                query_heads,
+                queries: &q.values,
+                tiling,
+                attended: &attended,
+                // SAFETY: a worker runs once in a job, and takes its own.
+                scratch: &mut unsafe { scratch.part(worker..worker + 1) }[0].attention,
+            }));
+        });
     }
 
     fn add_attention_output(
@@ -202,8 +205,8 @@ impl Ops for CpuOps {
             outputs: width,
             adds: false,
         };
-        let tiling = Tiling::new(rows, self.isa);
-        self.multiply(matrix, tiling, &finish);
+        let (tiling, x) = (Tiling::new(rows, self.isa), &self.scratch.normed);
+        whole_product(&mut self.pool, self.isa, matrix, x, tiling, &finish);
         if self.partition.world_size == 1 {
             self.logits = part;
         } else {
@@ -236,31 +239,14 @@ impl CpuOps {
 
     /// `fused = W normed`, in rows.
     fn project(&mut self, matrix: &Matrix, tokens: usize) {
-        let mut fused = std::mem::take(&mut self.scratch.fused);
         let finish = Rows {
-            rows: Disjoint::new(&mut fused),
+            rows: Disjoint::new(&mut self.scratch.fused),
             width: matrix.rows(),
             outputs: matrix.rows(),
             adds: false,
         };
-        self.multiply(matrix, Tiling::new(tokens, self.isa), &finish);
-        self.scratch.fused = fused;
-    }
-
-    /// Multiplies a whole matrix with the normalised activations.
-    fn multiply(&mut self, matrix: &Matrix, tiling: Tiling, finish: &(impl Finish + Sync)) {
-        let panels = matrix.rows().div_ceil(LANES);
-        let (pool, isa, x) = (&mut self.pool, self.isa, &self.scratch.normed);
-        product(
-            pool,
-            isa,
-            matrix,
-            panels,
-            &Columns::halves,
-            x,
-            tiling,
-            finish,
-        );
+        let (tiling, x) = (Tiling::new(tokens, self.isa), &self.scratch.normed);
+        whole_product(&mut self.pool, self.isa, matrix, x, tiling, &finish);
     }
 
     /// `fused += adapter(normed)`.
@@ -270,32 +256,27 @@ impl CpuOps {
             Target::QueryKeyValue { key, value } => 2 * value - key,
             Target::Output | Target::Down => unreachable!("their inputs are not normalised"),
         };
-        let normed = std::mem::take(&mut self.scratch.normed);
-        self.adapt(
-            layer.index,
-            target,
-            batch,
-            &normed,
-            self.config.hidden_size,
-            width,
-        );
-        self.scratch.normed = normed;
+        self.adapt(layer.index, target, batch, None, width);
     }
 
-    /// `fused += adapter(x)`, for `x` in tiles.
+    /// `fused += adapter(x)`, for `x` in tiles: the normalised activations, if it is not said.
     fn adapt(
         &mut self,
         layer: usize,
         target: Target,
         batch: &Batch,
-        x: &[f32],
-        columns: usize,
+        x: Option<(&Buffer, usize)>,
         width: usize,
     ) {
         if !any_adds(&self.adapters, batch, layer, target) {
             return;
         }
+        batch.assert_tokens_apart();
         let (workers, isa) = (self.pool.workers(), self.isa);
+        let (x, columns) = match x {
+            Some((x, columns)) => (&x.values, columns),
+            None => (&self.scratch.normed, self.config.hidden_size),
+        };
         let y = Disjoint::new(&mut self.scratch.fused);
         let scratch = Disjoint::new(&mut self.scratch.workers);
         self.pool.run(&|worker| {
@@ -347,7 +328,6 @@ impl CpuOps {
     ) {
         let (width, tiling) = (matrix.rows(), Tiling::new(batch.len(), self.isa));
         let len = batch.len() * width;
-        let panels = width.div_ceil(LANES);
         let is_alone = self.partition.world_size == 1;
         let adapts = any_adds(&self.adapters, batch, layer, target);
         let adds = is_alone && bias.is_none() && !adapts;
@@ -362,17 +342,7 @@ impl CpuOps {
             outputs: width,
             adds,
         };
-        let (pool, isa) = (&mut self.pool, self.isa);
-        product(
-            pool,
-            isa,
-            matrix,
-            panels,
-            &Columns::halves,
-            &y.values,
-            tiling,
-            &finish,
-        );
+        whole_product(&mut self.pool, self.isa, matrix, &y.values, tiling, &finish);
         if adds {
             return;
         }
@@ -383,7 +353,8 @@ impl CpuOps {
                     .for_each(|(sum, bias)| *sum += bias);
             }
         }
-        self.adapt(layer, target, batch, &y.values, matrix.columns(), width);
+        let inputs = Some((y, matrix.columns()));
+        self.adapt(layer, target, batch, inputs, width);
         let sums = &mut self.scratch.fused[..len];
         self.comm.all_reduce(sums);
         x.values
@@ -391,6 +362,20 @@ impl CpuOps {
             .zip(sums)
             .for_each(|(x, sum)| *x += *sum);
     }
+}
+
+/// Multiplies a whole matrix with all tiles.
+fn whole_product(
+    pool: &mut Pool,
+    isa: Isa,
+    matrix: &Matrix,
+    x: &[f32],
+    tiling: Tiling,
+    finish: &(impl Finish + Sync),
+) {
+    let panels = matrix.rows().div_ceil(LANES);
+    let beside = &Columns::halves;
+    product(pool, isa, matrix, panels, beside, x, tiling, finish);
 }
 
 /// Multiplies so many panels of a matrix with all tiles: each worker has some

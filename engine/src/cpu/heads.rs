@@ -14,6 +14,7 @@ use crate::batch::{Batch, BatchSequence};
 
 /// One worker's share of the heads of all tokens.
 pub(super) struct TurnHeads<'a, E: Entry> {
+    /// Of which each token is of one sequence, and each block written for one.
     pub(super) batch: &'a Batch,
     /// `[tokens][query heads, key heads, value heads][head_dim]`.
     pub(super) fused: &'a Disjoint<'a, f32>,
@@ -41,8 +42,7 @@ impl<E: Entry> Task for TurnHeads<'_, E> {
         let mut sequence = sequences.next();
         for item in items {
             let (token, head) = (item / heads, item % heads);
-            while let Some(one) = sequence.filter(|one| token >= one.first + one.len) {
-                debug_assert!(one.first <= token);
+            while sequence.is_some_and(|one| token >= one.first + one.len) {
                 sequence = sequences.next();
             }
             let sequence = sequence.expect("each token is of a sequence");
@@ -74,11 +74,12 @@ impl<E: Entry> TurnHeads<'_, E> {
         let table = &sequence.table;
         if let Some(head) = key_or_value.checked_sub(self.key_value_heads) {
             let last = token + 1 == sequence.first + sequence.len;
-            // SAFETY: a head of a token is in one worker's share, and the token after the last in none.
+            // SAFETY: a head of a token is in one worker's share, and the token after the last in none;
+            // no other sequence writes the block of either.
             unsafe { self.writer.write_value(table, position, head, values, last) };
         } else {
             self.norm_and_turn::<V>(values, self.norm.map(|norm| &norm.1), position);
-            // SAFETY: a head of a token is in one worker's share.
+            // SAFETY: a head of a token is in one worker's share; no other sequence writes its block.
             unsafe { self.writer.write_key(table, position, key_or_value, values) };
         }
     }

@@ -54,6 +54,7 @@ use crate::backend::Limits;
 use crate::comm::Comm;
 use crate::config::{ModelConfig, Partition};
 use crate::ops::KvFormat;
+use foresail_core::batching::BlockId;
 
 /// The operations of one rank, with its threads, its KV cache and its adapters.
 pub struct CpuOps {
@@ -110,6 +111,8 @@ struct Scratch {
     fused: Vec<f32>,
     /// Work of the attention.
     items: Vec<Item>,
+    /// KV blocks that a step writes.
+    written: Vec<BlockId>,
     /// Of each worker.
     workers: Vec<WorkerScratch>,
 }
@@ -220,6 +223,7 @@ impl Scratch {
             normed: vec![0.0; Tiling::room(limits.max_batched_tokens, hidden)],
             fused: vec![0.0; limits.max_batched_tokens * fused],
             items: Vec::new(),
+            written: Vec::new(),
             workers: (0..workers).map(|_| worker()).collect(),
         }
     }

@@ -1,5 +1,7 @@
 //! What must not change a bit.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::fixture::{Shape, Text};
 use crate::batch::Batch;
 use crate::cpu::{CpuOps, Isa};
@@ -124,6 +126,28 @@ fn what_a_block_held_before_does_not_matter() {
         }
         assert!(logits == alone(&shape, isa, 1, &text, 70), "{isa:?}");
     }
+}
+
+#[test]
+fn a_step_that_panics_leaves_the_next_one_whole() {
+    let shape = Shape::odd();
+    let (isa, text) = (Isa::detect(), Text::random(&shape, 0, 20, None));
+    let (mut ops, mut model) = model(&shape, isa, 2);
+    for wrong in 0..3 {
+        let mut batch = Batch::default();
+        text.push(&mut batch, 0..20);
+        match wrong {
+            0 => batch.sequences[0].adapter = Some(1),
+            1 => batch.sequences[0].table.fill(0),
+            _ => batch.sequences[0].len = 19,
+        }
+        ops.unload_adapter(1);
+        let step = AssertUnwindSafe(|| model.forward(&mut ops, &batch).to_vec());
+        assert!(catch_unwind(step).is_err(), "case {wrong}");
+    }
+    let mut batch = Batch::default();
+    text.push(&mut batch, 0..20);
+    assert!(model.forward(&mut ops, &batch) == alone(&shape, isa, 1, &text, 20));
 }
 
 #[test]
