@@ -15,7 +15,7 @@ use super::vector::{Portable, Vector};
 /// results as each other, to the last bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512F, of x86-64.
+    /// AVX-512F, with AVX2 and FMA beside it, of x86-64.
     Avx512,
     /// AVX2 and FMA, of x86-64.
     Avx2,
@@ -50,12 +50,10 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => std::arch::is_x86_feature_detected!("avx512f"),
+            // Whatever has AVX-512F has AVX2, but a hypervisor may hide one and not the other.
+            Self::Avx512 => std::arch::is_x86_feature_detected!("avx512f") && has_avx2_and_fma(),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
-                std::arch::is_x86_feature_detected!("avx2")
-                    && std::arch::is_x86_feature_detected!("fma")
-            }
+            Self::Avx2 => has_avx2_and_fma(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx512 | Self::Avx2 => false,
             Self::Portable => true,
@@ -94,6 +92,11 @@ impl Isa {
             _ => Portable::call(task),
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2_and_fma() -> bool {
+    std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@ use std::arch::x86_64::*;
 use super::{LANES, Vector};
 use crate::cpu::isa::Task;
 
-/// One register of AVX-512 (`avx512f`).
+/// One register of AVX-512 (`avx512f`, and `avx2` and `fma` for what is compiled beside it).
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Avx512(__m512);
 
 // SAFETY, of every block below: `Isa::run` is alone in choosing this type, after
-// it has seen that the processor has AVX-512F; pointers are those of references
-// to as much as is read or written.
+// it has seen that the processor has AVX-512F, AVX2 and FMA; pointers are those
+// of references to as much as is read or written.
 impl Vector for Avx512 {
     // 12 * 2 sums, 4 weights and a value: 29 of 32 registers.
     const TILE_TOKENS: usize = 12;
