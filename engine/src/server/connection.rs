@@ -8,7 +8,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -82,9 +81,8 @@ pub(crate) async fn accept(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() >= limits.connections_max => refuse(&stream),
-                Ok((stream, peer)) => {
-                    let served = serve(stream, peer, router.clone(), limits, close.clone());
-                    connections.spawn(served);
+                Ok((stream, _)) => {
+                    connections.spawn(serve(stream, router.clone(), limits, close.clone()));
                 }
                 Err(error) => pause_after(&error).await,
             },
@@ -121,7 +119,6 @@ fn refuse(stream: &TcpStream) {
 
 async fn serve(
     stream: TcpStream,
-    _peer: SocketAddr,
     router: Router,
     limits: ConnectionLimits,
     close: watch::Receiver<bool>,

@@ -45,7 +45,7 @@ pub(crate) struct Options {
 
 /// How to stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct StreamOptions {
     /// A last chunk says how many tokens there were.
     pub(crate) include_usage: bool,
@@ -247,6 +247,7 @@ mod tests {
                 r#"{"model": "m", "top_k": -2}"#,
                 r#"{"model": "m", "logit_bias": {"a": 1}}"#,
                 r#"{"model": "m", "stream_options": {"include_usage": true}}"#,
+                r#"{"model": "m", "stream": true, "stream_options": {"include_usages": true}}"#,
                 r#"{"model": "m", "cache_salt": ""}"#,
                 r#"{"model": "m", "request_id": "a b"}"#,
                 r#"{"model": "m", "min_tokens": -1}"#,
@@ -261,6 +262,7 @@ mod tests {
         `top_k` is -2 and has to be at least 1, or -1 for all
         `logit_bias`: its keys have to be tokens, in digits
         `stream_options` is only for requests with `stream` true
+        `stream_options`: unknown field `include_usages`, expected one of `include_usage`, `continuous_usage_stats`, `include_obfuscation`
         `cache_salt` has 1 to 1024 characters
         `request_id` has 1 to 128 characters, letters, digits and -_.:/+=@ only
         `min_tokens`: invalid value: integer `-1`, expected u32
