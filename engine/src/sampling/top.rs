@@ -13,7 +13,9 @@ pub(super) struct Candidate {
 
 /// The likeliest first; of equally likely ones, the first.
 pub(super) fn likeliest_first(a: &Candidate, b: &Candidate) -> Ordering {
-    b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
+    // Adding zero makes one zero of both: they are equally likely.
+    let (one, other) = (a.logit + 0.0, b.logit + 0.0);
+    other.total_cmp(&one).then(a.token.cmp(&b.token))
 }
 
 /// The `count` most likely tokens, in no particular order and without weights;
@@ -74,6 +76,15 @@ mod tests {
             sorted.sort_by(likeliest_first);
             sorted.truncate(count);
             prop_assert_eq!(found, sorted);
+        }
+    }
+
+    #[test]
+    fn both_zeros_are_equally_likely() {
+        let mut found = Vec::new();
+        for logits in [[-0.0, 0.0], [0.0, -0.0]] {
+            most_likely(&logits, 1, &mut found);
+            assert_eq!(found[0].token, 0);
         }
     }
 
