@@ -70,7 +70,7 @@ impl Arena {
         };
         // SAFETY: `used` is at most the size of the chunk.
         let first = unsafe { chunk.first.add(used) }.cast::<E>();
-        debug_assert!(first.is_aligned());
+        assert!(first.is_aligned(), "all entries have the same alignment");
         fill(first, len, pool);
         // An entry's size is a multiple of its alignment, and all entries have the same alignment.
         self.chunk = Some((Arc::clone(&chunk), used + bytes));
