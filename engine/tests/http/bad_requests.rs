@@ -44,6 +44,10 @@ async fn each_says_what_to_change() {
         ("/v1/completions", r#"{"model": "tiny", "prompt": [300]}"#),
         (
             "/v1/completions",
+            r#"{"model": "tiny", "prompt": "a", "stop_token_ids": [1, 300]}"#,
+        ),
+        (
+            "/v1/completions",
             r#"{"model": "tiny", "prompt": "a", "max_tokens": 2048}"#,
         ),
         (
@@ -88,6 +92,9 @@ async fn each_says_what_to_change() {
         .clone()
         .with("content-type", "application/x-www-form-urlencoded");
     lines.push(line(&form.send("POST", "/v1/completions", b"{}").await));
+    let squeezed = client.clone().with("content-encoding", "gzip");
+    lines.push(line(&squeezed.send("POST", "/v1/completions", b"{}").await));
+    lines.push(line(&client.get("/v1/models/%ff").await));
     let odd = client.clone().with("x-request-id", "a b");
     lines.push(line(&odd.get("/v1/models").await));
     insta::assert_snapshot!(lines.join("\n"), @r#"
@@ -97,8 +104,9 @@ async fn each_says_what_to_change() {
     404 not_found_error "model_not_found" "model": the model `gpt-4` is not served here; there are: accounts/test/models/tiny, tiny
     400 invalid_request_error "missing_parameter" "prompt": `prompt` is missing
     400 invalid_request_error null "prompt": `prompt`: at place 1, expected a token, found a string
-    400 invalid_request_error null null: the prompt and the output must be at least one token
+    400 invalid_request_error null "prompt": the prompt is empty and has to have at least one token
     400 invalid_request_error null "prompt": token 300 is not in the vocabulary of 300
+    400 invalid_request_error null "stop_token_ids": `stop_token_ids` has token 300, which is not in the vocabulary of 300
     400 invalid_request_error "context_length_exceeded" null: 1 prompt tokens and 2048 to generate are more than the context of 2048; shorten the prompt, or ask for fewer tokens
     400 invalid_request_error null "temperature": temperature must be between 0 and 2, got -1
     400 invalid_request_error null "top_p": top_p must be above 0 and at most 1, got 0
@@ -112,6 +120,8 @@ async fn each_says_what_to_change() {
     400 invalid_request_error null "tokens": token 300 is not in the vocabulary of 300
     405 invalid_request_error "method_not_allowed" null: /v1/completions does not take GET
     415 invalid_request_error null null: the body has to be JSON; send the header `Content-Type: application/json`
+    415 invalid_request_error null null: compressed bodies are not supported by this server; leave out the header `Content-Encoding`
+    400 invalid_request_error null "model": the name of the model is not UTF-8 once its %-escapes are read
     400 invalid_request_error null null: `x-request-id` has 1 to 128 characters, letters, digits and -_.:/+=@ only
     "#);
     server.stop().await;

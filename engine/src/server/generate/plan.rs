@@ -46,8 +46,10 @@ impl Plan {
         let options = &wanted.options;
         let checked = options.sampling.validate(engine.vocab_size());
         checked.map_err(|error| ApiError::invalid_param(error.parameter(), error.to_string()))?;
+        check_stop_tokens(options, engine.vocab_size())?;
         let mut parts = Vec::new();
         for prompt in &prompts {
+            check_not_empty(prompt)?;
             for _ in 0..options.n {
                 let index = parts.len();
                 let generation = generation(engine, id, adapter, wanted, prompt, index)?;
@@ -113,6 +115,28 @@ fn choice(
     let text = prompt.text.clone();
     let echo = text.map(|text| Echo::new(text, prompt.tokens.first().copied()));
     Choice::new(index, &engine.tokenizer, options, rules, echo)
+}
+
+fn check_not_empty(prompt: &Prompt) -> Result<(), ApiError> {
+    if prompt.tokens.is_empty() {
+        let message = "the prompt is empty and has to have at least one token";
+        return Err(ApiError::invalid_param("prompt", message));
+    }
+    Ok(())
+}
+
+/// Checked here, where it is still known that they are not of the prompt.
+fn check_stop_tokens(options: &Options, vocab_size: usize) -> Result<(), ApiError> {
+    let stops = &options.stop_token_ids;
+    match stops.iter().find(|&&token| token as usize >= vocab_size) {
+        Some(token) => {
+            let message = format!(
+                "`stop_token_ids` has token {token}, which is not in the vocabulary of {vocab_size}"
+            );
+            Err(ApiError::invalid_param("stop_token_ids", message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What a generation is told to stop at.

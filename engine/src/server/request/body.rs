@@ -2,7 +2,7 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
@@ -12,6 +12,7 @@ use crate::server::error::ApiError;
 /// Reads the body of a request that should be JSON.
 pub(crate) async fn read(request: Request, settings: &ServerSettings) -> Result<Bytes, ApiError> {
     check_content_type(request.headers())?;
+    check_content_encoding(request.headers())?;
     check_length(request.headers(), settings.body_bytes_max)?;
     let collected = collect(request.into_body(), settings.body_bytes_max);
     let patience = settings.body_read_timeout;
@@ -35,6 +36,18 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = "the body has to be JSON; send the header `Content-Type: application/json`";
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
+}
+
+/// A compressed body would be read as broken JSON, which helps nobody.
+fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let encodings = headers.get_all(header::CONTENT_ENCODING);
+    let is_plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if encodings.iter().all(is_plain) {
+        return Ok(());
+    }
+    let message = "compressed bodies are not supported by this server; \
+        leave out the header `Content-Encoding`";
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
 }
 

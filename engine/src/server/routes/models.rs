@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Serialize;
@@ -48,8 +49,13 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Response, ApiErr
 
 pub(crate) async fn one(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
+    // What axum would say by itself is not in the shape that clients read.
+    let Path(name) = name.map_err(|_| {
+        let message = "the name of the model is not UTF-8 once its %-escapes are read";
+        ApiError::invalid_param("model", message)
+    })?;
     let engine = app.engine()?;
     let adapter = engine.resolve(&name)?;
     let parent = adapter.and(engine.names.first());
