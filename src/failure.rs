@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use foresail_engine::checkpoint::{CheckpointError, ConfigError, ConfigProblem};
+use foresail_engine::startup::StartError;
 use foresail_reports::FilesError;
 use foresail_scenarios::workload::WorkloadError;
 use foresail_simulator::SimulationError;
@@ -82,6 +84,41 @@ impl Failure {
             Self::Interrupted => ExitCode::Interrupted,
             Self::Defect(_) => ExitCode::Unexpected,
         }
+    }
+}
+
+/// Why an engine did not start. The engine names the file; what to do about files is the command's to say.
+pub(crate) fn of_start_with_remedy(error: &StartError) -> String {
+    let is_of_files = match error {
+        StartError::Tokenizer(_) => true,
+        StartError::Checkpoint(error) => is_of_files(error),
+        _ => false,
+    };
+    if is_of_files {
+        format!("{error}; get the files of the model again, or name another folder with --model")
+    } else {
+        error.to_string()
+    }
+}
+
+/// Whether a whole set of files would help; what is not supported says itself what is.
+fn is_of_files(error: &CheckpointError) -> bool {
+    match error {
+        CheckpointError::Read { .. }
+        | CheckpointError::NoWeights { .. }
+        | CheckpointError::File { .. }
+        | CheckpointError::Tensor { .. }
+        | CheckpointError::Shape { .. }
+        | CheckpointError::Missing { .. }
+        | CheckpointError::Unexpected { .. }
+        | CheckpointError::Twice { .. } => true,
+        CheckpointError::Config(ConfigError { problem, .. }) => {
+            matches!(problem, ConfigProblem::Json(_))
+        }
+        CheckpointError::Dtype { .. }
+        | CheckpointError::UnknownShape { .. }
+        | CheckpointError::UnsupportedShape { .. }
+        | CheckpointError::Partition(_) => false,
     }
 }
 

@@ -23,7 +23,7 @@ use foresail_reports::text;
 
 use crate::cli;
 use crate::exit_code::ExitCode;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::interrupt::Interrupt;
 use crate::output_file::{OutputFile, Place};
 use crate::progress::Progress;
@@ -153,7 +153,7 @@ fn not_started(error: StartError) -> Failure {
             "{error}; of a bench: smaller --batch, --context or --chunk"
         )),
         StartError::Rank { .. } | StartError::WarmUp(_) => Failure::Defect(error.to_string()),
-        error => Failure::Input(error.to_string()),
+        error => Failure::Input(failure::of_start_with_remedy(&error)),
     }
 }
 

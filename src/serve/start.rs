@@ -17,10 +17,13 @@ use foresail_engine::text::Tokenizer;
 
 use super::Arguments;
 use super::arguments::{self, Dtype};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 
 /// What the emulated device says: letters, which are readable alone.
 const SAID: std::ops::Range<u32> = b'a' as u32..b'z' as u32 + 1;
+
+/// The longest name of a model (bytes), as of adapters that are loaded at run time.
+const NAME_MAX: usize = 256;
 
 /// What is to be started, checked as far as it can be without the model.
 #[derive(Debug)]
@@ -76,15 +79,7 @@ impl Plan {
             }
         };
         let names = names(arguments)?;
-        if let Some((name, _)) = arguments
-            .adapter
-            .iter()
-            .find(|(name, _)| names.contains(name))
-        {
-            return Err(Failure::Input(format!(
-                "--adapter {name}: this is a name of the base model; choose another"
-            )));
-        }
+        check_names(&names, &arguments.adapter)?;
         Ok(Self {
             names,
             device,
@@ -102,7 +97,8 @@ impl Plan {
             Planned::Emulates { hardware, clock } => emulate(&hardware, clock)?,
         };
         if let Some(file) = &self.chat_template {
-            loaded.tokenizer.set_chat_template(file).map_err(input)?;
+            let set = loaded.tokenizer.set_chat_template(file);
+            set.map_err(|error| Failure::Input(format!("--chat-template: {error}")))?;
         }
         loaded.settings.waiting_max = self.waiting_max;
         loaded.settings.prefix_caching = self.prefix_caching;
@@ -164,6 +160,27 @@ fn names(arguments: &Arguments) -> Result<Vec<String>, Failure> {
             Ok(vec![name.to_string_lossy().into_owned()])
         }
     }
+}
+
+/// A name that cannot be asked for, or that another model answers to, would be served to nobody.
+fn check_names(names: &[String], adapters: &[(String, PathBuf)]) -> Result<(), Failure> {
+    let served = names.iter().map(|name| ("--served-model-name", name));
+    let adapters = adapters.iter().map(|(name, _)| ("--adapter", name));
+    let mut seen = Vec::new();
+    for (option, name) in served.chain(adapters) {
+        if name.is_empty() || name.len() > NAME_MAX || name.contains(char::is_control) {
+            return Err(Failure::Input(format!(
+                "{option} {name:?}: a name has 1 to {NAME_MAX} bytes, and no control characters"
+            )));
+        }
+        if seen.contains(&name) {
+            return Err(Failure::Input(format!(
+                "{option} {name}: there is a model of this name already; choose another"
+            )));
+        }
+        seen.push(name);
+    }
+    Ok(())
 }
 
 fn computes(arguments: &Arguments) -> Result<Planned, Failure> {
@@ -244,7 +261,8 @@ fn precision(name: &str, dtype: Dtype) -> Result<Precision, Failure> {
 }
 
 fn compute(settings: &EngineSettings) -> Result<Loaded, Failure> {
-    let started = startup::start(settings).map_err(input)?;
+    let started = startup::start(settings)
+        .map_err(|error| Failure::Input(failure::of_start_with_remedy(&error)))?;
     let no_tokenizer = || Failure::Defect("the engine came without its tokenizer".to_owned());
     let stages = started.stages.iter();
     Ok(Loaded {

@@ -1,7 +1,9 @@
 //! `foresail serve`: what it refuses before it starts, and how it starts, answers and ends.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -40,20 +42,81 @@ fn what_cannot_be_served_says_what_to_change() {
             "none",
         ],
         &["--model", "nowhere", "--port", "0", "--access-log", "none"],
+        &["--dummy", "tiny", "--served-model-name", ""],
     ]
     .map(|arguments| refused(&sandbox, arguments));
-    insta::assert_snapshot!(texts.concat(), @r"
+    insta::assert_snapshot!(texts.concat(), @r#"
     error: this foresail has no CUDA backend; leave --backend away to compute on the CPU, or take --backend emulated for the time that a GPU would take
     error: --backend emulated needs --gpu: which one to emulate, such as h100
     error: --backend emulated needs no weights; name a shape of the catalogue with --dummy instead of --model
     error: --gpu and --speed are of the GPU to emulate; add --backend emulated, or leave them away
     error: --gpu and --speed are of the GPU to emulate; add --backend emulated, or leave them away
     error: --seed is what random weights are made from, and those of --model are not
-    error: --adapter tiny: this is a name of the base model; choose another
+    error: --adapter tiny: there is a model of this name already; choose another
     error: 0.0.0.0 can be reached from other machines, and everybody would be let in; give keys with --api-key-file, or listen at 127.0.0.1
     error: empty.keys: there is no key in it; write one a line, or `sha256:` and the hash of one
     error: 8 query heads cannot be split over 3 ranks; choose a world size that divides them
-    error: nowhere: there is no such folder
+    error: nowhere: there is no such folder; get the files of the model again, or name another folder with --model
+    error: --served-model-name "": a name has 1 to 256 bytes, and no control characters
+    "#);
+}
+
+/// Copies a folder of a model into the sandbox.
+fn copy_of_model(sandbox: &Sandbox, name: &str) {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/engine/goldens/llama");
+    let to = sandbox.path(name);
+    fs::create_dir(&to).expect("it can be made");
+    for entry in fs::read_dir(golden).expect("it is a folder") {
+        let file = entry.expect("it can be read").path();
+        if file.is_file() {
+            fs::copy(&file, to.join(file.file_name().expect("it has a name")))
+                .expect("it is copied");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_model_is_refused_with_its_file_and_what_to_do() {
+    let sandbox = Sandbox::new();
+    let damaged = |name: &str, damage: &dyn Fn(&Path)| {
+        copy_of_model(&sandbox, name);
+        damage(&sandbox.path(name));
+        refused(
+            &sandbox,
+            &["--model", name, "--port", "0", "--access-log", "none"],
+        )
+    };
+    let cut = |file: PathBuf| {
+        let bytes = fs::read(&file).expect("it is there");
+        fs::write(&file, &bytes[..bytes.len() - 100]).expect("it is written");
+    };
+    let texts = [
+        damaged("short", &|folder| cut(folder.join("model.safetensors"))),
+        damaged("broken", &|folder| {
+            fs::write(folder.join("config.json"), "{").expect("it is written");
+        }),
+        damaged("speechless", &|folder| {
+            fs::remove_file(folder.join("tokenizer.json")).expect("it is removed");
+        }),
+        damaged("mismatched", &|folder| {
+            let file = folder.join("tokenizer.json");
+            let text = fs::read_to_string(&file).expect("it is there");
+            let mut tokenizer: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+            tokenizer["added_tokens"]
+                .as_array_mut()
+                .expect("it is a list")
+                .push(serde_json::json!({
+                    "id": 9999, "content": "<other>", "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": false, "special": true,
+                }));
+            fs::write(&file, tokenizer.to_string()).expect("it is written");
+        }),
+    ];
+    insta::assert_snapshot!(texts.concat(), @r"
+    error: short/model.safetensors: tensor model.norm.weight: its bytes end at 90368, and the file has 90268: it is truncated; get the files of the model again, or name another folder with --model
+    error: broken/config.json: not valid JSON: EOF while parsing an object at line 1 column 1; get the files of the model again, or name another folder with --model
+    error: speechless/tokenizer.json: No such file or directory (os error 2); get the files of the model again, or name another folder with --model
+    error: mismatched/tokenizer.json: has tokens up to 269, and the model has a vocabulary of 269; they are not of the same model; get the files of the model again, or name another folder with --model
     ");
 }
 
