@@ -68,7 +68,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TOKENS")]
     pub(super) block_size: Option<NonZeroU32>,
 
-    /// Most tokens of a sequence, prompt and output [default: what the model was made for]
+    /// Most tokens of a sequence, prompt and output [default: what the model was made for, or what the KV cache holds]
     #[arg(long, value_name = "TOKENS")]
     pub(super) max_model_len: Option<NonZeroU32>,
 

@@ -43,6 +43,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     let host = Host::start(listener, Arc::clone(&app))
         .map_err(|error| Failure::Defect(format!("the server cannot be started: {error}")))?;
     let ready = load(plan, &interrupt)?;
+    if let Some(note) = &ready.note {
+        terminal.note(note);
+    }
     let line = ready_line(&ready, address, began.elapsed());
     let replica = ready.engine.replica.clone();
     app.ready(ready.engine);

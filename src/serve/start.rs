@@ -52,6 +52,8 @@ pub(super) struct Ready {
     pub(super) engine: Engine,
     pub(super) model: String,
     pub(super) device: String,
+    /// What was decided that nobody asked for.
+    pub(super) note: Option<String>,
     pub(super) stages: Vec<(&'static str, Duration)>,
 }
 
@@ -62,6 +64,7 @@ struct Loaded {
     config: ModelConfig,
     tokenizer: Tokenizer,
     device: String,
+    note: Option<String>,
     stages: Vec<(&'static str, Duration)>,
 }
 
@@ -128,6 +131,7 @@ impl Plan {
             engine,
             model,
             device: loaded.device,
+            note: loaded.note,
             stages,
         })
     }
@@ -273,8 +277,20 @@ fn compute(settings: &EngineSettings) -> Result<Loaded, Failure> {
             1 => "the CPU".to_owned(),
             ranks => format!("the CPU, {ranks} ranks"),
         },
+        note: context_note(settings, started.limits, &started.config),
         config: started.config,
         stages: stages.map(|stage| (stage.name, stage.duration)).collect(),
+    })
+}
+
+/// Without a context that was asked for, there is as much as the KV cache holds.
+fn context_note(settings: &EngineSettings, limits: Limits, config: &ModelConfig) -> Option<String> {
+    let (holds, made_for) = (limits.max_model_len, config.max_position_embeddings);
+    (settings.max_model_len.is_none() && holds < made_for).then(|| {
+        format!(
+            "the context is {holds} tokens, as many as the KV cache holds; the model was made for \
+             {made_for}: --kv-cache-memory gives more"
+        )
     })
 }
 
@@ -291,6 +307,7 @@ fn emulate(hardware: &Hardware, clock: RealClock) -> Result<Loaded, Failure> {
         config: checkpoint.config().clone(),
         tokenizer: Tokenizer::bytes(),
         device: format!("{gpus} emulated {}", hardware.gpu),
+        note: None,
         stages: vec![("emulation", began.elapsed())],
     })
 }

@@ -244,6 +244,24 @@ fn what_was_taken_is_finished_after_sigterm() {
 
 #[cfg(unix)]
 #[test]
+fn a_context_shorter_than_the_models_is_said() {
+    let sandbox = Sandbox::new();
+    let small = ["--dummy", "tiny", "--kv-cache-memory", "1MiB"];
+    let served = Served::start(&sandbox, &small);
+    served.signal("TERM");
+    let ended = served.end().with_code(0);
+    // 6 layers with 4 heads of 16 have 1,536 bytes a token in bf16: 42 blocks of 16.
+    assert!(
+        ended.stderr.contains(
+            "the context is 672 tokens, as many as the KV cache holds; the model was made for 4096"
+        ),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[cfg(unix)]
+#[test]
 fn what_takes_too_long_is_broken_off_and_said() {
     let sandbox = Sandbox::new();
     let emulated = [
