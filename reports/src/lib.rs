@@ -6,7 +6,7 @@
 //! value that is written as `summary.json`, read back by later commands, and
 //! turned into [text] for a person. The summaries of several variants, each
 //! under the same seeds, become a [`Comparison`]. What single steps of an engine
-//! take is a [`bench`], which needs no run.
+//! take is a [`mod@bench`], which needs no run.
 //!
 //! ```text
 //! RequestRecord, Gaps, Change ─┬─> Measurements ─> Summary ─┬─> text
