@@ -335,6 +335,18 @@ mod tests {
     }
 
     #[test]
+    fn a_rounding_at_a_row_is_no_contradiction() {
+        let mut times = [1e-6; 12];
+        times[7] = 0.762_226_996_040_958_1;
+        times[8] = 0.229_389_056_619_748_3;
+        times[9] = 0.445_047_555_286_982_6;
+        times[10] = 0.743_801_043_491_366_6;
+        times[11] = 0.082_218_898_262_150_97;
+        let steps = measured(&[100, 4096], &times);
+        ProfileTable::of_measured(provenance(), steps).unwrap();
+    }
+
+    #[test]
     fn a_step_without_repeats_is_named() {
         let mut steps = measured(&[10, 20], &[1.0]);
         steps.prefill[2].seconds.clear();

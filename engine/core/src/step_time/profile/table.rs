@@ -345,6 +345,10 @@ impl Curve {
             .partition_point(|knot| knot.past < past)
             .clamp(1, knots.len() - 1);
         let (a, b) = (&knots[upper - 1], &knots[upper]);
+        if past == b.past {
+            // The line through both may miss the second by a rounding.
+            return b.seconds;
+        }
         let share = (past as f64 - a.past as f64) / (b.past - a.past) as f64;
         super::mean(a.seconds, b.seconds, share)
     }
