@@ -97,7 +97,8 @@ proptest! {
         for isa in Isa::available() {
             let fast = run(&mut shape.fast(KvFormat::F32, isa, threads), &shape, &steps);
             let difference = difference(&fast, &slow);
-            prop_assert!(difference < 5e-5, "{:?}: {}", isa, difference);
+            // Norms over two or three values magnify roundings a hundredfold; a defect is percents.
+            prop_assert!(difference < 1e-3, "{:?}: {}", isa, difference);
         }
     }
 }
