@@ -5,11 +5,14 @@ use crate::histogram::Histogram;
 use crate::objectives::{
     Latency, Objective, ObjectiveMetric, ObjectiveSpec, RequestLatencies, RequestLimits,
 };
-use crate::records::{Change, ChangeKind, Gaps, Outcome, RecordSink, RequestRecord, RunTotals};
+use crate::records::{
+    Change, ChangeKind, DeploymentTotals, Gaps, MeasuredTotals, Outcome, RecordSink, RequestRecord,
+    RunTotals,
+};
 use crate::series::Series;
 use crate::summary::{
-    Adapters, Cost, GpuSeconds, LatencySummary, LifecycleChange, PartsMean, PartsSummary, Replicas,
-    Requests, Run, RunDescription, SCHEMA, Summary, Throughput, Tokens,
+    Adapters, Cost, GpuSeconds, LatencySummary, LifecycleChange, MeasuredEndings, PartsMean,
+    PartsSummary, Replicas, Requests, Run, RunDescription, SCHEMA, Summary, Throughput, Tokens,
 };
 use crate::tail::{PartsTotal, Tail};
 use crate::why::{self, CountsLog};
@@ -107,7 +110,8 @@ impl Measurements {
         self.last_completion_ns = self.last_completion_ns.max(record.end_ns);
         self.preemptions += u64::from(record.preemptions);
         self.with_adapter += u64::from(record.adapter.is_some());
-        self.waited_for_adapter += u64::from(record.parts.adapter_ns > 0);
+        let waited_for_adapter = record.parts.is_some_and(|parts| parts.adapter_ns > 0);
+        self.waited_for_adapter += u64::from(waited_for_adapter);
         self.tokens.prompt += u64::from(record.prompt_tokens);
         self.tokens.cached += u64::from(record.cached_tokens);
         self.tokens.output += u64::from(record.output_tokens);
@@ -125,27 +129,89 @@ impl Measurements {
         }
     }
 
-    /// What the run came to, once it has ended.
+    /// What a simulated run came to, once it has ended.
     #[must_use]
     pub fn summary(&self, description: &RunDescription, totals: &RunTotals) -> Summary {
-        let throughput = self.throughput();
-        let cost = self.cost(totals);
         let slowest = self.tail.slowest(self.slowest_count());
         let count_max = description.scenario.replica_count_max;
+        let cost = self.cost(totals.cost_nanodollars);
+        Summary {
+            requests: Requests {
+                waited_for_cold_start: totals.waited_for_cold_start,
+                ..self.requests(totals.offered)
+            },
+            tokens: Tokens {
+                output_of_retried: totals.output_tokens_retried,
+                ..self.tokens
+            },
+            adapters: totals.adapters.map(|of_replicas| Adapters {
+                requests: self.with_adapter,
+                waited: self.waited_for_adapter,
+                loads: of_replicas.loads,
+                evictions: of_replicas.evictions,
+            }),
+            replicas: Some(replicas(totals)),
+            gpu_seconds: Some(gpu_seconds(totals)),
+            parts: Some(self.parts()),
+            why: Some(why::explain(
+                slowest,
+                &self.counts,
+                count_max,
+                totals.end_ns,
+            )),
+            run: Run {
+                steps: totals.steps,
+                events: totals.events,
+                ..Run::default()
+            },
+            ..self.of_any(description, totals.offered, totals.end_ns, Some(cost))
+        }
+    }
+
+    /// What a measured run came to, once it has ended. The records are those of
+    /// the requests that count.
+    #[must_use]
+    pub fn measured_summary(
+        &self,
+        description: &RunDescription,
+        totals: &MeasuredTotals,
+    ) -> Summary {
+        let deployment = totals.deployment.as_ref();
+        let cost = deployment.map(|deployment| self.cost(deployment.cost_nanodollars));
+        let of_any = self.of_any(description, totals.offered, totals.end_ns, cost);
+        Summary {
+            requests: Requests {
+                measured: Some(self.measured_endings()),
+                ..of_any.requests
+            },
+            queue_s: None,
+            replicas: deployment.map(|deployment| measured_replicas(deployment, totals.end_ns)),
+            gpu_seconds: deployment.map(measured_gpu_seconds),
+            measured: Some(Box::new(totals.measured.clone())),
+            ..of_any
+        }
+    }
+
+    /// What is said of every run, simulated or measured.
+    fn of_any(
+        &self,
+        description: &RunDescription,
+        offered: u64,
+        end_ns: u64,
+        cost: Option<Cost>,
+    ) -> Summary {
+        let throughput = self.throughput();
         Summary {
             schema: SCHEMA.to_owned(),
             tool: description.tool.clone(),
             source: description.source,
             scenario: description.scenario.clone(),
             seed: description.seed,
-            duration_s: totals.end_ns as f64 / 1e9,
-            objectives: self.judge(totals, &throughput, &cost),
-            requests: self.requests(totals),
+            duration_s: end_ns as f64 / 1e9,
+            objectives: self.judge(offered, &throughput, cost.as_ref()),
+            requests: self.requests(offered),
             lifecycle: self.lifecycle.clone(),
-            tokens: Tokens {
-                output_of_retried: totals.output_tokens_retried,
-                ..self.tokens
-            },
+            tokens: self.tokens,
             ttft_s: latency_summary(&self.ttft),
             itl_s: latency_summary(&self.itl),
             tpot_s: latency_summary(&self.tpot),
@@ -153,24 +219,16 @@ impl Measurements {
             queue_s: latency_summary(&self.queue),
             throughput,
             goodput_per_s: self.limits.any().then(|| self.per_second(self.good)),
-            adapters: totals.adapters.map(|of_replicas| Adapters {
-                requests: self.with_adapter,
-                waited: self.waited_for_adapter,
-                loads: of_replicas.loads,
-                evictions: of_replicas.evictions,
-            }),
-            replicas: replicas(totals),
-            gpu_seconds: gpu_seconds(totals),
+            adapters: None,
+            replicas: None,
+            gpu_seconds: None,
             cost,
-            parts: self.parts(),
-            why: why::explain(slowest, &self.counts, count_max, totals.end_ns),
-            series: self.series.clone().finish(totals.end_ns),
+            parts: None,
+            why: None,
+            measured: None,
+            series: self.series.clone().finish(end_ns),
             seeds: None,
-            run: Run {
-                steps: totals.steps,
-                events: totals.events,
-                ..Run::default()
-            },
+            run: Run::default(),
         }
     }
 
@@ -191,7 +249,8 @@ impl Measurements {
         }
     }
 
-    fn requests(&self, totals: &RunTotals) -> Requests {
+    fn requests(&self, offered: u64) -> Requests {
+        let measured = self.measured_endings();
         let [
             completed,
             rejected_too_long,
@@ -205,19 +264,25 @@ impl Measurements {
             failed_crash,
             failed_timeout,
             failed_unserved,
+            ..,
         ] = self.outcomes;
         Requests {
-            offered: totals.offered,
+            offered,
             completed,
-            failed: failed_drain + failed_crash + failed_timeout + failed_unserved,
+            failed: failed_drain
+                + failed_crash
+                + failed_timeout
+                + failed_unserved
+                + measured.failed(),
             rejected: rejected_too_long
                 + rejected_never_fits
                 + rejected_scaling_up
                 + rejected_queue_full
                 + rejected_deleted
                 + rejected_paused
-                + rejected_parked,
-            waited_for_cold_start: totals.waited_for_cold_start,
+                + rejected_parked
+                + measured.rejected(),
+            waited_for_cold_start: 0,
             rejected_too_long,
             rejected_never_fits,
             rejected_scaling_up,
@@ -229,14 +294,32 @@ impl Measurements {
             failed_crash,
             failed_timeout,
             failed_unserved,
+            measured: None,
             preemptions: self.preemptions,
             retried: self.retried,
             attempts: self.attempts,
         }
     }
 
-    fn cost(&self, totals: &RunTotals) -> Cost {
-        let usd = totals.cost_nanodollars as f64 / 1e9;
+    fn measured_endings(&self) -> MeasuredEndings {
+        MeasuredEndings {
+            rejected_rate_limited: self.count(Outcome::RejectedRateLimited),
+            rejected_unavailable: self.count(Outcome::RejectedUnavailable),
+            rejected_status: self.count(Outcome::RejectedStatus),
+            failed_status: self.count(Outcome::FailedStatus),
+            failed_connect: self.count(Outcome::FailedConnect),
+            failed_reset: self.count(Outcome::FailedReset),
+            failed_truncated: self.count(Outcome::FailedTruncated),
+            failed_stalled: self.count(Outcome::FailedStalled),
+            failed_garbage: self.count(Outcome::FailedGarbage),
+            failed_error: self.count(Outcome::FailedError),
+            failed_cancelled: self.count(Outcome::FailedCancelled),
+            unsent: self.count(Outcome::Unsent),
+        }
+    }
+
+    fn cost(&self, cost_nanodollars: u128) -> Cost {
+        let usd = cost_nanodollars as f64 / 1e9;
         let per = |count: u64, unit: f64| (count > 0).then(|| usd / count as f64 * unit);
         Cost {
             usd,
@@ -259,15 +342,18 @@ impl Measurements {
         }
     }
 
-    fn judge(&self, totals: &RunTotals, throughput: &Throughput, cost: &Cost) -> Vec<Objective> {
+    fn judge(&self, offered: u64, throughput: &Throughput, cost: Option<&Cost>) -> Vec<Objective> {
         let observed = |metric| match metric {
             ObjectiveMetric::Latency(latency, statistic) => statistic.of(self.histogram(latency)),
             ObjectiveMetric::RequestsPerSecond => Some(throughput.requests_per_s),
             ObjectiveMetric::OutputTokensPerSecond => Some(throughput.output_tokens_per_s),
-            ObjectiveMetric::SuccessRate => (totals.offered > 0)
-                .then(|| self.count(Outcome::Completed) as f64 / totals.offered as f64),
-            ObjectiveMetric::CostUsd => Some(cost.usd),
-            ObjectiveMetric::CostUsdPerMillionOutputTokens => cost.usd_per_million_output_tokens,
+            ObjectiveMetric::SuccessRate => {
+                (offered > 0).then(|| self.count(Outcome::Completed) as f64 / offered as f64)
+            }
+            ObjectiveMetric::CostUsd => cost.map(|cost| cost.usd),
+            ObjectiveMetric::CostUsdPerMillionOutputTokens => {
+                cost.and_then(|cost| cost.usd_per_million_output_tokens)
+            }
         };
         let judge = |spec: &ObjectiveSpec| Objective::judge(spec, observed(spec.metric));
         self.objectives.iter().map(judge).collect()
@@ -321,7 +407,7 @@ fn latencies(record: &RequestRecord) -> RequestLatencies {
             .map(|first_ns| first_ns - record.due_ns),
         tpot_ns,
         e2e_ns: record.end_ns - record.due_ns,
-        queue_ns: record.parts.queue_ns,
+        queue_ns: record.parts.map_or(0, |parts| parts.queue_ns),
     }
 }
 
@@ -338,17 +424,46 @@ fn latency_summary(histogram: &Histogram) -> Option<LatencySummary> {
     })
 }
 
-fn replicas(totals: &RunTotals) -> Replicas {
-    let mean = match totals.end_ns {
-        0 => 0.0,
-        // Whole replicas and the rest apart: the integral has more digits than a float.
-        end_ns => {
-            let (end_ns, whole) = (u128::from(end_ns), totals.replica_ns / u128::from(end_ns));
-            whole as f64 + (totals.replica_ns % end_ns) as f64 / end_ns as f64
-        }
-    };
+/// The mean of something over the run, from its integral over time.
+fn mean_over_time(integral_ns: u128, end_ns: u64) -> f64 {
+    if end_ns == 0 {
+        return 0.0;
+    }
+    // Whole ones and the rest apart: the integral has more digits than a float.
+    let end_ns = u128::from(end_ns);
+    (integral_ns / end_ns) as f64 + (integral_ns % end_ns) as f64 / end_ns as f64
+}
+
+/// What only the provider knows, such as failed starts, is 0 of a measured run.
+fn measured_replicas(deployment: &DeploymentTotals, end_ns: u64) -> Replicas {
     Replicas {
-        mean,
+        mean: mean_over_time(deployment.replica_ns, end_ns),
+        max: deployment.replicas_max,
+        starts: deployment.starts,
+        direction_changes: deployment.direction_changes,
+        ..Replicas::default()
+    }
+}
+
+fn measured_gpu_seconds(deployment: &DeploymentTotals) -> GpuSeconds {
+    let seconds = |ns: u128| ns as f64 / 1e9;
+    let idle = |busy: u128| deployment.ready_gpu_ns.saturating_sub(busy);
+    GpuSeconds {
+        billed: seconds(deployment.billed_gpu_ns),
+        busy: deployment.busy_gpu_ns.map(seconds),
+        idle: deployment.busy_gpu_ns.map(|busy| seconds(idle(busy))),
+        ready: match deployment.busy_gpu_ns {
+            Some(_) => None,
+            None => Some(seconds(deployment.ready_gpu_ns)),
+        },
+        starting: seconds(deployment.starting_gpu_ns),
+        draining: seconds(deployment.draining_gpu_ns),
+    }
+}
+
+fn replicas(totals: &RunTotals) -> Replicas {
+    Replicas {
+        mean: mean_over_time(totals.replica_ns, totals.end_ns),
         max: totals.replicas_max,
         starts: totals.starts,
         wasted_starts: totals.wasted_starts,
@@ -365,8 +480,9 @@ fn gpu_seconds(totals: &RunTotals) -> GpuSeconds {
     let seconds = |ns: u128| ns as f64 / 1e9;
     GpuSeconds {
         billed: seconds(totals.gpu_ns.billed),
-        busy: seconds(totals.gpu_ns.busy),
-        idle: seconds(totals.gpu_ns.idle),
+        busy: Some(seconds(totals.gpu_ns.busy)),
+        idle: Some(seconds(totals.gpu_ns.idle)),
+        ready: None,
         starting: seconds(totals.gpu_ns.starting),
         draining: seconds(totals.gpu_ns.draining),
     }

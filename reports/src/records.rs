@@ -4,6 +4,8 @@
 //! they happen. Sinks compose: `(a, b)` hands each record to both, and an
 //! `Option` of a sink may be absent.
 
+use crate::summary::Measured;
+
 /// One request, from its intended send to its end. Times are nanoseconds since the start of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestRecord {
@@ -33,8 +35,41 @@ pub struct RequestRecord {
     pub first_token_ns: Option<u64>,
     /// When it ended, however it did.
     pub end_ns: u64,
-    /// Where its time went; the parts sum to `end_ns - due_ns` exactly.
-    pub parts: Parts,
+    /// Where its time went; the parts sum to `end_ns - due_ns` exactly. `None` of a measured
+    /// request: seen from outside, waiting and prefill look the same.
+    pub parts: Option<Parts>,
+    /// What its client saw; `None` of a simulated request.
+    pub wire: Option<Wire>,
+}
+
+/// What the client of a measured request saw of its last attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// When it was handed to an open connection; `None` if it never was.
+    pub sent_ns: Option<u64>,
+    /// The HTTP status, if an answer began.
+    pub status: Option<u16>,
+    /// Chunks that carried output. A chunk of several tokens is one.
+    pub chunks: u32,
+    /// Where the number of output tokens is from.
+    pub tokens_from: TokensFrom,
+    /// Whether its connection had carried others before.
+    pub is_connection_reused: bool,
+    /// Bytes of the answer's body.
+    pub body_bytes: u64,
+    /// Whether it counts: it was due inside the window that is measured.
+    pub is_in_window: bool,
+}
+
+/// Who counted the output tokens of a measured request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokensFrom {
+    /// The server, in `usage`.
+    Usage,
+    /// Nobody: each chunk that carried output was taken for one.
+    Chunks,
+    /// Nobody: the answer came whole, and as many as were asked for were taken for it.
+    Asked,
 }
 
 /// Where the time of a request went, in nanoseconds.
@@ -83,6 +118,30 @@ pub enum Outcome {
     FailedTimeout,
     /// Never served: the run ended with no replica allowed to start.
     FailedUnserved,
+    /// Measured: refused with 429.
+    RejectedRateLimited,
+    /// Measured: refused with 503.
+    RejectedUnavailable,
+    /// Measured: refused with any other status below 500.
+    RejectedStatus,
+    /// Measured: an error of the server, 500 or above and not 503.
+    FailedStatus,
+    /// Measured: no connection could be had.
+    FailedConnect,
+    /// Measured: the connection was reset, or closed before any of the answer.
+    FailedReset,
+    /// Measured: the answer ended before its end.
+    FailedTruncated,
+    /// Measured: nothing arrived for too long in the middle of an answer.
+    FailedStalled,
+    /// Measured: what arrived is no answer.
+    FailedGarbage,
+    /// Measured: the stream told of an error.
+    FailedError,
+    /// Measured: in flight when the run was ended.
+    FailedCancelled,
+    /// Measured: not sent, because the run was ended before.
+    Unsent,
 }
 
 /// A run of inter-token gaps of one batch. Step `j` of `steps` (from 0) is a gap of
@@ -207,6 +266,44 @@ pub struct RunTotals {
     pub events: u64,
 }
 
+/// What is known of a measured run as a whole at its end, beside the records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeasuredTotals {
+    /// Requests that the plan offered; those that were not sent are among them.
+    pub offered: u64,
+    /// When the last thing happened (ns).
+    pub end_ns: u64,
+    /// The deployment, if anything is known of it.
+    pub deployment: Option<DeploymentTotals>,
+    /// How it was measured, and how far that is to be trusted.
+    pub measured: Measured,
+}
+
+/// What a measured deployment held and cost, as far as is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeploymentTotals {
+    /// Time integral of the replicas that hold GPUs [replica ns].
+    pub replica_ns: u128,
+    /// Most replicas that held GPUs at once.
+    pub replicas_max: u32,
+    /// Replicas that came during the run.
+    pub starts: u64,
+    /// Times the number of replicas turned from rising to falling or back.
+    pub direction_changes: u64,
+    /// What is paid for, by the billing rule [GPU ns].
+    pub billed_gpu_ns: u128,
+    /// Ready replicas [GPU ns].
+    pub ready_gpu_ns: u128,
+    /// Starting replicas [GPU ns].
+    pub starting_gpu_ns: u128,
+    /// Draining replicas [GPU ns].
+    pub draining_gpu_ns: u128,
+    /// Ready, with a step in flight [GPU ns]; `None` unless the server tells.
+    pub busy_gpu_ns: Option<u128>,
+    /// What the run costs [1e-9 USD].
+    pub cost_nanodollars: u128,
+}
+
 /// What the adapters of all replicas did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AdapterTotals {
@@ -233,7 +330,7 @@ pub struct GpuTime {
 
 impl Outcome {
     /// Every outcome, in the order in which they are counted.
-    pub const ALL: [Outcome; 12] = [
+    pub const ALL: [Outcome; 24] = [
         Outcome::Completed,
         Outcome::RejectedTooLong,
         Outcome::RejectedNeverFits,
@@ -246,6 +343,18 @@ impl Outcome {
         Outcome::FailedCrash,
         Outcome::FailedTimeout,
         Outcome::FailedUnserved,
+        Outcome::RejectedRateLimited,
+        Outcome::RejectedUnavailable,
+        Outcome::RejectedStatus,
+        Outcome::FailedStatus,
+        Outcome::FailedConnect,
+        Outcome::FailedReset,
+        Outcome::FailedTruncated,
+        Outcome::FailedStalled,
+        Outcome::FailedGarbage,
+        Outcome::FailedError,
+        Outcome::FailedCancelled,
+        Outcome::Unsent,
     ];
 
     /// The name in `requests.csv`.
@@ -264,6 +373,18 @@ impl Outcome {
             Outcome::FailedCrash => "failed_crash",
             Outcome::FailedTimeout => "failed_timeout",
             Outcome::FailedUnserved => "failed_unserved",
+            Outcome::RejectedRateLimited => "rejected_rate_limited",
+            Outcome::RejectedUnavailable => "rejected_unavailable",
+            Outcome::RejectedStatus => "rejected_status",
+            Outcome::FailedStatus => "failed_status",
+            Outcome::FailedConnect => "failed_connect",
+            Outcome::FailedReset => "failed_reset",
+            Outcome::FailedTruncated => "failed_truncated",
+            Outcome::FailedStalled => "failed_stalled",
+            Outcome::FailedGarbage => "failed_garbage",
+            Outcome::FailedError => "failed_error",
+            Outcome::FailedCancelled => "failed_cancelled",
+            Outcome::Unsent => "unsent",
         }
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn metrics_of(summary: &Summary) -> Vec<(String, Unit, Option<f64>)> 
         ("e2e", summary.e2e_s),
         ("queue", summary.queue_s),
     ];
-    let cost = &summary.cost;
+    let cost = summary.cost.as_ref();
     let others = [
         (
             "requests_per_s",
@@ -118,12 +118,16 @@ pub(crate) fn metrics_of(summary: &Summary) -> Vec<(String, Unit, Option<f64>)> 
             Unit::RequestsPerSecond,
             summary.goodput_per_s,
         ),
-        ("replicas", Unit::Replicas, Some(summary.replicas.mean)),
-        ("cost_usd", Unit::Usd, Some(cost.usd)),
+        (
+            "replicas",
+            Unit::Replicas,
+            summary.replicas.map(|replicas| replicas.mean),
+        ),
+        ("cost_usd", Unit::Usd, cost.map(|cost| cost.usd)),
         (
             "cost_usd_per_million_output_tokens",
             Unit::Usd,
-            cost.usd_per_million_output_tokens,
+            cost.and_then(|cost| cost.usd_per_million_output_tokens),
         ),
     ];
     let latencies = latencies.into_iter().flat_map(latency_metrics);

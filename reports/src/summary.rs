@@ -11,6 +11,13 @@ use crate::series::TimeSeries;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+mod measured;
+
+pub use measured::{
+    Client, Connections, Counters, Degraded, Excluded, Load, Measured, Rates, Server, Shard,
+    Steadiness, Window,
+};
+
 /// The version of the form of `summary.json`.
 pub const SCHEMA: &str = "foresail.summary/1";
 
@@ -58,16 +65,19 @@ pub struct Summary {
     /// What the adapters of the replicas did; absent if none were deployed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub adapters: Option<Adapters>,
-    /// Replicas over the whole run.
-    pub replicas: Replicas,
-    /// GPU-time by what the GPUs did.
-    pub gpu_seconds: GpuSeconds,
-    /// Money.
-    pub cost: Cost,
-    /// Where the time of the requests went.
-    pub parts: PartsSummary,
-    /// When the slowest requests were sent, and what was going on.
-    pub why: Why,
+    /// Replicas over the whole run; `null` of a measured run if nothing is known of them.
+    pub replicas: Option<Replicas>,
+    /// GPU-time by what the GPUs did; `null` as the replicas are.
+    pub gpu_seconds: Option<GpuSeconds>,
+    /// Money; `null` as the replicas are.
+    pub cost: Option<Cost>,
+    /// Where the time of the requests went; `null` of a measured run.
+    pub parts: Option<PartsSummary>,
+    /// When the slowest requests were sent, and what was going on; `null` of a measured run.
+    pub why: Option<Why>,
+    /// How it was measured; absent of a simulated run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub measured: Option<Box<Measured>>,
     /// The run over time.
     pub series: TimeSeries,
     /// What several seeds say together, if several were run; all other fields
@@ -188,12 +198,45 @@ pub struct Requests {
     pub failed_timeout: u64,
     /// The run ended and no replica was allowed to start.
     pub failed_unserved: u64,
+    /// What else can happen to a measured request; absent of a simulated run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub measured: Option<MeasuredEndings>,
     /// Times that a completed request was preempted.
     pub preemptions: u64,
     /// Sent more than once, however they ended.
     pub retried: u64,
     /// How often the requests were sent, all together.
     pub attempts: u64,
+}
+
+/// How requests of a measured run ended, beside those endings that a simulation has too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredEndings {
+    /// Refused with 429.
+    pub rejected_rate_limited: u64,
+    /// Refused with 503.
+    pub rejected_unavailable: u64,
+    /// Refused with any other status below 500.
+    pub rejected_status: u64,
+    /// An error of the server, 500 or above and not 503.
+    pub failed_status: u64,
+    /// No connection could be had.
+    pub failed_connect: u64,
+    /// The connection was reset, or closed before any of the answer.
+    pub failed_reset: u64,
+    /// The answer ended before its end.
+    pub failed_truncated: u64,
+    /// Nothing arrived for too long in the middle of an answer.
+    pub failed_stalled: u64,
+    /// What arrived is no answer.
+    pub failed_garbage: u64,
+    /// The stream told of an error.
+    pub failed_error: u64,
+    /// In flight when the run was ended.
+    pub failed_cancelled: u64,
+    /// Not sent, because the run was ended before; neither failed nor rejected.
+    pub unsent: u64,
 }
 
 /// Tokens of the requests that ended.
@@ -287,10 +330,13 @@ pub struct Replicas {
 pub struct GpuSeconds {
     /// What is paid for.
     pub billed: f64,
-    /// Ready, with a step in flight.
-    pub busy: f64,
-    /// Ready, with nothing to do.
-    pub idle: f64,
+    /// Ready, with a step in flight; `null` where nobody tells.
+    pub busy: Option<f64>,
+    /// Ready, with nothing to do; `null` where nobody tells.
+    pub idle: Option<f64>,
+    /// Ready, whatever they did; absent where busy and idle are known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ready: Option<f64>,
     /// Asked for and not ready yet.
     pub starting: f64,
     /// From the order to drain until gone.
@@ -454,6 +500,23 @@ pub enum SummaryError {
         /// What it says it is.
         found: String,
     },
+}
+
+impl MeasuredEndings {
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected_rate_limited + self.rejected_unavailable + self.rejected_status
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed_status
+            + self.failed_connect
+            + self.failed_reset
+            + self.failed_truncated
+            + self.failed_stalled
+            + self.failed_garbage
+            + self.failed_error
+            + self.failed_cancelled
+    }
 }
 
 impl Summary {

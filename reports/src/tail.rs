@@ -97,10 +97,14 @@ impl Tail {
         }
     }
 
+    /// Only requests whose parts are known can be explained.
     #[inline]
     pub(crate) fn record(&mut self, ttft_ns: u64, record: &RequestRecord) {
-        self.all.record(&record.parts);
-        self.by_ttft[bucket_of(ttft_ns)].record(&parts_of_ttft(ttft_ns, &record.parts));
+        let Some(parts) = &record.parts else {
+            return;
+        };
+        self.all.record(parts);
+        self.by_ttft[bucket_of(ttft_ns)].record(&parts_of_ttft(ttft_ns, parts));
         self.slowest.offer(ttft_ns, record);
     }
 
@@ -116,7 +120,8 @@ impl Tail {
         let mut total = PartsTotal::default();
         if requests <= SLOWEST_MAX as u64 {
             for (ttft_ns, record) in self.slowest.first(requests) {
-                total.record(&parts_of_ttft(ttft_ns, &record.parts));
+                let parts = record.parts.unwrap_or_default();
+                total.record(&parts_of_ttft(ttft_ns, &parts));
             }
             return total;
         }
@@ -227,10 +232,11 @@ mod tests {
             outcome: Outcome::Completed,
             first_token_ns: Some(ttft_ns),
             end_ns: ttft_ns,
-            parts: Parts {
+            parts: Some(Parts {
                 queue_ns: ttft_ns,
                 ..Parts::default()
-            },
+            }),
+            wire: None,
         }
     }
 
@@ -281,14 +287,14 @@ mod tests {
     #[test]
     fn the_slowest_share_ends_with_the_first_token() {
         let mut slow = record(0, 10);
-        slow.parts = Parts {
+        slow.parts = Some(Parts {
             queue_ns: 3,
             prefill_ns: 5,
             // 2 ns of it before the first token.
             preemption_ns: 6,
             decode_ns: 100,
             ..Parts::default()
-        };
+        });
         let mut tail = Tail::new();
         tail.record(10, &slow);
         let slowest = tail.slowest_share(1);

@@ -1,6 +1,6 @@
 //! When the slowest requests were sent, and what the deployment was doing then.
 
-use crate::records::{ChangeKind, ReplicaCounts, RequestRecord};
+use crate::records::{ChangeKind, Parts, ReplicaCounts, RequestRecord};
 use crate::summary::{Episode, EpisodeReplicas, Part, Why};
 use crate::tail::parts_of_ttft;
 use std::ops::Range;
@@ -147,15 +147,23 @@ fn episode(requests: &[RequestRecord], log: &CountsLog, run: &RunBounds) -> Epis
 
 /// The part that most of the time to first token went to, and its sum (ns).
 fn dominant_part(requests: &[RequestRecord]) -> (Part, u128) {
-    let sum =
-        |f: fn(&RequestRecord) -> u64| requests.iter().map(|r| u128::from(f(r))).sum::<u128>();
+    let sum = |f: fn(&Parts) -> u64| {
+        requests
+            .iter()
+            .map(|r| u128::from(f(&parts(r))))
+            .sum::<u128>()
+    };
+    let preempted = requests
+        .iter()
+        .map(preempted_before_first_token_ns)
+        .map(u128::from);
     let parts = [
-        (Part::Retry, sum(|r| r.parts.retry_ns)),
-        (Part::ColdStart, sum(|r| r.parts.cold_start_ns)),
-        (Part::Queue, sum(|r| r.parts.queue_ns)),
-        (Part::Adapter, sum(|r| r.parts.adapter_ns)),
-        (Part::Prefill, sum(|r| r.parts.prefill_ns)),
-        (Part::Preemption, sum(preempted_before_first_token_ns)),
+        (Part::Retry, sum(|p| p.retry_ns)),
+        (Part::ColdStart, sum(|p| p.cold_start_ns)),
+        (Part::Queue, sum(|p| p.queue_ns)),
+        (Part::Adapter, sum(|p| p.adapter_ns)),
+        (Part::Prefill, sum(|p| p.prefill_ns)),
+        (Part::Preemption, preempted.sum()),
     ];
     let mut dominant = parts[0];
     for part in parts {
@@ -166,6 +174,11 @@ fn dominant_part(requests: &[RequestRecord]) -> (Part, u128) {
     dominant
 }
 
+/// Those without parts are not among the slowest that are kept.
+fn parts(record: &RequestRecord) -> Parts {
+    record.parts.unwrap_or_default()
+}
+
 fn ttft_ns(record: &RequestRecord) -> u64 {
     record
         .first_token_ns
@@ -174,13 +187,13 @@ fn ttft_ns(record: &RequestRecord) -> u64 {
 
 /// What of the time to first token is neither waiting nor prefill.
 fn preempted_before_first_token_ns(record: &RequestRecord) -> u64 {
-    parts_of_ttft(ttft_ns(record), &record.parts).preemption_ns
+    parts_of_ttft(ttft_ns(record), &parts(record)).preemption_ns
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Outcome, Parts};
+    use crate::records::Outcome;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -200,12 +213,13 @@ mod tests {
             outcome: Outcome::Completed,
             first_token_ns: Some(end_ns),
             end_ns,
-            parts: Parts {
+            parts: Some(Parts {
                 cold_start_ns: cold_start_s * SECOND,
                 queue_ns: queue_s * SECOND,
                 prefill_ns: SECOND,
                 ..Parts::default()
-            },
+            }),
+            wire: None,
         }
     }
 

@@ -280,7 +280,7 @@ fn seeds_come_with_intervals() {
         summary("burst", 2),
         summary("burst", 3),
     ];
-    runs[1].cost.usd = 2.5;
+    runs[1].cost.as_mut().unwrap().usd = 2.5;
     runs[2].ttft_s = runs[2].e2e_s;
     let mut summary = runs[0].clone();
     summary.seeds = Some(Seeds::of(&runs));
@@ -334,9 +334,9 @@ fn several_seeds_are_judged_together() {
 #[test]
 fn episodes_tell_who_when_and_what_the_deployment_did() {
     let mut summary = summary("burst", 1);
-    let woke = summary.why.episodes[0];
-    summary.why.slowest = 200;
-    summary.why.episodes.push(Episode {
+    let woke = summary.why.as_mut().unwrap().episodes[0];
+    summary.why.as_mut().unwrap().slowest = 200;
+    summary.why.as_mut().unwrap().episodes.push(Episode {
         requests: 188,
         from_s: 346.0,
         until_s: 359.0,
@@ -377,7 +377,7 @@ fn episodes_tell_who_when_and_what_the_deployment_did() {
 fn scenarios_stand_side_by_side() {
     let (mut small, mut large) = (summary("burst", 1), summary("burst-on-demand", 1));
     small.ttft_s = None;
-    large.cost.usd = 2.5;
+    large.cost.as_mut().unwrap().usd = 2.5;
     large
         .objectives
         .iter_mut()
@@ -410,7 +410,7 @@ fn a_miss_that_rounding_hides_is_told() {
 #[test]
 fn thousands_of_replicas_fit() {
     let mut summary = summary("fleet", 1);
-    summary.replicas.max = 4_000;
+    summary.replicas.as_mut().unwrap().max = 4_000;
     summary
         .series
         .target
@@ -431,7 +431,7 @@ fn thousands_of_replicas_fit() {
 fn a_largest_count_is_the_reason_only_of_waiting() {
     let text_with = |part| {
         let mut summary = summary("full", 1);
-        let episode = &mut summary.why.episodes[0];
+        let episode = &mut summary.why.as_mut().unwrap().episodes[0];
         episode.part = part;
         episode.replicas = Some(EpisodeReplicas {
             ready_at_start: 1,

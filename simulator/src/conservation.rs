@@ -68,7 +68,7 @@ impl<S: RecordSink> RecordSink for Tap<'_, S> {
         self.ended += 1;
         self.tokens += u64::from(record.output_tokens);
         self.sojourn_ns += u128::from(record.end_ns - record.due_ns);
-        let parts = &record.parts;
+        let parts = record.parts.unwrap_or_default();
         let sum = parts.retry_ns
             + parts.cold_start_ns
             + parts.queue_ns

@@ -166,7 +166,8 @@ impl Passage {
             outcome,
             first_token_ns: self.first_token_at,
             end_ns: end,
-            parts: self.parts(end),
+            parts: Some(self.parts(end)),
+            wire: None,
         }
     }
 

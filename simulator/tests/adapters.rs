@@ -68,7 +68,7 @@ fn try_play(
 fn waits_ns(records: &[RequestRecord]) -> Vec<u64> {
     records
         .iter()
-        .map(|record| record.parts.adapter_ns)
+        .map(|record| record.parts.unwrap().adapter_ns)
         .collect()
 }
 
@@ -87,7 +87,9 @@ fn the_first_use_waits_for_the_load_and_the_next_does_not() {
     let adapters: Vec<_> = records.iter().map(|record| record.adapter).collect();
     assert_eq!(adapters, requests.map(|(_, adapter)| adapter));
     assert!(
-        records.iter().all(|record| record.parts.queue_ns == 0),
+        records
+            .iter()
+            .all(|record| record.parts.unwrap().queue_ns == 0),
         "idle otherwise"
     );
 }
@@ -148,7 +150,10 @@ fn an_adapter_in_use_keeps_its_slot() {
     let (records, totals) = play(&scenario, &[(0, Some(0)), (50, Some(1)), (60, None)]);
     let freed_ns = records[0].end_ns;
     assert!(freed_ns > LOAD_NS);
-    assert_eq!(records[1].parts.adapter_ns, freed_ns + LOAD_NS - 50_000_000);
+    assert_eq!(
+        records[1].parts.unwrap().adapter_ns,
+        freed_ns + LOAD_NS - 50_000_000
+    );
     assert!(
         records[2].end_ns < records[1].end_ns,
         "who needs no adapter passes"
@@ -165,8 +170,9 @@ fn a_batch_uses_at_most_max_loras_adapters() {
         );
         let text = text(slots, &more).replace("rate_per_s = 2.0", "rate_per_s = 40.0");
         let records = run(&scenario(&text), 3).requests;
-        let first_step =
-            |record: &RequestRecord| record.first_token_ns.unwrap() - record.parts.prefill_ns;
+        let first_step = |record: &RequestRecord| {
+            record.first_token_ns.unwrap() - record.parts.unwrap().prefill_ns
+        };
         let mut most = 0;
         for at in records.iter().map(first_step) {
             let in_batch = records
@@ -212,7 +218,7 @@ fn no_request_is_lost_and_all_keep_their_adapter() {
     assert!(
         cut_off
             .iter()
-            .any(|record| record.parts.adapter_ns > 0 && record.first_token_ns.is_none()),
+            .any(|record| record.parts.unwrap().adapter_ns > 0 && record.first_token_ns.is_none()),
         "the drain timeout also meets those that wait for an adapter: {}",
         cut_off.len()
     );
@@ -251,7 +257,7 @@ fn a_step_with_adapters_takes_longer_by_what_the_scenario_says() {
     let served_ns = |settings: &str, adapter| {
         let text = text(2, "").replace("slots = 2", settings);
         let (records, _) = play(&scenario(&text), &[(0, adapter)]);
-        records[0].parts.prefill_ns + records[0].parts.decode_ns
+        records[0].parts.unwrap().prefill_ns + records[0].parts.unwrap().decode_ns
     };
     let plain = served_ns(free, None);
     assert_eq!(

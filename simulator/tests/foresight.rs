@@ -48,7 +48,7 @@ fn cost(records: &Records) -> u128 {
 }
 
 fn waited_s(records: &Records) -> f64 {
-    records.mean_s(|record| record.parts.cold_start_ns)
+    records.mean_s(|record| record.parts.unwrap().cold_start_ns)
 }
 
 #[test]
@@ -56,10 +56,9 @@ fn the_oracle_waits_for_no_cold_start_and_pays_for_no_idle_hour() {
     for seed in 1..=5 {
         let oracle = run("oracle", "", seed);
         // The first replica cannot be ready before the run begins.
-        let late = oracle
-            .requests
-            .iter()
-            .filter(|record| record.due_ns > 240_000_000_000 && record.parts.cold_start_ns > 0);
+        let late = oracle.requests.iter().filter(|record| {
+            record.due_ns > 240_000_000_000 && record.parts.unwrap().cold_start_ns > 0
+        });
         assert_eq!(late.count(), 0);
         let completed = |record: &&foresail_reports::records::RequestRecord| {
             record.outcome == Outcome::Completed

@@ -63,7 +63,7 @@ fn requests_at_zero_replicas_wait_for_the_cold_start() {
     by_id.sort_by_key(|record| record.id);
     let waits: Vec<u64> = by_id
         .iter()
-        .map(|record| record.parts.cold_start_ns / 1_000_000_000)
+        .map(|record| record.parts.unwrap().cold_start_ns / 1_000_000_000)
         .collect();
     assert_eq!(waits, [75, 65, 55, 45, 35, 25, 15, 5, 0, 0, 0, 0]);
 }
@@ -85,7 +85,9 @@ fn a_parked_deployment_serves_nobody_and_costs_nothing() {
         (records.totals.cost_nanodollars, records.totals.starts),
         (0, 0)
     );
-    let cold = |record: &RequestRecord| record.parts.cold_start_ns == record.end_ns - record.due_ns;
+    let cold = |record: &RequestRecord| {
+        record.parts.unwrap().cold_start_ns == record.end_ns - record.due_ns
+    };
     assert!(
         records.requests.iter().all(cold),
         "all they did was wait for a replica"

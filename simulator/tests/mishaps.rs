@@ -137,8 +137,8 @@ fn a_crash_serves_again_whom_it_meets_and_all_complete() {
     let again: Vec<_> = records.requests.iter().filter(|r| r.attempts > 1).collect();
     assert!(!again.is_empty());
     for record in again {
-        assert!(record.parts.retry_ns > 0, "{record:?}");
-        assert!(record.first_token_ns > Some(record.due_ns + record.parts.retry_ns));
+        assert!(record.parts.unwrap().retry_ns > 0, "{record:?}");
+        assert!(record.first_token_ns > Some(record.due_ns + record.parts.unwrap().retry_ns));
     }
     assert!(records.totals.output_tokens_retried > 0);
 }
@@ -216,7 +216,7 @@ fn a_first_token_timeout_leaves_alone_whose_first_token_has_come() {
         let gives_up = record.due_ns <= 28 * SECOND;
         assert_eq!(record.outcome == Outcome::FailedTimeout, gives_up);
         if gives_up {
-            assert_eq!(record.parts.cold_start_ns, 12 * SECOND);
+            assert_eq!(record.parts.unwrap().cold_start_ns, 12 * SECOND);
         }
     }
 }
@@ -235,7 +235,7 @@ fn a_client_tries_again_after_its_own_waits_as_often_as_it_says() {
     );
     // Four times half a second, and 1, 2 and 3 s in between.
     assert_eq!(record.end_ns, 8 * SECOND);
-    assert_eq!(record.parts.retry_ns, 7_500 * MILLISECOND);
+    assert_eq!(record.parts.unwrap().retry_ns, 7_500 * MILLISECOND);
     let lost = records.totals.output_tokens_retried;
     assert_eq!(lost, 3 * u64::from(record.output_tokens));
 }

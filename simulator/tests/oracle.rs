@@ -447,10 +447,10 @@ fn the_oracle_meets_the_hard_cases() {
         for record in &records.requests {
             meet("preempted", record.preemptions.into());
             meet("cached", record.cached_tokens.into());
-            meet("cold", u64::from(record.parts.cold_start_ns > 0));
+            meet("cold", u64::from(record.parts.unwrap().cold_start_ns > 0));
             meet(
                 "waited for an adapter",
-                u64::from(record.parts.adapter_ns > 0),
+                u64::from(record.parts.unwrap().adapter_ns > 0),
             );
             meet("sent again", u64::from(record.attempts > 1));
             let is_late = record.attempts > 1 && record.outcome == Outcome::Completed;

@@ -55,7 +55,9 @@ fn capacity(records: &Records) -> f64 {
 
 /// Requests that wait, for a cold start or in a queue (s).
 fn waits_s(records: &Records) -> f64 {
-    let wait = |record: &RequestRecord| record.parts.cold_start_ns + record.parts.queue_ns;
+    let wait = |record: &RequestRecord| {
+        record.parts.unwrap().cold_start_ns + record.parts.unwrap().queue_ns
+    };
     records
         .requests
         .iter()

@@ -72,7 +72,7 @@ fn s02_there_is_no_rate_limit_and_overload_queues() {
     let flood = scenario(&deployment(&replicas(1), &traffic(1000.0, 3_000)));
     let records = run(&flood, 1);
     assert_eq!(completed(&records), 3_000, "none is refused or fails");
-    let waited = |request: &&RequestRecord| request.parts.queue_ns > 10 * SECOND;
+    let waited = |request: &&RequestRecord| request.parts.unwrap().queue_ns > 10 * SECOND;
     let waited = records.requests.iter().filter(waited).count();
     assert!(waited > 1_000, "{waited} waited for more than 10 s");
 }
@@ -111,7 +111,7 @@ fn s25_a_request_at_zero_waits_one_or_two_minutes() {
         .map(|seed| {
             let records = run(&asleep, seed);
             assert_eq!(completed(&records), 1, "it waits, and is not refused");
-            records.requests[0].parts.cold_start_ns
+            records.requests[0].parts.unwrap().cold_start_ns
         })
         .collect();
     waits.sort_unstable();

@@ -57,7 +57,7 @@ fn agree(scenario: &Scenario, requests: &[Request]) -> (usize, u64) {
         let request = &emulated.requests[record.id as usize];
         match record.outcome {
             Outcome::Completed => {
-                let parts = &record.parts;
+                let parts = &record.parts.unwrap();
                 let admitted = record.due_ns + parts.queue_ns + parts.adapter_ns;
                 assert_eq!(
                     request.admitted_ns,

@@ -12,7 +12,7 @@ pub use difference::{Difference, Verdict};
 
 use crate::objectives::Unit;
 use crate::seeds::{half_width, mean, metrics_of};
-use crate::summary::{ScenarioFacts, Source, Summary, Tool};
+use crate::summary::{Replicas, ScenarioFacts, Source, Summary, Tool};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -381,19 +381,26 @@ fn metrics(runs: &[Summary]) -> Vec<VariantMetric> {
 /// The metrics of a run, and the counts that tell autoscalers apart.
 fn figures(run: &Summary) -> Vec<(String, Unit, Option<f64>)> {
     let has_price = run.scenario.usd_per_gpu_hour > 0.0;
-    let (requests, replicas) = (&run.requests, &run.replicas);
+    let (requests, replicas) = (&run.requests, run.replicas.as_ref());
     let count = |value: u64| Some(value as f64);
+    let of_replicas = |of: fn(&Replicas) -> u64| replicas.map(|replicas| of(replicas) as f64);
     let counts = [
         (
             "cold_start_hits",
             count(requests.waited_for_cold_start + requests.rejected_scaling_up),
         ),
-        ("direction_changes", count(replicas.direction_changes)),
-        ("starts", count(replicas.starts)),
-        ("wasted_starts", count(replicas.wasted_starts)),
+        (
+            "direction_changes",
+            of_replicas(|replicas| replicas.direction_changes),
+        ),
+        ("starts", of_replicas(|replicas| replicas.starts)),
+        (
+            "wasted_starts",
+            of_replicas(|replicas| replicas.wasted_starts),
+        ),
         ("not_completed", count(requests.failed + requests.rejected)),
     ];
-    let billed = ("billed_gpu_s", Some(run.gpu_seconds.billed));
+    let billed = ("billed_gpu_s", run.gpu_seconds.map(|gpu| gpu.billed));
     let known = metrics_of(run).into_iter().map(|(name, unit, value)| {
         // Without a price nothing is known of the cost: it is not nothing.
         let is_known = unit != Unit::Usd || has_price;

@@ -123,7 +123,7 @@ fn without_a_price_there_is_no_cost_and_gpu_time_ranks() {
     let mut variants = [variant("long", &[0]), variant("short", &[0])];
     for (variant, billed) in variants.iter_mut().zip([7_200.0, 3_600.0]) {
         variant.runs[0].scenario.usd_per_gpu_hour = 0.0;
-        variant.runs[0].gpu_seconds.billed = billed;
+        variant.runs[0].gpu_seconds.as_mut().unwrap().billed = billed;
     }
     let comparison = Comparison::of(&variants, "long", None).unwrap();
     assert_eq!(cost(&comparison, "short").mean, None);

@@ -2,7 +2,7 @@
 //! them, and integers are all that they hold.
 
 use super::FilesError;
-use crate::records::{Change, RequestRecord};
+use crate::records::{Change, Parts, RequestRecord};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -69,13 +69,16 @@ pub(super) fn write_request(row: &mut Row, record: &RequestRecord) {
     row.word(record.outcome.name());
     row.optional(record.first_token_ns, Row::seconds);
     row.seconds(record.end_ns);
-    row.seconds(record.parts.retry_ns);
-    row.seconds(record.parts.cold_start_ns);
-    row.seconds(record.parts.queue_ns);
-    row.seconds(record.parts.adapter_ns);
-    row.seconds(record.parts.prefill_ns);
-    row.seconds(record.parts.preemption_ns);
-    row.seconds(record.parts.decode_ns);
+    let part = |row: &mut Row, of: fn(&Parts) -> u64| {
+        row.optional(record.parts.as_ref().map(of), Row::seconds);
+    };
+    part(row, |parts| parts.retry_ns);
+    part(row, |parts| parts.cold_start_ns);
+    part(row, |parts| parts.queue_ns);
+    part(row, |parts| parts.adapter_ns);
+    part(row, |parts| parts.prefill_ns);
+    part(row, |parts| parts.preemption_ns);
+    part(row, |parts| parts.decode_ns);
 }
 
 pub(super) fn write_change(row: &mut Row, change: &Change) {

@@ -267,7 +267,7 @@ mod tests {
             outcome: Outcome::Completed,
             first_token_ns: Some(63_000_000_001),
             end_ns: 65_000_000_000,
-            parts: Parts {
+            parts: Some(Parts {
                 retry_ns: 0,
                 cold_start_ns: 61_000_000_000,
                 queue_ns: 300_000_000,
@@ -275,7 +275,8 @@ mod tests {
                 prefill_ns: 100_000_001,
                 preemption_ns: 5,
                 decode_ns: 1_999_999_994,
-            },
+            }),
+            wire: None,
         }
     }
 

@@ -14,7 +14,7 @@ pub use compare::{comparison, side_by_side};
 pub use compared::compared;
 
 use crate::objectives::{Bound, Objective};
-use crate::summary::{Adapters, Source, Summary};
+use crate::summary::{Adapters, GpuSeconds, Replicas, Source, Summary};
 use chart::{Columns, blocks, largest};
 use units::{
     clock, count, counted, dollars, duration, exact_percent, gpu_hours, number, percent, rate,
@@ -356,8 +356,7 @@ fn retries(summary: &Summary) -> Option<String> {
 }
 
 /// What went wrong with replicas, if anything did.
-fn mishaps(summary: &Summary) -> Option<String> {
-    let replicas = &summary.replicas;
+fn mishaps(replicas: &Replicas) -> Option<String> {
     let mut said = Vec::new();
     if replicas.crashes > 0 {
         said.push(counted(replicas.crashes, "replica") + " crashed");
@@ -372,8 +371,7 @@ fn mishaps(summary: &Summary) -> Option<String> {
 }
 
 /// How long replicas waited for GPUs of the pool, if any did.
-fn gpu_waits(summary: &Summary) -> Option<String> {
-    let replicas = &summary.replicas;
+fn gpu_waits(replicas: &Replicas) -> Option<String> {
     (replicas.waited_for_gpus > 0).then(|| {
         format!(
             "  {} waited for GPUs, {} in all",
@@ -388,7 +386,9 @@ const LABEL_WIDTH: usize = 13;
 const SCALE_WIDTH: usize = 12;
 
 fn replicas(summary: &Summary, style: Style) -> Vec<String> {
-    let replicas = &summary.replicas;
+    let Some(replicas) = &summary.replicas else {
+        return Vec::new();
+    };
     let mut lines = vec![format!(
         "{}  mean {}, most {} · {}, {} wasted · {} of direction",
         style.heading("REPLICAS"),
@@ -398,8 +398,8 @@ fn replicas(summary: &Summary, style: Style) -> Vec<String> {
         count(replicas.wasted_starts),
         counted(replicas.direction_changes, "change"),
     )];
-    lines.extend(mishaps(summary).map(|line| style.bad(&line)));
-    lines.extend(gpu_waits(summary).map(|line| style.bad(&line)));
+    lines.extend(mishaps(replicas).map(|line| style.bad(&line)));
+    lines.extend(gpu_waits(replicas).map(|line| style.bad(&line)));
     let width = style.width.clamp(60, 200) - LABEL_WIDTH - SCALE_WIDTH;
     let series = &summary.series;
     let Some(columns) = Columns::new(series, summary.duration_s, width) else {
@@ -456,7 +456,9 @@ fn time_axis(duration_s: f64, width: usize) -> String {
 }
 
 fn cost(summary: &Summary, style: Style) -> Vec<String> {
-    let cost = &summary.cost;
+    let (Some(cost), Some(gpu)) = (&summary.cost, &summary.gpu_seconds) else {
+        return Vec::new();
+    };
     let mut title = format!("{}  {}", style.heading("COST"), dollars(cost.usd));
     if let Some(usd) = cost.usd_per_million_output_tokens {
         title += &format!(" · {} a million output tokens", dollars(usd));
@@ -467,35 +469,36 @@ fn cost(summary: &Summary, style: Style) -> Vec<String> {
     let scenario = &summary.scenario;
     let mut billed = format!(
         "  billed    {:>12} at {} a GPU-hour",
-        gpu_hours(summary.gpu_seconds.billed),
+        gpu_hours(gpu.billed),
         dollars(scenario.usd_per_gpu_hour),
     );
     if !scenario.price_source.is_empty() {
         billed += &style.quiet(&format!(" ({})", scenario.price_source));
     }
     let mut lines = vec![title, billed];
-    lines.extend(gpu_time(summary));
+    lines.extend(gpu_time(summary, gpu));
     lines
 }
 
 /// GPU-time by what the GPUs did, with its share of all that was held.
-fn gpu_time(summary: &Summary) -> Vec<String> {
-    let gpu = &summary.gpu_seconds;
-    let held = gpu.busy + gpu.idle + gpu.starting + gpu.draining;
+fn gpu_time(summary: &Summary, gpu: &GpuSeconds) -> Vec<String> {
+    let (busy, idle) = (gpu.busy.unwrap_or(0.0), gpu.idle.unwrap_or(0.0));
+    let ready = gpu.ready.unwrap_or(0.0);
+    let held = busy + idle + ready + gpu.starting + gpu.draining;
     if held <= 0.0 {
         return Vec::new();
     }
     let billing = |billed: bool| if billed { ", billed" } else { ", not billed" };
-    let utilisation = match gpu.busy + gpu.idle {
-        ready if ready > 0.0 => format!(
-            ", {} of the time they were ready",
-            percent(gpu.busy / ready)
-        ),
+    let utilisation = match busy + idle {
+        ready if ready > 0.0 => format!(", {} of the time they were ready", percent(busy / ready)),
         _ => String::new(),
     };
-    let states = [
-        ("busy", gpu.busy, utilisation.as_str()),
-        ("idle", gpu.idle, ""),
+    let known = [("busy", busy, utilisation.as_str()), ("idle", idle, "")];
+    let of_ready = match gpu.ready {
+        None => known.to_vec(),
+        Some(ready) => vec![("ready", ready, "")],
+    };
+    let others = [
         (
             "starting",
             gpu.starting,
@@ -511,7 +514,7 @@ fn gpu_time(summary: &Summary) -> Vec<String> {
         let share = percent(seconds / held);
         format!("  {name:<9} {:>12} {share:>6}{note}", gpu_hours(seconds))
     };
-    states.map(line).to_vec()
+    of_ready.into_iter().chain(others).map(line).collect()
 }
 
 fn run(summary: &Summary, style: Style) -> Vec<String> {

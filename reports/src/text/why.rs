@@ -28,10 +28,13 @@ const PARTS: [NamedPart; 7] = [
 ];
 
 pub(super) fn section(summary: &Summary, style: Style) -> Vec<String> {
-    let parts = &summary.parts;
-    if parts.all.requests == 0 {
+    let Some(parts) = summary
+        .parts
+        .as_ref()
+        .filter(|parts| parts.all.requests > 0)
+    else {
         return Vec::new();
-    }
+    };
     let legend = legend(parts).join("  ");
     let mut lines = vec![format!(
         "{}  {}",
@@ -77,7 +80,9 @@ fn bar(label: &str, parts: &PartsMean, style: Style) -> Vec<String> {
 }
 
 fn episodes(summary: &Summary) -> Vec<String> {
-    let why = &summary.why;
+    let Some(why) = &summary.why else {
+        return Vec::new();
+    };
     let mut by_size: Vec<&Episode> = why.episodes.iter().collect();
     by_size.sort_by_key(|episode| std::cmp::Reverse(episode.requests));
     let rest = by_size.split_off(by_size.len().min(EPISODES_MAX));
