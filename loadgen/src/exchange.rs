@@ -33,7 +33,8 @@ pub struct Patience {
 /// What came of an attempt. Whatever was received before it failed is in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
-    /// When the request was handed to a connection that was open.
+    /// When the request was handed to a connection that was open. If none came to be
+    /// had, when one was first asked for.
     pub sent_ns: Nanos,
     /// How the connection was come by; `None` if there was none to be had.
     pub connection: Option<Connection>,

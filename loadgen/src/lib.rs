@@ -10,6 +10,7 @@
 //! The schedule is computed ahead: when a request is sent never depends on how
 //! an earlier one was answered, and latency counts from when it was to be sent.
 
+pub mod client;
 pub mod clock;
 pub mod exchange;
 pub mod plan;
