@@ -14,3 +14,4 @@ pub mod client;
 pub mod clock;
 pub mod exchange;
 pub mod plan;
+pub mod scrape;
