@@ -15,3 +15,4 @@ pub mod clock;
 pub mod exchange;
 pub mod plan;
 pub mod scrape;
+pub mod schedule;

@@ -24,4 +24,7 @@ pub enum Prompt {
     Synthetic,
     /// Given by a dataset.
     Given(Arc<str>),
+    /// A whole conversation given by a dataset: a JSON array of messages, as OpenAI's
+    /// chat endpoint takes it.
+    Messages(Arc<str>),
 }

@@ -4,6 +4,7 @@
 //! leaves the arrivals as they were (common random numbers).
 
 mod arrivals;
+mod growth;
 mod lengths;
 mod process;
 mod sessions;
@@ -16,6 +17,7 @@ use super::error::WorkloadError;
 use super::{Content, Request};
 pub(super) use arrivals::ArrivalTimes;
 pub use arrivals::Arrivals;
+pub use growth::{Growth, GrowthLaw};
 pub(super) use lengths::LengthDraws;
 pub use lengths::Lengths;
 pub use process::Process;

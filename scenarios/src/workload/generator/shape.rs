@@ -8,6 +8,7 @@
 use foresail_core::time::{Nanos, seconds};
 
 use super::super::error::WorkloadError;
+use super::growth::Growth;
 use super::steps::Steps;
 
 /// How the arrival rate changes over time, as a factor on `rate_per_s`.
@@ -49,6 +50,8 @@ pub enum Shape {
     },
     /// From level to level.
     Steps(Steps),
+    /// Growing from request to request, then level.
+    Growth(Growth),
 }
 
 impl Shape {
@@ -96,6 +99,7 @@ impl Shape {
                 ))
             }
             Self::Steps(ref steps) => steps.validate(),
+            Self::Growth(growth) => growth.validate(),
         }
     }
 
@@ -135,6 +139,7 @@ impl Shape {
                 t - amplitude(peak_to_trough) * libm::sin(angle * t) / angle
             }
             Self::Steps(ref steps) => steps.area(t),
+            Self::Growth(growth) => growth.area(t),
         }
     }
 
@@ -159,6 +164,7 @@ impl Shape {
                 peak_to_trough,
             } => diurnal_time(seconds(period), amplitude(peak_to_trough), area),
             Self::Steps(ref steps) => steps.time_at(area),
+            Self::Growth(growth) => growth.time_at(area),
         };
         Some(time)
     }
@@ -201,6 +207,7 @@ impl Shape {
                 )
             }
             Self::Steps(ref steps) => steps.describe(),
+            Self::Growth(growth) => growth.describe(),
         }
     }
 }
@@ -278,9 +285,10 @@ mod tests {
     use foresail_core::time::SECOND;
     use proptest::prelude::*;
 
+    use super::super::GrowthLaw;
     use super::*;
 
-    const SHAPES: [Shape; 9] = [
+    const SHAPES: [Shape; 11] = [
         Shape::Steady,
         Shape::OnOff {
             on: 10 * SECOND,
@@ -318,6 +326,16 @@ mod tests {
             period: 100 * SECOND,
             peak_to_trough: 1000.0,
         },
+        Shape::Growth(Growth {
+            law: GrowthLaw::Linear,
+            to_factor: 20.0,
+            steady: 100 * SECOND,
+        }),
+        Shape::Growth(Growth {
+            law: GrowthLaw::Exponential,
+            to_factor: 0.1,
+            steady: 100 * SECOND,
+        }),
     ];
 
     proptest! {
