@@ -9,7 +9,12 @@
 //! by gap, and because count, sum, minimum and maximum are kept exactly beside
 //! it: the mean does not inherit the buckets' rounding.
 
+mod plain;
+
+pub use plain::{Bucket, HistogramError, PlainHistogram};
+
 use crate::records::Gaps;
+use serde::{Deserialize, Serialize};
 
 /// Values below `2 * SUB_BUCKETS` have a bucket each; above, every octave has
 /// `SUB_BUCKETS`. 1024 is what three significant digits need.
@@ -19,7 +24,11 @@ const SUB_BUCKET_BITS: u32 = 10;
 const PICOS_PER_NANO: u64 = 1_000;
 
 /// A histogram of durations in nanoseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Its JSON is [`PlainHistogram`]: nothing of it is lost, so that histograms
+/// that were written apart add up as if they had been one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "PlainHistogram", into = "PlainHistogram")]
 pub struct Histogram {
     /// Whole octaves, up to that of the longest duration: 290 kB for an hour,
     /// 450 kB at most. Growing is rare: durations double in few steps.
@@ -156,6 +165,16 @@ impl Histogram {
             }
         }
         Some(self.max_ns)
+    }
+
+    /// What it holds, shortest first; no bucket of it is empty.
+    pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
+        let held = self.counts.iter().enumerate();
+        held.filter(|(_, count)| **count > 0)
+            .map(|(bucket, &count)| Bucket {
+                highest_ns: highest_ns(bucket),
+                count,
+            })
     }
 
     #[inline]
@@ -331,6 +350,18 @@ mod tests {
             right.iter().for_each(|&ns| { b.record(ns); both.record(ns); });
             a.add(&b);
             prop_assert_eq!(a, both);
+        }
+
+        #[test]
+        fn nothing_is_lost_in_json(
+            durations in prop::collection::vec(any::<u64>(), 0..50),
+            gaps in any_gaps(),
+        ) {
+            let mut histogram = Histogram::new();
+            durations.iter().for_each(|&ns| histogram.record(ns));
+            histogram.record_gaps(gaps);
+            let json = serde_json::to_string(&histogram).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Histogram>(&json).unwrap(), histogram);
         }
 
         #[test]

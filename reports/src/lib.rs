@@ -17,6 +17,8 @@ pub mod bench;
 pub mod compare;
 pub mod files;
 pub mod histogram;
+pub mod histograms;
+pub mod intervals;
 pub mod measurements;
 pub mod objectives;
 pub mod records;
@@ -25,10 +27,13 @@ pub mod series;
 pub mod summary;
 pub mod tail;
 pub mod text;
+pub mod window;
+
 mod why;
 
 pub use compare::{Comparison, VariantRuns};
-pub use files::{FilesError, RecordFiles, SealedFiles};
+pub use files::{FilesError, MeasuredFiles, RecordFiles, SealedFiles};
+pub use histograms::Histograms;
 pub use measurements::Measurements;
 pub use objectives::{Latency, ObjectiveMetric, ObjectiveSpec, Statistic};
 pub use records::RecordSink;

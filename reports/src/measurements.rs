@@ -242,7 +242,7 @@ impl Measurements {
         count as f64 / (span_ns as f64 / 1e9)
     }
 
-    fn throughput(&self) -> Throughput {
+    pub(crate) fn throughput(&self) -> Throughput {
         Throughput {
             requests_per_s: self.per_second(self.count(Outcome::Completed)),
             output_tokens_per_s: self.per_second(self.tokens.output),
@@ -367,7 +367,9 @@ impl RecordSink for Measurements {
         self.retried += u64::from(record.attempts > 1);
         self.attempts += u64::from(record.attempts);
         self.first_due_ns = self.first_due_ns.min(record.due_ns);
-        self.series.arrival(record.due_ns);
+        if record.outcome != Outcome::Unsent {
+            self.series.arrival(record.due_ns);
+        }
         if record.outcome == Outcome::Completed {
             self.completed(record);
         } else {
@@ -411,7 +413,9 @@ fn latencies(record: &RequestRecord) -> RequestLatencies {
     }
 }
 
-fn latency_summary(histogram: &Histogram) -> Option<LatencySummary> {
+/// What a summary says of a latency; `None` if there were none.
+#[must_use]
+pub fn latency_summary(histogram: &Histogram) -> Option<LatencySummary> {
     let seconds = |ns: u64| ns as f64 / 1e9;
     let percentile = |percentile| histogram.percentile_ns(percentile).map(seconds);
     Some(LatencySummary {

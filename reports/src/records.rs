@@ -72,6 +72,32 @@ pub enum TokensFrom {
     Asked,
 }
 
+/// One attempt at a measured request: a row of `attempts.csv`. Those of a request
+/// that was sent once and completed are in its record already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptRecord {
+    /// The request: its position in the workload.
+    pub id: u64,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// When it was handed to an open connection; `None` if it never was.
+    pub sent_ns: Option<u64>,
+    /// How long it took to open a connection for it; `None` if there was one, or none to be had.
+    pub connect_ns: Option<u64>,
+    /// The HTTP status, if an answer began.
+    pub status: Option<u16>,
+    /// When the first chunk that carried output came.
+    pub first_token_ns: Option<u64>,
+    /// When it ended.
+    pub end_ns: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What `Retry-After` asked for (ns).
+    pub retry_after_ns: Option<u64>,
+    /// What the server or the system said; empty if it said nothing.
+    pub detail: String,
+}
+
 /// Where the time of a request went, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
@@ -357,6 +383,18 @@ impl Outcome {
         Outcome::Unsent,
     ];
 
+    /// Whether it was refused, rather than broken off, unsent or completed.
+    #[must_use]
+    pub fn is_rejected(self) -> bool {
+        self.name().starts_with("rejected_")
+    }
+
+    /// The outcome of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.name() == name)
+    }
+
     /// The name in `requests.csv`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -389,7 +427,37 @@ impl Outcome {
     }
 }
 
+impl TokensFrom {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Usage, Self::Chunks, Self::Asked];
+
+    /// The name in `requests.csv`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            TokensFrom::Usage => "usage",
+            TokensFrom::Chunks => "chunks",
+            TokensFrom::Asked => "asked",
+        }
+    }
+}
+
 impl ChangeKind {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::Target,
+        Self::Pending,
+        Self::Downloading,
+        Self::Initialising,
+        Self::Ready,
+        Self::Draining,
+        Self::Cancelled,
+        Self::StartFailed,
+        Self::Crashed,
+        Self::Deployment,
+        Self::Gone,
+    ];
+
     /// The name in `timeline.csv`.
     #[must_use]
     pub const fn name(self) -> &'static str {

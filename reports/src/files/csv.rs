@@ -2,7 +2,8 @@
 //! them, and integers are all that they hold.
 
 use super::FilesError;
-use crate::records::{Change, Parts, RequestRecord};
+use crate::intervals::Interval;
+use crate::records::{AttemptRecord, Change, Parts, RequestRecord, Wire};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 pub(super) struct CsvFile {
     path: PathBuf,
     file: File,
+    /// Bytes of the file that are whole rows.
+    whole_bytes: u64,
     buffer: Vec<u8>,
     /// Kept from row to row, so that it is not cleared each time.
     fields: [u8; FIELDS_BYTES],
@@ -31,6 +34,7 @@ impl CsvFile {
         Ok(Self {
             path,
             file,
+            whole_bytes: 0,
             buffer,
             fields,
         })
@@ -47,12 +51,43 @@ impl CsvFile {
         self.finish()
     }
 
-    /// Writes what has gathered.
+    /// Writes what has gathered. If that fails, the file ends with the last row
+    /// that was written whole.
     pub(super) fn finish(&mut self) -> Result<(), FilesError> {
         let written = self.file.write_all(&self.buffer);
+        match &written {
+            Ok(()) => self.whole_bytes += self.buffer.len() as u64,
+            Err(_) => self.cut(),
+        }
         self.buffer.clear();
         written.map_err(|error| FilesError::new(&self.path, error))
     }
+
+    /// Takes a row off the end that was begun and not finished.
+    fn cut(&self) {
+        // Whoever hears of the failed write learns nothing from a second error.
+        let Ok(metadata) = self.file.metadata() else {
+            return;
+        };
+        let begun = metadata.len().saturating_sub(self.whole_bytes) as usize;
+        let written = &self.buffer[..begun.min(self.buffer.len())];
+        let _ = self
+            .file
+            .set_len(self.whole_bytes + whole_rows(written) as u64);
+    }
+}
+
+/// How many of the bytes are rows with their ends. A line end inside quotes ends no row.
+fn whole_rows(bytes: &[u8]) -> usize {
+    let (mut is_quoted, mut whole) = (false, 0);
+    for (index, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'"' => is_quoted = !is_quoted,
+            b'\n' if !is_quoted => whole = index + 1,
+            _ => {}
+        }
+    }
+    whole
 }
 
 pub(super) fn write_request(row: &mut Row, record: &RequestRecord) {
@@ -81,6 +116,60 @@ pub(super) fn write_request(row: &mut Row, record: &RequestRecord) {
     part(row, |parts| parts.decode_ns);
 }
 
+/// The columns that only a measured request has.
+pub(super) fn write_wire(row: &mut Row, wire: Option<&Wire>) {
+    let of = |of: fn(&Wire) -> u64| wire.map(of);
+    row.optional(wire.and_then(|wire| wire.sent_ns), Row::seconds);
+    row.optional(
+        wire.and_then(|wire| wire.status).map(u64::from),
+        Row::integer,
+    );
+    row.optional(of(|wire| wire.chunks.into()), Row::integer);
+    row.word(wire.map_or("", |wire| wire.tokens_from.name()));
+    row.word(match wire {
+        Some(wire) if wire.is_connection_reused => "reused",
+        Some(wire) if wire.sent_ns.is_some() => "new",
+        _ => "",
+    });
+    row.optional(of(|wire| wire.body_bytes), Row::integer);
+    row.word(match wire.map(|wire| wire.is_in_window) {
+        Some(true) => "true",
+        Some(false) => "false",
+        None => "",
+    });
+}
+
+pub(super) fn write_attempt(row: &mut Row, attempt: &AttemptRecord) {
+    row.integer(attempt.id);
+    row.integer(attempt.attempt.into());
+    row.optional(attempt.sent_ns, Row::seconds);
+    row.optional(attempt.connect_ns, Row::seconds);
+    row.optional(attempt.status.map(u64::from), Row::integer);
+    row.optional(attempt.first_token_ns, Row::seconds);
+    row.seconds(attempt.end_ns);
+    row.word(attempt.outcome.name());
+    row.optional(attempt.retry_after_ns, Row::seconds);
+    row.text(&attempt.detail);
+}
+
+pub(super) fn write_interval(row: &mut Row, interval: &Interval) {
+    row.seconds(interval.from_ns);
+    row.seconds(interval.until_ns);
+    row.integer(interval.asked);
+    row.integer(interval.sent);
+    row.integer(interval.completed);
+    row.integer(interval.failed);
+    row.integer(interval.rejected);
+    row.integer(interval.in_flight);
+    row.integer(interval.output_tokens);
+    row.optional(interval.ttft_ns_p50, Row::seconds);
+    row.optional(interval.ttft_ns_p99, Row::seconds);
+    row.float(interval.server.running);
+    row.float(interval.server.waiting);
+    row.float(interval.server.kv_usage);
+    row.float(interval.server.ready_replicas);
+}
+
 pub(super) fn write_change(row: &mut Row, change: &Change) {
     row.seconds(change.at_ns);
     row.word(change.kind.name());
@@ -92,8 +181,8 @@ pub(super) fn write_change(row: &mut Row, change: &Change) {
     row.text(&change.reason);
 }
 
-/// Longer than the fields of any row, texts aside: at most 20 numbers of 20
-/// digits, a point and a comma.
+/// Longer than the fields of any row, texts aside: those of a measured request
+/// are 27, of which 12 may have 20 digits, a point and a comma.
 const FIELDS_BYTES: usize = 512;
 
 /// One row. Its fields are put together apart and copied at once: appending
@@ -140,6 +229,11 @@ impl<'a> Row<'a> {
         self.bytes[self.length..self.length + word.len()].copy_from_slice(word.as_bytes());
         self.length += word.len();
         self.push(b',');
+    }
+
+    /// The shortest digits that read back the same.
+    fn float(&mut self, value: Option<f64>) {
+        self.text(&value.map_or_else(String::new, |value| value.to_string()));
     }
 
     #[inline]
@@ -237,6 +331,14 @@ mod tests {
     fn the_longest_row_fits() {
         let write = |row: &mut Row| (0..16).for_each(|_| row.seconds(u64::MAX));
         assert_eq!(row_of(write).len(), 16 * "18446744073.709551615,".len());
+    }
+
+    #[test]
+    fn a_row_that_was_begun_is_not_whole() {
+        assert_eq!(whole_rows(b""), 0);
+        assert_eq!(whole_rows(b"1,2\n3,"), 4);
+        assert_eq!(whole_rows(b"1,\"a\nb\"\n2,\"c\n"), 8);
+        assert_eq!(whole_rows(b"1,\"\"\"\"\n2"), 7);
     }
 
     #[test]

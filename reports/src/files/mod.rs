@@ -1,5 +1,4 @@
-//! The files of a run: `requests.csv` and `timeline.csv` while it runs,
-//! `summary.json` at its end.
+//! The files of a run: tables while it runs, `summary.json` at its end.
 //!
 //! They grow in a staging folder inside the target and are moved into place
 //! by [`RecordFiles::finish`], the summary last: where there is a
@@ -16,9 +15,34 @@
 //! row a change: `at_s, change, replica, target, starting, ready, draining,
 //! reason`. Seconds have nine decimals, so they are exact; what there is none
 //! of is empty.
+//!
+//! A measured run has the same columns in the same order. The parts of a
+//! request's time are empty, and what its client saw follows ([`Wire`](crate::records::Wire)): `sent_s,
+//! status, chunks, tokens_from, connection, body_bytes, in_window`, where `tokens_from` is
+//! `usage`, `chunks` or `asked` and `connection` is `new`, `reused` or empty if there
+//! was none. Beside those two tables it has
+//! - `attempts.csv`, if a request failed, was refused or was sent more than once: each attempt at
+//!   those: `id, attempt, sent_s, connect_s, status, first_token_s, end_s, outcome,
+//!   retry_after_s, detail`;
+//! - `intervals.csv`, one row a second ([`Interval`](crate::intervals::Interval)): `from_s, until_s, asked, sent, completed,
+//!   failed, rejected, in_flight, output_tokens, ttft_s_p50, ttft_s_p99, running,
+//!   waiting, kv_usage, ready_replicas`, the last four if the server told;
+//! - `histograms.json` ([`Histograms`](crate::histograms::Histograms)), so that runs can be added.
+//!
+//! A measured run is expensive where a simulated one takes milliseconds. One that
+//! was interrupted is published like any other, and its summary says so. One whose
+//! disk filled up leaves whole rows in a folder `incomplete`, without a summary.
 
 mod csv;
+mod measured;
+mod read;
 mod staging;
+
+pub use measured::MeasuredFiles;
+pub use read::{
+    ReadError, Requests, read_attempts, read_changes, read_histograms, read_intervals,
+    read_requests, read_summary,
+};
 
 use crate::records::{Change, Gaps, RecordSink, RequestRecord};
 use crate::summary::Summary;
@@ -28,9 +52,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-const REQUESTS: &str = "requests.csv";
-const TIMELINE: &str = "timeline.csv";
-const SUMMARY: &str = "summary.json";
+/// One row a request.
+pub const REQUESTS: &str = "requests.csv";
+/// One row a change of the deployment.
+pub const TIMELINE: &str = "timeline.csv";
+/// One row an attempt, of the measured requests that did not complete at once.
+pub const ATTEMPTS: &str = "attempts.csv";
+/// One row a second of a measured run.
+pub const INTERVALS: &str = "intervals.csv";
+/// The histograms of a measured run.
+pub const HISTOGRAMS: &str = "histograms.json";
+/// What a run comes to.
+pub const SUMMARY: &str = "summary.json";
+
+/// All files that a run may have, the summary last.
+const ALL: [&str; 6] = [REQUESTS, TIMELINE, ATTEMPTS, INTERVALS, HISTOGRAMS, SUMMARY];
+
+/// The folder of a measured run whose disk filled up.
+const INCOMPLETE: &str = "incomplete";
+
 /// Made later, out of the others; of another run once they are replaced.
 const REPORT: &str = "report.html";
 
@@ -92,6 +132,14 @@ pub enum FilesError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// The records of a measured run could not all be written; those before are kept.
+    #[error("{source}; what was written before is in {}, which is not the whole run", kept.display())]
+    Incomplete {
+        /// Where what was written is.
+        kept: PathBuf,
+        /// What stopped the writing.
+        source: Box<FilesError>,
     },
 }
 
@@ -173,13 +221,7 @@ impl RecordFiles {
         }
         self.requests.finish()?;
         self.timeline.finish()?;
-        let path = self.staging.file(SUMMARY);
-        let json = summary
-            .clone()
-            .without_wall()
-            .to_json()
-            .map_err(|error| FilesError::new(&path, error.into()))?;
-        std::fs::write(&path, json).map_err(|error| FilesError::new(&path, error))?;
+        write_summary(&self.staging, summary)?;
         Ok(SealedFiles {
             staging: self.staging,
         })
@@ -190,6 +232,14 @@ impl RecordFiles {
             self.error = Some(error);
         }
     }
+}
+
+/// Writes the summary, without its wall time.
+fn write_summary(staging: &Staging, summary: &Summary) -> Result<(), FilesError> {
+    let path = staging.file(SUMMARY);
+    let json = summary.clone().without_wall().to_json();
+    let json = json.map_err(|error| FilesError::new(&path, error.into()))?;
+    std::fs::write(&path, json).map_err(|error| FilesError::new(&path, error))
 }
 
 /// The files of a run that has ended, not in place yet. Dropped, they are gone.

@@ -1,6 +1,6 @@
 //! The staging folder that files grow in before they are moved into place.
 
-use super::{FilesError, REPORT, REQUESTS, SUMMARY, TIMELINE};
+use super::{ALL, FilesError, INCOMPLETE, REPORT, SUMMARY};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,18 +56,35 @@ impl Staging {
     }
 
     /// Moves the files into the target. The summaries go first and come last,
-    /// so that at no time a summary stands beside records of another run.
+    /// so that at no time a summary stands beside records of another run. What
+    /// another run has that this one has not goes as well.
     pub(super) fn publish(mut self) -> Result<(), FilesError> {
         for name in [REPORT, SUMMARY] {
             remove_if_there(&self.target.join(name))?;
         }
-        for name in [REQUESTS, TIMELINE, SUMMARY] {
-            let target = self.target.join(name);
-            fs::rename(self.folder.join(name), &target)
-                .map_err(|error| FilesError::new(&target, error))?;
+        for name in ALL {
+            let (source, target) = (self.folder.join(name), self.target.join(name));
+            if source.exists() {
+                fs::rename(source, &target).map_err(|error| FilesError::new(&target, error))?;
+            } else {
+                remove_if_there(&target)?;
+            }
         }
         self.created.clear();
         Ok(())
+    }
+
+    /// Leaves what there is in a folder whose name says that it is not whole, and says which.
+    pub(super) fn keep(mut self) -> PathBuf {
+        let incomplete = self.target.join(INCOMPLETE);
+        // Nothing is there: a folder that holds one is refused at the beginning.
+        let kept = match fs::rename(&self.folder, &incomplete) {
+            Ok(()) => incomplete,
+            Err(_) => self.folder.clone(),
+        };
+        self.folder = PathBuf::new();
+        self.created.clear();
+        kept
     }
 }
 
@@ -110,8 +127,8 @@ fn refuse_what_is_not_ours(target: &Path) -> Result<(), FilesError> {
         names.push(entry.file_name().to_string_lossy().into_owned());
     }
     names.sort();
-    let ours = [REQUESTS, TIMELINE, SUMMARY, REPORT];
-    let foreign = |name: &&String| !ours.contains(&name.as_str()) && process_of(name).is_none();
+    let is_ours = |name: &str| name == REPORT || ALL.contains(&name);
+    let foreign = |name: &&String| !is_ours(name) && process_of(name).is_none();
     if let Some(found) = names.iter().find(foreign) {
         return Err(FilesError::NotOurs {
             path: target.to_owned(),
@@ -142,6 +159,7 @@ fn is_gone(process: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::REQUESTS;
     use super::*;
 
     #[test]
