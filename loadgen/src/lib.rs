@@ -16,3 +16,4 @@ pub mod exchange;
 pub mod plan;
 pub mod scrape;
 pub mod schedule;
+pub mod watch;
