@@ -16,6 +16,7 @@
 pub mod bench;
 pub mod compare;
 pub mod files;
+pub mod gate;
 pub mod histogram;
 pub mod histograms;
 pub mod intervals;

@@ -350,6 +350,9 @@ impl Measurements {
             ObjectiveMetric::SuccessRate => {
                 (offered > 0).then(|| self.count(Outcome::Completed) as f64 / offered as f64)
             }
+            ObjectiveMetric::Goodput => {
+                (offered > 0 && self.limits.any()).then(|| self.good as f64 / offered as f64)
+            }
             ObjectiveMetric::CostUsd => cost.map(|cost| cost.usd),
             ObjectiveMetric::CostUsdPerMillionOutputTokens => {
                 cost.and_then(|cost| cost.usd_per_million_output_tokens)

@@ -26,6 +26,8 @@ pub enum ObjectiveMetric {
     OutputTokensPerSecond,
     /// Completed requests among those offered, 0 to 1.
     SuccessRate,
+    /// Requests that completed within every latency limit, among those offered, 0 to 1.
+    Goodput,
     /// Cost of the whole run (USD).
     CostUsd,
     /// Cost of a million output tokens (USD).
@@ -80,7 +82,7 @@ impl ObjectiveMetric {
             ObjectiveMetric::Latency(..) => Unit::Seconds,
             ObjectiveMetric::RequestsPerSecond => Unit::RequestsPerSecond,
             ObjectiveMetric::OutputTokensPerSecond => Unit::TokensPerSecond,
-            ObjectiveMetric::SuccessRate => Unit::Share,
+            ObjectiveMetric::SuccessRate | ObjectiveMetric::Goodput => Unit::Share,
             ObjectiveMetric::CostUsd | ObjectiveMetric::CostUsdPerMillionOutputTokens => Unit::Usd,
         }
     }

@@ -5,6 +5,7 @@ mod bench;
 mod chart;
 mod compare;
 mod compared;
+mod gate;
 mod latency;
 mod units;
 mod why;
@@ -12,6 +13,8 @@ mod why;
 pub use bench::bench;
 pub use compare::{comparison, side_by_side};
 pub use compared::compared;
+pub use gate::{gate, gate_markdown};
+pub(crate) use gate::{of_change, of_objective, verdict_word};
 
 use crate::objectives::{Bound, Objective};
 use crate::summary::{Adapters, GpuSeconds, Replicas, Source, Summary};
