@@ -44,6 +44,7 @@ mod deadlines;
 mod drive;
 mod events;
 mod failure;
+mod fetch;
 mod http1;
 mod http2;
 mod pool;
@@ -55,6 +56,7 @@ mod tls;
 
 pub use cancellation::Cancellation;
 pub use counts::ConnectionCounts;
+pub use fetch::{FetchError, Fetched, fetch};
 pub use settings::{HttpVersion, Settings};
 pub use target::{Target, TargetError};
 

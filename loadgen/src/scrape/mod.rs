@@ -10,11 +10,13 @@ pub mod exposition;
 mod replicas;
 mod sample;
 mod scraped;
+mod scraper;
 mod selector;
 mod summary;
 
 pub use replicas::{Billing, Deployment, ReplicaCount, deployment};
 pub use sample::{GpuSample, ServerSample};
 pub use scraped::{GONE_AFTER_FAILURES, Point, Scrape, ScrapeFailure, Scraped, TargetScrapes};
+pub use scraper::{ScrapeTarget, Scraper, Settings};
 pub use selector::{Selector, SelectorError};
 pub use summary::{TokensDiffer, tokens_differ};

@@ -397,7 +397,7 @@ mod tests {
         0 0 ready 1 a answers
         0 2 ready 2 c answers
         0 3 ready 3 d answers
-        2.01 2 gone 2 c cannot be reached: connection refused
+        2.01 2 gone 2 c gave no answer: connection refused
         4.01 1 ready 3 b answers
         ");
         let totals = deployment.totals;

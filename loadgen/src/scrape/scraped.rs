@@ -41,7 +41,7 @@ pub struct Scrape {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ScrapeFailure {
     /// No connection, or it broke.
-    #[error("cannot be reached: {0}")]
+    #[error("gave no answer: {0}")]
     Unreachable(String),
     /// It took too long.
     #[error("did not answer in {limit_ms} ms")]
@@ -152,7 +152,7 @@ impl Scraped {
 }
 
 impl Point {
-    fn of<'a>(at_ns: Nanos, samples: impl Iterator<Item = &'a ServerSample>) -> Self {
+    pub(super) fn of<'a>(at_ns: Nanos, samples: impl Iterator<Item = &'a ServerSample>) -> Self {
         let samples: Vec<&ServerSample> = samples.collect();
         let gpus = || samples.iter().flat_map(|sample| &sample.gpus);
         let serves =
