@@ -77,3 +77,6 @@ fn is_filled(value: &Value) -> bool {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

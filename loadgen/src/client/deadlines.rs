@@ -64,3 +64,6 @@ impl Alarm {
         sleep.as_mut().poll(context).map(|()| self.at = None)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use memchr::memchr2;
 pub(super) const EVENT_BYTES_MAX: usize = 64 << 20;
 
 /// An event is longer than [`EVENT_BYTES_MAX`].
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
 /// One event.
@@ -129,3 +129,6 @@ impl EventStream {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

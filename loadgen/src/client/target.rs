@@ -344,3 +344,6 @@ fn accepting(headers: &HeaderMap, kind: &'static str) -> HeaderMap {
     }
     headers
 }
+
+#[cfg(test)]
+mod tests;
