@@ -11,9 +11,11 @@
 //! an earlier one was answered, and latency counts from when it was to be sent.
 
 pub mod client;
+pub mod bodies;
 pub mod clock;
 pub mod exchange;
 pub mod plan;
 pub mod scrape;
 pub mod schedule;
 pub mod watch;
+pub mod search;
