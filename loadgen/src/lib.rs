@@ -13,6 +13,7 @@
 pub mod client;
 pub mod bodies;
 pub mod clock;
+pub mod dataset;
 pub mod exchange;
 pub mod plan;
 pub mod scrape;
