@@ -16,6 +16,8 @@ pub mod clock;
 pub mod dataset;
 pub mod exchange;
 pub mod plan;
+pub mod record;
+pub mod run;
 pub mod scrape;
 pub mod schedule;
 pub mod watch;

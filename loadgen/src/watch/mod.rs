@@ -38,7 +38,7 @@ pub struct Watch {
     pauses: Vec<Nanos>,
     feeder_behind: Behind,
     recorder_backlog_max: u64,
-    local_errors: LocalErrors,
+    local_errors: u64,
     processor: Processor,
     previous: Option<Sample>,
     resident_bytes_max: u64,
@@ -62,17 +62,6 @@ pub struct Behind {
     pub requests: u64,
     /// By how much, of the one that waited longest.
     pub late_ns_max: Nanos,
-}
-
-/// Errors that are this machine's, not the server's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LocalErrors {
-    /// No descriptor left (`EMFILE`, `ENFILE`).
-    pub descriptors: u64,
-    /// No local port left to connect from (`EADDRNOTAVAIL`).
-    pub ports: u64,
-    /// No memory for sockets (`ENOBUFS`, `ENOMEM`).
-    pub memory: u64,
 }
 
 /// What the processors did for this process between the first sample and the last.
@@ -157,11 +146,10 @@ impl Watch {
         self.recorder_backlog_max = self.recorder_backlog_max.max(requests);
     }
 
-    /// Connections could not be had because of this machine.
-    pub fn local_errors(&mut self, errors: LocalErrors) {
-        self.local_errors.descriptors += errors.descriptors;
-        self.local_errors.ports += errors.ports;
-        self.local_errors.memory += errors.memory;
+    /// So many connections could not be opened because this machine had no descriptors, ports
+    /// or memory left.
+    pub fn local_errors(&mut self, connections: u64) {
+        self.local_errors += connections;
     }
 
     /// Some time has passed, about a second. The first sample is what the later ones are compared with.
@@ -246,9 +234,9 @@ impl Watch {
         self.recorder_backlog_max
     }
 
-    /// Errors of this machine.
+    /// Connections that could not be opened because of this machine.
     #[must_use]
-    pub fn errors(&self) -> LocalErrors {
+    pub fn local_errors_total(&self) -> u64 {
         self.local_errors
     }
 
@@ -313,14 +301,6 @@ impl SendSpan {
             due_last: self.due_last.max(other.due_last),
             made_last: self.made_last.max(other.made_last),
         }
-    }
-}
-
-impl LocalErrors {
-    /// All of them.
-    #[must_use]
-    pub fn total(self) -> u64 {
-        self.descriptors + self.ports + self.memory
     }
 }
 

@@ -150,12 +150,8 @@ fn a_burst_asks_for_no_rate() {
 #[test]
 fn errors_of_this_machine_are_the_clients_fault() {
     let mut watch = run(0);
-    watch.local_errors(LocalErrors {
-        descriptors: 3,
-        ports: 0,
-        memory: 1,
-    });
-    insta::assert_snapshot!(reason(&watch, ReasonCode::LocalErrors), @"4 of 100 requests failed on this machine: 3 had no file descriptor left: raise the limit with `ulimit -n`; 1 had no memory left for sockets: lower the concurrency");
+    watch.local_errors(4);
+    insta::assert_snapshot!(reason(&watch, ReasonCode::LocalErrors), @"4 connections for 100 requests could not be opened because this machine had no files, ports or memory left for them; raise `ulimit -n`, bound what is in flight with --max-concurrency, or share the load among machines with --shard");
     let many = Context {
         sent: 100_000,
         ..CONTEXT

@@ -194,33 +194,15 @@ fn rate(watch: &Watch, context: &Context) -> Option<Reason> {
 
 fn local_errors(watch: &Watch, context: &Context) -> Option<Reason> {
     let errors = watch.local_errors;
-    let is_too_many = errors.total() as f64 > context.sent as f64 * LOCAL_ERROR_SHARE_MAX;
-    is_too_many.then(|| {
-        let kinds = [
-            (
-                errors.descriptors,
-                "had no file descriptor left: raise the limit with `ulimit -n`",
-            ),
-            (
-                errors.ports,
-                "had no local port left: keep connections alive, or widen net.ipv4.ip_local_port_range",
-            ),
-            (
-                errors.memory,
-                "had no memory left for sockets: lower the concurrency",
-            ),
-        ];
-        let told = kinds.into_iter().filter(|(count, _)| *count > 0);
-        let told: Vec<_> = told.map(|(count, what)| format!("{count} {what}")).collect();
-        Reason {
-            code: ReasonCode::LocalErrors,
-            text: format!(
-                "{} of {} requests failed on this machine: {}",
-                errors.total(),
-                context.sent,
-                told.join("; ")
-            ),
-        }
+    let is_too_many = errors as f64 > context.sent as f64 * LOCAL_ERROR_SHARE_MAX;
+    is_too_many.then(|| Reason {
+        code: ReasonCode::LocalErrors,
+        text: format!(
+            "{errors} connections for {} requests could not be opened because this machine had no files, \
+             ports or memory left for them; raise `ulimit -n`, bound what is in flight with \
+             --max-concurrency, or share the load among machines with --shard",
+            context.sent
+        ),
     })
 }
 
