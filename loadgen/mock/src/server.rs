@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use slab::Slab;
 
 use crate::alarm::Alarm;
@@ -33,6 +33,8 @@ const ALARM: Token = Token(usize::MAX - 2);
 const DEADLINES_PER_TURN: usize = 32;
 /// Sockets that a look at them tells of.
 const EVENTS_PER_TURN: usize = 256;
+/// Connections that wait to be accepted; the system may allow fewer.
+const CONNECTIONS_QUEUED_MAX: i32 = 16_384;
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const READ_BUFFER_BYTES: usize = 64 << 10;
 /// How long to wait before trying again to listen or accept, where the system would not.
@@ -110,9 +112,8 @@ impl Server {
         zero: Instant,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let mut listener = TcpListener::bind(listen)?;
+        let listener = listen_on(listen, poll.registry())?;
         let registry = poll.registry();
-        registry.register(&mut listener, LISTENER, Interest::READABLE)?;
         Ok(Self {
             alarm: Alarm::register(registry, ALARM)?,
             alarm_at_ns: None,
@@ -279,11 +280,7 @@ impl Server {
         if self.listener.is_some() || self.retry_at_ns.is_some() {
             return;
         }
-        let listener = TcpListener::bind(self.address).and_then(|mut listener| {
-            let registry = self.poll.registry();
-            registry.register(&mut listener, LISTENER, Interest::READABLE)?;
-            Ok(listener)
-        });
+        let listener = listen_on(self.address, self.poll.registry());
         match listener {
             Ok(listener) => self.listener = Some(listener),
             Err(_) => self.retry_later(),
@@ -404,6 +401,16 @@ impl Server {
         }
         Alarm::poll_timeout(next_ns - now_ns)
     }
+}
+
+/// Listens, and tells the poll of it.
+fn listen_on(address: SocketAddr, registry: &Registry) -> io::Result<TcpListener> {
+    let mut listener = TcpListener::bind(address)?;
+    // Listening again only makes the queue longer: a client that opens thousands of connections at
+    // once would lose some for a second, which is how long a SYN waits for its answer.
+    rustix::net::listen(&listener, CONNECTIONS_QUEUED_MAX)?;
+    registry.register(&mut listener, LISTENER, Interest::READABLE)?;
+    Ok(listener)
 }
 
 /// CPU time of this thread.

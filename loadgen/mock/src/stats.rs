@@ -73,6 +73,9 @@ pub struct Received {
     pub body: Option<Vec<u8>>,
 }
 
+/// Lateness beyond an hour counts as an hour.
+const LATE_NS_MAX: u64 = 3_600_000_000_000;
+
 /// The counts behind [`Stats`].
 pub(crate) struct Tally {
     pub(crate) stats: Stats,
@@ -83,7 +86,8 @@ impl Tally {
     pub(crate) fn new() -> Self {
         Self {
             stats: Stats::default(),
-            late_ns: Histogram::new(3).expect("three digits are allowed"),
+            late_ns: Histogram::new_with_bounds(1, LATE_NS_MAX, 3)
+                .expect("the bounds are apart, and three digits are allowed"),
         }
     }
 
@@ -101,5 +105,26 @@ impl Tally {
             late_max: Duration::from_nanos(self.late_ns.max()),
             ..self.stats.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lateness_is_counted_as_it_was() {
+        let mut tally = Tally::new();
+        for late_us in 1..=100 {
+            tally.wrote(late_us * 1000);
+        }
+        let stats = tally.stats();
+        let is_near = |time: Duration, micros: u64| {
+            time.abs_diff(Duration::from_micros(micros)) < Duration::from_micros(1)
+        };
+        assert!(is_near(stats.late_p50, 50), "{:?}", stats.late_p50);
+        assert!(is_near(stats.late_p99, 99), "{:?}", stats.late_p99);
+        assert!(is_near(stats.late_max, 100), "{:?}", stats.late_max);
+        assert_eq!(stats.writes, 100);
     }
 }
