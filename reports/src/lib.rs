@@ -21,6 +21,7 @@ pub mod histogram;
 pub mod histograms;
 pub mod intervals;
 pub mod measurements;
+pub mod merge;
 pub mod objectives;
 pub mod records;
 pub mod seeds;

@@ -93,6 +93,11 @@ impl Measurements {
         }
     }
 
+    /// Adds gaps that were counted elsewhere.
+    pub(crate) fn add_itl(&mut self, itl: &Histogram) {
+        self.itl.add(itl);
+    }
+
     /// How many requests ended so.
     #[must_use]
     pub fn count(&self, outcome: Outcome) -> u64 {

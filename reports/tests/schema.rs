@@ -6,7 +6,7 @@ mod fixture;
 use foresail_reports::bench::Bench;
 use foresail_reports::compare::Comparison;
 use foresail_reports::seeds::Seeds;
-use foresail_reports::summary::{SCHEMA, Summary, SummaryError};
+use foresail_reports::summary::{Load, SCHEMA, Summary, SummaryError};
 use serde_json::{Map, Value, json};
 
 fn schema() -> Value {
@@ -28,6 +28,11 @@ fn full_summary() -> Summary {
     summary
 }
 
+/// Measured: with everything that may be known, and with little.
+fn measured_summaries() -> [Summary; 2] {
+    [fixture::measured::summary(), fixture::measured::doubtful()]
+}
+
 fn value_of(summary: &Summary) -> Value {
     serde_json::from_str(&summary.to_json().unwrap()).unwrap()
 }
@@ -35,14 +40,16 @@ fn value_of(summary: &Summary) -> Value {
 #[test]
 fn summaries_are_of_the_schema() {
     let empty = fixture::summary_of(&[], &Default::default());
-    for summary in [full_summary(), full_summary().without_wall(), empty] {
+    let simulated = [full_summary(), full_summary().without_wall(), empty];
+    for summary in simulated.into_iter().chain(measured_summaries()) {
         assert_eq!(errors(&value_of(&summary)), Vec::<String>::new());
     }
 }
 
 #[test]
 fn summaries_are_read_as_they_were_written() {
-    for summary in [full_summary(), full_summary().without_wall()] {
+    let simulated = [full_summary(), full_summary().without_wall()];
+    for summary in simulated.into_iter().chain(measured_summaries()) {
         let json = summary.to_json().unwrap();
         let read = Summary::from_json(&json).unwrap();
         assert_eq!(read, summary);
@@ -97,6 +104,20 @@ fn the_schema_notices_every_field() {
     ];
     let fields = assert_every_field_is_noticed(&schema(), &summary, &optional);
     assert!(fields > 100, "{fields}");
+}
+
+/// Whatever it is, nobody can send requests in a way that is neither of the three.
+#[test]
+fn the_schema_notices_every_field_of_a_measured_run() {
+    let mut summary = fixture::measured::summary();
+    let measured = summary.measured.as_mut().unwrap();
+    measured.degraded = vec![Default::default()];
+    measured.load = Load::Capped { in_flight_max: 5 };
+    let optional = ["/measured", "/requests/measured", "/gpu_seconds/ready"];
+    let fields = assert_every_field_is_noticed(&schema(), &value_of(&summary), &optional);
+    assert!(fields > 200, "{fields}");
+    summary.measured.as_mut().unwrap().load = Load::Closed { concurrency: 5 };
+    assert_eq!(errors(&value_of(&summary)), Vec::<String>::new());
 }
 
 #[test]

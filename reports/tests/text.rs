@@ -68,6 +68,131 @@ fn the_verdict_comes_first_and_the_reasons_last() {
 }
 
 #[test]
+fn a_measured_run_is_the_same_table_and_how_far_to_trust_it() {
+    insta::assert_snapshot!(text_of(&fixture::measured::summary()), @r#"
+    minute · llama-3-8b on 2 × H100 a replica · 62.0 s · 240 requests · measured, seed 7
+    poisson 2 requests/s
+    with deployment.scale_up_window=5s
+    at http://127.0.0.1:8000/v1/completions, open loop · shard 1 of 1
+
+    OBJECTIVES  2 of 3 met
+      ✓ ttft_p95           62.1 ms  at most 2.00 s
+      ✓ tpot_p99           5.42 ms  at most 50.0 ms
+      ✗ success_rate      98.333 %  at least 99.9 %
+      goodput 3.92/s: 100 % of completed requests are within every latency limit
+
+    REQUESTS  180 offered in the window, of 240 in all
+      177 completed · 2 failed · 1 rejected
+      1 rejected with 429: too many requests
+      1 failed: no connection could be had
+      1 failed: the answer ended before its end
+      1 request sent more than once: 181 attempts in all
+
+    LATENCY                           mean        p50        p90        p95        p99        max
+      ttft  send to first token    56.0 ms    56.1 ms    61.1 ms    62.1 ms    62.1 ms    62.1 ms
+      itl   chunk to chunk         10.5 ms    10.5 ms    10.9 ms    11.0 ms    11.0 ms    11.0 ms
+      tpot  mean of a request      5.17 ms    5.18 ms    5.37 ms    5.42 ms    5.42 ms    5.42 ms
+      e2e   send to last token      403 ms     403 ms     428 ms     437 ms     444 ms     446 ms
+
+    REPLICAS  mean 1.52, most 2 · 1 start · 0 changes of direction
+      target     ▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▇████████████████████████████████████ max 2
+      ready      ▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▇████████████████████████████████████ max 2
+      arrivals/s ···········▅███████████████████████████████████████████████████········ max 4.00
+      ttft max              ▇███▇███▇██████▇████████████████████████████████████         max 62.1 ms
+                 0 s                             31.0 s                           62.0 s
+
+    COST  $0.208 · $17.29 a million output tokens · $1.18 a thousand requests
+      billed      0.05 GPU-h at $3.99 a GPU-hour (list price, 2025-11)
+      ready       0.05 GPU-h  100 %
+      starting       0 GPU-h    0 %, not billed
+      draining       0 GPU-h    0 %, billed
+
+    LOAD  4.00/s asked · 3.98/s sent · 3.92/s completed · 267 output tokens/s · most 2 in flight
+
+    WINDOW  10.0 s to 55.0 s of 62.0 s
+      as many ended as were in flight
+      before it   40 requests in 10.0 s, not counted · ttft p50 56.1 ms, p99 62.1 ms, max 62.1 ms
+      after it    20 requests in 7.00 s, not counted · ttft p50 54.0 ms, p99 62.0 ms, max 62.0 ms
+      whole run   236 of 240 requests completed, 3.94/s, 268 output tokens/s
+                  p50, p99: ttft 56.1 ms, 62.1 ms · tpot 5.17 ms, 5.42 ms · e2e 402 ms, 443 ms
+      steady      requests in flight did not grow (p = 0.41)
+
+    CLIENT  1 thread, the busiest at 3 % of a CPU · 2.10 s of CPU time · 21.0 MB
+      sends       late p50 50.0 µs, p99 80.0 µs, max 80.0 µs
+      event loop  late p50 129 µs, p99 218 µs, max 219 µs
+      connections 9 opened · 229 requests over one that was open · 2 failed
+      tokens      counted by the server in 173 requests, assumed in 4 · 2.00 a chunk in 6,024 chunks
+      prompts     as long as was asked, by the tokenizer
+
+    SERVER  http://127.0.0.1:8000/metrics · 61 answers, 1 missing
+      running     mean 1.70, most 4
+      waiting     mean 0, most 1
+      KV cache    mean 2 %, most 5 %
+      tokens      121,344 in prompts, 25 % of them cached, 16,000 generated in the whole run
+      preemptions 0
+      GPUs        busy 81 %, 412 W, 70.1 GB in use at most
+    "#);
+}
+
+#[test]
+fn what_cannot_be_trusted_says_so_first() {
+    insta::assert_snapshot!(text_of(&fixture::measured::doubtful()), @r#"
+    minute · llama-3-8b · 62.0 s · 240 requests · measured, seed 7
+    poisson 2 requests/s
+    with deployment.scale_up_window=5s
+    at http://127.0.0.1:8000/v1/completions, closed loop of 8
+
+    DEGRADED  do not trust these figures
+      ✗ sends_late: 1 % of the requests were sent 12 ms late or more; use more threads
+    INTERRUPTED  before the plan was done; the figures are of what was sent until then
+
+    OBJECTIVES  2 of 3 met
+      ✓ ttft_p95           62.1 ms  at most 2.00 s
+      ✓ tpot_p99           5.42 ms  at most 50.0 ms
+      ✗ success_rate      98.333 %  at least 99.9 %
+      goodput 3.92/s: 100 % of completed requests are within every latency limit
+
+    REQUESTS  180 offered in the window, of 240 in all
+      177 completed · 2 failed · 1 rejected
+      1 rejected with 429: too many requests
+      1 failed: no connection could be had
+      1 failed: the answer ended before its end
+      1 request sent more than once: 181 attempts in all
+
+    LATENCY                           mean        p50        p90        p95        p99        max
+      ttft  send to first token    56.0 ms    56.1 ms    61.1 ms    62.1 ms    62.1 ms    62.1 ms
+      itl   chunk to chunk         10.5 ms    10.5 ms    10.9 ms    11.0 ms    11.0 ms    11.0 ms
+      tpot  mean of a request      5.17 ms    5.18 ms    5.37 ms    5.42 ms    5.42 ms    5.42 ms
+      e2e   send to last token      403 ms     403 ms     428 ms     437 ms     444 ms     446 ms
+
+    OVER TIME
+      target     ▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▇████████████████████████████████████ max 2
+      ready      ▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▇████████████████████████████████████ max 2
+      arrivals/s ···········▅███████████████████████████████████████████████████········ max 4.00
+      ttft max              ▇███▇███▇██████▇████████████████████████████████████         max 62.1 ms
+                 0 s                             31.0 s                           62.0 s
+
+    LOAD  3.98/s sent · 3.92/s completed · 267 output tokens/s · most 2 in flight
+
+    WINDOW  10.0 s to 55.0 s of 62.0 s
+      as many ended as were in flight
+      before it   40 requests in 10.0 s, not counted · ttft p50 56.1 ms, p99 62.1 ms, max 62.1 ms
+      after it    20 requests in 7.00 s, not counted · ttft p50 54.0 ms, p99 62.0 ms, max 62.0 ms
+      whole run   236 of 240 requests completed, 3.94/s, 268 output tokens/s
+                  p50, p99: ttft 56.1 ms, 62.1 ms · tpot 5.17 ms, 5.42 ms · e2e 402 ms, 443 ms
+      not steady  requests in flight grew by 0.3/s
+
+    CLIENT  1 thread, the busiest at 3 % of a CPU · 2.10 s of CPU time · 21.0 MB
+      sends       late p50 50.0 µs, p99 80.0 µs, max 80.0 µs
+      event loop  late p50 129 µs, p99 218 µs, max 219 µs
+      connections 9 opened · 229 requests over one that was open · 2 failed
+      tokens      counted by the server · 2.00 a chunk in 6,024 chunks
+      prompts     of about the length that was asked: no tokenizer counted them
+      clock       1 jump of the time of day, on which no figure depends
+    "#);
+}
+
+#[test]
 fn a_long_description_is_broken_after_commas() {
     let mut summary = summary_of(&[], &RunTotals::default());
     summary.scenario.workload =

@@ -138,7 +138,7 @@ pub struct Rates {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
-    /// From when a request was due until it was handed to a connection (s).
+    /// From when a request was due until it was handed to a connection (s), of those due in the window.
     pub send_late_s: Option<LatencySummary>,
     /// How late the event loop came to a periodic tick (s).
     pub loop_lag_s: Option<LatencySummary>,
@@ -152,11 +152,11 @@ pub struct Client {
     pub rss_bytes_max: u64,
     /// Connections.
     pub connections: Connections,
-    /// Chunks that carried output.
+    /// Chunks that carried output, of completed requests in the window.
     pub chunks: u64,
-    /// Completed requests whose tokens the server counted.
+    /// Completed requests in the window whose tokens the server counted.
     pub tokens_from_usage: u64,
-    /// Completed requests whose tokens are the chunks that came, or what was asked for.
+    /// Completed requests in the window whose tokens are the chunks that came, or what was asked for.
     pub tokens_assumed: u64,
     /// Whether prompts have exactly as many tokens as was asked, by the tokenizer that was given.
     pub prompts_are_exact: bool,

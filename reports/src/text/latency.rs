@@ -45,6 +45,15 @@ pub(super) fn table(summary: &Summary, style: Style) -> Vec<String> {
         summary.queue_s,
     ];
     for ((name, meaning), latency) in LATENCIES.into_iter().zip(latencies) {
+        // From outside, nobody can tell waiting from prefill.
+        if name == "queue" && latency.is_none() && summary.measured.is_some() {
+            continue;
+        }
+        let meaning = match name {
+            // What arrives at a client are chunks, of one token or of several.
+            "itl" if summary.measured.is_some() => "chunk to chunk",
+            _ => meaning,
+        };
         let cell = |(_, of): Statistic| {
             format!(
                 "{:>COLUMN_WIDTH$}",

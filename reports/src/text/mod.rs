@@ -7,6 +7,7 @@ mod compare;
 mod compared;
 mod gate;
 mod latency;
+mod measured;
 mod units;
 mod why;
 
@@ -84,6 +85,7 @@ impl Style {
 pub fn summary(summary: &Summary, style: Style) -> String {
     let sections = [
         title(summary, style),
+        measured::doubts(summary, style),
         objectives(summary, style),
         compare::seeds(summary, style),
         seed_heading(summary, style),
@@ -92,6 +94,10 @@ pub fn summary(summary: &Summary, style: Style) -> String {
         replicas(summary, style),
         cost(summary, style),
         why::section(summary, style),
+        measured::load(summary, style),
+        measured::window(summary, style),
+        measured::client(summary, style),
+        measured::server(summary, style),
         run(summary, style),
     ];
     let sections: Vec<_> = sections
@@ -108,14 +114,17 @@ fn title(summary: &Summary, style: Style) -> Vec<String> {
         Source::Simulated => "simulated",
         Source::Measured => "measured",
     };
+    // Of an endpoint that somebody else runs, nobody may know.
+    let replica = match scenario.gpu.as_str() {
+        "" => String::new(),
+        gpu => format!(" on {} × {gpu} a replica", scenario.world_size),
+    };
     let mut lines = vec![format!(
-        "{} · {} on {} × {} a replica · {} · {} · {source}, seed {}",
+        "{} · {}{replica} · {} · {} · {source}, seed {}",
         style.heading(&scenario.name),
         scenario.model,
-        scenario.world_size,
-        scenario.gpu,
         duration(summary.duration_s),
-        counted(summary.requests.offered, "request"),
+        counted(offered_in_all(summary), "request"),
         summary.seed,
     )];
     lines.extend(broken(&scenario.workload, style.width));
@@ -123,7 +132,16 @@ fn title(summary: &Summary, style: Style) -> Vec<String> {
         let settings = format!("with {}", scenario.settings.join(", "));
         lines.extend(broken(&settings, style.width));
     }
+    lines.extend(measured::target(summary));
     lines
+}
+
+/// Requests of the whole run, those outside the window of a measured one among them.
+fn offered_in_all(summary: &Summary) -> u64 {
+    let measured = summary.measured.as_ref();
+    measured.map_or(summary.requests.offered, |measured| {
+        measured.window.whole_run.requests
+    })
 }
 
 /// A list, broken after commas where it is wider than the text.
@@ -256,18 +274,28 @@ fn near_miss(objective: &Objective, observed: f64, limit: &str) -> String {
 
 fn requests(summary: &Summary, style: Style) -> Vec<String> {
     let requests = &summary.requests;
+    let of_all = match offered_in_all(summary) {
+        all if all == requests.offered => String::new(),
+        all => format!(" in the window, of {} in all", count(all)),
+    };
+    let cold_starts = match summary.measured {
+        None => format!(
+            " · {} waited for a cold start",
+            count(requests.waited_for_cold_start)
+        ),
+        Some(_) => String::new(),
+    };
     let mut lines = vec![
         format!(
-            "{}  {} offered",
+            "{}  {} offered{of_all}",
             style.heading("REQUESTS"),
             count(requests.offered)
         ),
         format!(
-            "  {} completed · {} failed · {} rejected · {} waited for a cold start",
+            "  {} completed · {} failed · {} rejected{cold_starts}",
             count(requests.completed),
             count(requests.failed),
             count(requests.rejected),
-            count(requests.waited_for_cold_start),
         ),
     ];
     let reasons = [
@@ -313,7 +341,8 @@ fn requests(summary: &Summary, style: Style) -> Vec<String> {
             "failed: the run ended and no replica was allowed to start",
         ),
     ];
-    for (number, reason) in reasons {
+    let measured = requests.measured.as_ref().map(measured::endings);
+    for (number, reason) in reasons.into_iter().chain(measured.into_iter().flatten()) {
         if number > 0 {
             lines.push(style.bad(&format!("  {} {reason}", count(number))));
         }
@@ -390,19 +419,33 @@ const SCALE_WIDTH: usize = 12;
 
 fn replicas(summary: &Summary, style: Style) -> Vec<String> {
     let Some(replicas) = &summary.replicas else {
-        return Vec::new();
+        // Nothing is known of them, but of the load on them.
+        let charts = charts(summary, style);
+        let heading = (!charts.is_empty()).then(|| style.heading("OVER TIME"));
+        return heading.into_iter().chain(charts).collect();
+    };
+    // Who asked for a replica in vain only its provider knows.
+    let wasted = match summary.source {
+        Source::Simulated => format!(", {} wasted", count(replicas.wasted_starts)),
+        Source::Measured => String::new(),
     };
     let mut lines = vec![format!(
-        "{}  mean {}, most {} · {}, {} wasted · {} of direction",
+        "{}  mean {}, most {} · {}{wasted} · {} of direction",
         style.heading("REPLICAS"),
         number(replicas.mean),
         count(replicas.max.into()),
         counted(replicas.starts, "start"),
-        count(replicas.wasted_starts),
         counted(replicas.direction_changes, "change"),
     )];
     lines.extend(mishaps(replicas).map(|line| style.bad(&line)));
     lines.extend(gpu_waits(replicas).map(|line| style.bad(&line)));
+    lines.extend(charts(summary, style));
+    lines
+}
+
+/// The run over time.
+fn charts(summary: &Summary, style: Style) -> Vec<String> {
+    let mut lines = Vec::new();
     let width = style.width.clamp(60, 200) - LABEL_WIDTH - SCALE_WIDTH;
     let series = &summary.series;
     let Some(columns) = Columns::new(series, summary.duration_s, width) else {
@@ -520,7 +563,11 @@ fn gpu_time(summary: &Summary, gpu: &GpuSeconds) -> Vec<String> {
     of_ready.into_iter().chain(others).map(line).collect()
 }
 
+/// What the simulator did. A measured run is told of by its client.
 fn run(summary: &Summary, style: Style) -> Vec<String> {
+    if summary.measured.is_some() {
+        return Vec::new();
+    }
     let run = &summary.run;
     let work = format!(
         "{}, {}",
