@@ -46,7 +46,7 @@ fn facts(scenario: &Scenario) -> ScenarioFacts {
 }
 
 /// The fewest and the most replicas that the autoscaler may ask for.
-fn replica_counts(autoscaler: &AutoscalerConfig) -> (u32, u32) {
+pub(crate) fn replica_counts(autoscaler: &AutoscalerConfig) -> (u32, u32) {
     match autoscaler {
         AutoscalerConfig::AibrixApa(config) => (config.min_replicas, config.max_replicas),
         AutoscalerConfig::Fireworks(config) => (config.min_replica_count, config.max_replica_count),

@@ -24,6 +24,7 @@ macro_rules! entry {
 /// Every ready scenario, a good first one first.
 pub const SCENARIOS: &[Entry] = &[
     entry!("chat"),
+    entry!("one-replica"),
     entry!("scale-to-zero"),
     entry!("two-to-three"),
     entry!("world-size-1"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, ValueEnum};
 use foresail_engine::server::ServerSettings;
-use foresail_engine::startup::DtypeChoice;
+use foresail_engine::startup::{DtypeChoice, LORA_RANK_MAX};
 use foresail_scenarios::duration;
 
 /// Serve a model over OpenAI's API
@@ -18,10 +18,11 @@ use foresail_scenarios::duration;
 ///   foresail serve --dummy tiny
 ///   foresail serve --model models/smollm2 --adapter helper=adapters/helper
 ///   foresail serve --backend emulated --dummy llama-3-8b --gpu h100
+///   foresail serve --backend emulated --scenario chat
 #[derive(Debug, clap::Args)]
 #[command(
     verbatim_doc_comment,
-    group(ArgGroup::new("served").required(true).args(["model", "dummy"])),
+    group(ArgGroup::new("served").required(true).args(["model", "dummy", "scenario"])),
 )]
 pub(crate) struct Arguments {
     /// A model in a Hugging Face folder
@@ -31,6 +32,14 @@ pub(crate) struct Arguments {
     /// Random weights in a shape of the catalogue, or `tiny`
     #[arg(long, value_name = "SHAPE")]
     pub(super) dummy: Option<String>,
+
+    /// The deployment of a scenario file or a ready scenario, as one emulated replica
+    #[arg(long, value_name = "SCENARIO")]
+    pub(super) scenario: Option<PathBuf>,
+
+    /// Change a setting of --scenario, such as deployment.gpu=h200; can be repeated
+    #[arg(long, value_name = "PATH=VALUE", requires = "scenario")]
+    pub(super) set: Vec<String>,
 
     /// What computes: `auto` is the fastest there is, `emulated` takes the time of a GPU and needs no weights
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
@@ -96,13 +105,13 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(super) enable_adapter_loading: bool,
 
-    /// Most adapters in a step
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    pub(super) max_loras: u32,
+    /// Most adapters in a step [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(super) max_loras: Option<u32>,
 
-    /// The largest rank of an adapter
-    #[arg(long, value_name = "RANK", default_value = "64")]
-    pub(super) max_lora_rank: NonZeroU32,
+    /// The largest rank of an adapter [default: 64]
+    #[arg(long, value_name = "RANK")]
+    pub(super) max_lora_rank: Option<NonZeroU32>,
 
     /// A chat template (Jinja) instead of the model's own
     #[arg(long, value_name = "FILE")]
@@ -164,7 +173,19 @@ impl From<Dtype> for DtypeChoice {
     }
 }
 
+/// How many adapters are in a step, unless the person says.
+const MAX_LORAS: u32 = 4;
+
 impl Arguments {
+    pub(super) fn max_loras(&self) -> u32 {
+        self.max_loras.unwrap_or(MAX_LORAS)
+    }
+
+    pub(super) fn max_lora_rank(&self) -> usize {
+        let rank = self.max_lora_rank.map(|rank| rank.get() as usize);
+        rank.unwrap_or(LORA_RANK_MAX)
+    }
+
     pub(super) fn server_settings(&self) -> ServerSettings {
         ServerSettings {
             drain_timeout: self.drain_timeout,

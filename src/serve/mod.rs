@@ -7,6 +7,7 @@
 
 mod arguments;
 mod listen;
+mod scenario;
 mod start;
 
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     let began = Instant::now();
     let interrupt = Interrupt::listen()?;
     // Everything that can be wrong without the model is said before it is loaded.
-    let plan = start::Plan::of(arguments)?;
+    let plan = start::Plan::of(arguments, terminal.error_style())?;
     let keys = listen::keys(arguments)?;
     let listener = listen::socket(arguments, keys.is_some())?;
     let address = listen::address(&listener)?;

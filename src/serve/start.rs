@@ -14,9 +14,11 @@ use foresail_engine::emulated::{Hardware, RealClock, Vocabulary};
 use foresail_engine::server::{AdapterLoadError, AdapterLoader, Engine};
 use foresail_engine::startup::{self, Device, EngineSettings, KvCacheSize, ModelSource};
 use foresail_engine::text::Tokenizer;
+use foresail_engine::weights::Adapter;
+use foresail_reports::Style;
 
-use super::Arguments;
 use super::arguments::{self, Dtype};
+use super::{Arguments, scenario};
 use crate::failure::{self, Failure};
 
 /// What the emulated device says: letters, which are readable alone.
@@ -31,7 +33,8 @@ pub(super) struct Plan {
     names: Vec<String>,
     device: Planned,
     waiting_max: usize,
-    prefix_caching: bool,
+    /// Whether the command line switches the prefix cache off.
+    no_prefix_caching: bool,
     adapters: Vec<(String, PathBuf)>,
     adapter_loading: bool,
     chat_template: Option<PathBuf>,
@@ -42,6 +45,10 @@ enum Planned {
     Computes(Box<EngineSettings>),
     Emulates {
         hardware: Hardware,
+        clock: RealClock,
+    },
+    StandsFor {
+        replica: scenario::Replica,
         clock: RealClock,
     },
 }
@@ -61,17 +68,34 @@ pub(super) struct Ready {
 struct Loaded {
     backend: Box<dyn Backend>,
     settings: Settings,
-    config: ModelConfig,
+    /// What a model is that computes, or stands for one that could.
+    config: Option<ModelConfig>,
+    /// Adapters that are there from the start, beside those of the command line.
+    adapters: Vec<Adapter>,
     tokenizer: Tokenizer,
     device: String,
     note: Option<String>,
     stages: Vec<(&'static str, Duration)>,
 }
 
+impl Planned {
+    /// The adapters that are there without being named on the command line.
+    fn adapter_names(&self) -> impl Iterator<Item = &String> {
+        let adapters = match self {
+            Self::StandsFor { replica, .. } => &replica.adapters[..],
+            Self::Computes(_) | Self::Emulates { .. } => &[],
+        };
+        adapters.iter().map(|adapter| &adapter.name)
+    }
+}
+
 impl Plan {
-    pub(super) fn of(arguments: &Arguments) -> Result<Self, Failure> {
+    pub(super) fn of(arguments: &Arguments, style: Style) -> Result<Self, Failure> {
         let device = match arguments.backend {
             arguments::Backend::Auto | arguments::Backend::Cpu => computes(arguments)?,
+            arguments::Backend::Emulated if arguments.scenario.is_some() => {
+                stands_for(arguments, style)?
+            }
             arguments::Backend::Emulated => emulates(arguments)?,
             arguments::Backend::Cuda => {
                 return Err(Failure::Input(
@@ -81,13 +105,14 @@ impl Plan {
                 ));
             }
         };
-        let names = names(arguments)?;
-        check_names(&names, &arguments.adapter)?;
+        let names = names(arguments, &device)?;
+        let adapters = arguments.adapter.iter().map(|(name, _)| name);
+        check_names(&names, adapters.chain(device.adapter_names()))?;
         Ok(Self {
             names,
             device,
             waiting_max: arguments.max_waiting,
-            prefix_caching: !arguments.no_prefix_caching,
+            no_prefix_caching: arguments.no_prefix_caching,
             adapters: arguments.adapter.clone(),
             adapter_loading: arguments.enable_adapter_loading,
             chat_template: arguments.chat_template.clone(),
@@ -98,23 +123,33 @@ impl Plan {
         let mut loaded = match self.device {
             Planned::Computes(settings) => compute(&settings)?,
             Planned::Emulates { hardware, clock } => emulate(&hardware, clock)?,
+            Planned::StandsFor { replica, clock } => stand_for(replica, clock)?,
         };
         if let Some(file) = &self.chat_template {
             let set = loaded.tokenizer.set_chat_template(file);
             set.map_err(|error| Failure::Input(format!("--chat-template: {error}")))?;
         }
         loaded.settings.waiting_max = self.waiting_max;
-        loaded.settings.prefix_caching = self.prefix_caching;
+        loaded.settings.prefix_caching &= !self.no_prefix_caching;
         let limits = loaded.settings.limits;
-        let eos_token_ids = eos_token_ids(&loaded.config, &loaded.tokenizer);
+        let vocab_size = loaded.settings.vocab_size;
+        let eos_token_ids = eos_token_ids(loaded.config.as_ref(), &loaded.tokenizer, vocab_size);
         let replica = Replica::start(loaded.backend, loaded.settings).map_err(input)?;
         let model = self.names.first().cloned().unwrap_or_default();
-        let load_adapter = adapter_loader(model.clone(), loaded.config, limits);
+        let config = loaded.config;
+        let load_adapter = config.map(|config| adapter_loader(model.clone(), config, limits));
         let began = Instant::now();
-        for (name, folder) in &self.adapters {
-            let adapter = load_adapter(name, folder)
-                .map_err(|error| Failure::Input(format!("--adapter {name}: {}", error.detail)))?;
+        for adapter in loaded.adapters {
             replica.add_adapter(adapter).map_err(input)?;
+        }
+        if let Some(load_adapter) = &load_adapter {
+            for (name, folder) in &self.adapters {
+                let adapter = load_adapter(name, folder);
+                let adapter = adapter.map_err(|error| {
+                    Failure::Input(format!("--adapter {name}: {}", error.detail))
+                })?;
+                replica.add_adapter(adapter).map_err(input)?;
+            }
         }
         let mut stages = loaded.stages;
         if !self.adapters.is_empty() {
@@ -125,7 +160,7 @@ impl Plan {
             tokenizer: Arc::new(loaded.tokenizer),
             names: self.names,
             eos_token_ids,
-            adapter_loader: self.adapter_loading.then_some(load_adapter),
+            adapter_loader: load_adapter.filter(|_| self.adapter_loading),
         };
         Ok(Ready {
             engine,
@@ -146,14 +181,19 @@ fn source(arguments: &Arguments) -> Result<ModelSource, Failure> {
         (Some(folder), None) => Ok(ModelSource::Folder(folder.clone())),
         (None, Some(shape)) => Ok(ModelSource::Dummy(shape.clone())),
         // The parser lets one of them through.
-        _ => Err(Failure::Input("name one of --model and --dummy".to_owned())),
+        _ => Err(Failure::Input(
+            "--scenario is emulated: add --backend emulated, or name --model or --dummy".to_owned(),
+        )),
     }
 }
 
 /// What clients call the model. A folder's place is nobody's business, so its name has to do.
-fn names(arguments: &Arguments) -> Result<Vec<String>, Failure> {
+fn names(arguments: &Arguments, device: &Planned) -> Result<Vec<String>, Failure> {
     if !arguments.served_model_name.is_empty() {
         return Ok(arguments.served_model_name.clone());
+    }
+    if let Planned::StandsFor { replica, .. } = device {
+        return Ok(vec![replica.model.clone()]);
     }
     match source(arguments)? {
         ModelSource::Dummy(shape) => Ok(vec![shape]),
@@ -167,9 +207,12 @@ fn names(arguments: &Arguments) -> Result<Vec<String>, Failure> {
 }
 
 /// A name that cannot be asked for, or that another model answers to, would be served to nobody.
-fn check_names(names: &[String], adapters: &[(String, PathBuf)]) -> Result<(), Failure> {
+fn check_names<'a>(
+    names: &'a [String],
+    adapters: impl Iterator<Item = &'a String>,
+) -> Result<(), Failure> {
     let served = names.iter().map(|name| ("--served-model-name", name));
-    let adapters = adapters.iter().map(|(name, _)| ("--adapter", name));
+    let adapters = adapters.map(|name| ("--adapter", name));
     let mut seen = Vec::new();
     for (option, name) in served.chain(adapters) {
         if name.is_empty() || name.len() > NAME_MAX || name.contains(char::is_control) {
@@ -213,8 +256,8 @@ fn computes(arguments: &Arguments) -> Result<Planned, Failure> {
     if let Some(bytes) = arguments.kv_cache_memory {
         settings.kv_cache = KvCacheSize::Bytes(bytes);
     }
-    settings.max_loras = arguments.max_loras as usize;
-    settings.max_lora_rank = count(arguments.max_lora_rank);
+    settings.max_loras = arguments.max_loras() as usize;
+    settings.max_lora_rank = arguments.max_lora_rank();
     settings.seed = arguments.seed.unwrap_or(settings.seed);
     Ok(Planned::Computes(Box::new(settings)))
 }
@@ -249,10 +292,18 @@ fn emulates(arguments: &Arguments) -> Result<Planned, Failure> {
     let batched = arguments.max_batched_tokens;
     hardware.max_batched_tokens =
         batched.map_or(hardware.max_batched_tokens, |number| number.get());
-    hardware.max_loras = arguments.max_loras;
-    hardware.max_lora_rank = arguments.max_lora_rank.get();
+    hardware.max_loras = arguments.max_loras();
+    // The argument was read from 32 bits.
+    hardware.max_lora_rank = arguments.max_lora_rank() as u32;
     let clock = RealClock::new(arguments.speed.unwrap_or(1.0)).map_err(input)?;
     Ok(Planned::Emulates { hardware, clock })
+}
+
+/// The deployment of a scenario, as one replica.
+fn stands_for(arguments: &Arguments, style: Style) -> Result<Planned, Failure> {
+    let replica = scenario::replica(arguments, style)?;
+    let clock = RealClock::new(arguments.speed.unwrap_or(1.0)).map_err(input)?;
+    Ok(Planned::StandsFor { replica, clock })
 }
 
 fn precision(name: &str, dtype: Dtype) -> Result<Precision, Failure> {
@@ -278,7 +329,8 @@ fn compute(settings: &EngineSettings) -> Result<Loaded, Failure> {
             ranks => format!("the CPU, {ranks} ranks"),
         },
         note: context_note(settings, started.limits, &started.config),
-        config: started.config,
+        config: Some(started.config),
+        adapters: Vec::new(),
         stages: stages.map(|stage| (stage.name, stage.duration)).collect(),
     })
 }
@@ -304,7 +356,8 @@ fn emulate(hardware: &Hardware, clock: RealClock) -> Result<Loaded, Failure> {
     Ok(Loaded {
         backend: Box::new(backend),
         settings,
-        config: checkpoint.config().clone(),
+        config: Some(checkpoint.config().clone()),
+        adapters: Vec::new(),
         tokenizer: Tokenizer::bytes(),
         device: format!("{gpus} emulated {}", hardware.gpu),
         note: None,
@@ -312,12 +365,34 @@ fn emulate(hardware: &Hardware, clock: RealClock) -> Result<Loaded, Failure> {
     })
 }
 
+fn stand_for(replica: scenario::Replica, clock: RealClock) -> Result<Loaded, Failure> {
+    let began = Instant::now();
+    let gpus = replica.emulation.world_size;
+    let vocabulary = Vocabulary::new(SAID, vec![Tokenizer::BYTES_EOS]).map_err(input)?;
+    let (backend, settings) = replica.emulation.backend(vocabulary, Box::new(clock));
+    Ok(Loaded {
+        backend: Box::new(backend),
+        settings,
+        config: None,
+        adapters: replica.adapters,
+        tokenizer: Tokenizer::bytes(),
+        device: format!("{gpus} emulated {}", replica.gpu),
+        note: replica.note,
+        stages: vec![("emulation", began.elapsed())],
+    })
+}
+
 /// What ends a text: what the model says, and what the tokenizer does.
-fn eos_token_ids(config: &ModelConfig, tokenizer: &Tokenizer) -> Vec<u32> {
-    let mut tokens = config.eos_token_ids.clone();
+fn eos_token_ids(
+    config: Option<&ModelConfig>,
+    tokenizer: &Tokenizer,
+    vocab_size: usize,
+) -> Vec<u32> {
+    let of_config = config.map(|config| config.eos_token_ids.clone());
+    let mut tokens = of_config.unwrap_or_default();
     tokens.extend(tokenizer.eos());
     // Some configurations name tokens that the model does not have, and so never says.
-    tokens.retain(|token| (*token as usize) < config.vocab_size);
+    tokens.retain(|token| (*token as usize) < vocab_size);
     tokens.sort_unstable();
     tokens.dedup();
     tokens

@@ -43,6 +43,25 @@ fn what_cannot_be_served_says_what_to_change() {
         ],
         &["--model", "nowhere", "--port", "0", "--access-log", "none"],
         &["--dummy", "tiny", "--served-model-name", ""],
+        &["--scenario", "chat"],
+        &[
+            "--scenario",
+            "chat",
+            "--backend",
+            "emulated",
+            "--gpu",
+            "h200",
+            "--max-loras",
+            "2",
+        ],
+        &[
+            "--scenario",
+            "adapters",
+            "--backend",
+            "emulated",
+            "--served-model-name",
+            "adapter-1",
+        ],
     ]
     .map(|arguments| refused(&sandbox, arguments));
     insta::assert_snapshot!(texts.concat(), @r#"
@@ -58,6 +77,9 @@ fn what_cannot_be_served_says_what_to_change() {
     error: 8 query heads cannot be split over 3 ranks; choose a world size that divides them
     error: nowhere: there is no such folder; get the files of the model again, or name another folder with --model
     error: --served-model-name "": a name has 1 to 256 bytes, and no control characters
+    error: --scenario is emulated: add --backend emulated, or name --model or --dummy
+    error: --gpu, --max-loras: the scenario says it; change it with --set, such as --set deployment.gpu=h200
+    error: --adapter adapter-1: there is a model of this name already; choose another
     "#);
 }
 
@@ -255,6 +277,39 @@ fn a_context_shorter_than_the_models_is_said() {
         ended.stderr.contains(
             "the context is 672 tokens, as many as the KV cache holds; the model was made for 4096"
         ),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_scenario_is_served_with_its_adapters_as_models() {
+    let sandbox = Sandbox::new();
+    let scenario = ["--backend", "emulated", "--scenario", "adapters"];
+    let two = [
+        "--set",
+        "deployment.max_replica_count=2",
+        "--access-log",
+        "none",
+    ];
+    let served = Served::start(&sandbox, &[&scenario[..], &two].concat());
+    assert!(
+        served.line.contains("serves llama-3-8b on 1 emulated h100"),
+        "{}",
+        served.line
+    );
+    for model in ["llama-3-8b", "adapter-3"] {
+        let body = format!(r#"{{"model": "{model}", "prompt": "Hello", "max_tokens": 3}}"#);
+        let answer = all_of(served.ask("/v1/completions", &body));
+        assert!(answer.contains(r#""completion_tokens":3"#), "{answer}");
+    }
+    served.signal("TERM");
+    let ended = served.end().with_code(0);
+    assert!(
+        ended
+            .stderr
+            .contains("has 1 to 2 replicas, and this is one of them"),
         "{}",
         ended.stderr
     );
