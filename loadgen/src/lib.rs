@@ -10,15 +10,15 @@
 //! The schedule is computed ahead: when a request is sent never depends on how
 //! an earlier one was answered, and latency counts from when it was to be sent.
 
-pub mod client;
 pub mod bodies;
+pub mod client;
 pub mod clock;
 pub mod dataset;
 pub mod exchange;
 pub mod plan;
 pub mod record;
 pub mod run;
-pub mod scrape;
 pub mod schedule;
-pub mod watch;
+pub mod scrape;
 pub mod search;
+pub mod watch;

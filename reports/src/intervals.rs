@@ -266,6 +266,7 @@ mod tests {
             parts: None,
             wire: Some(Wire {
                 sent_ns: Some(sent_ns),
+                last_output_ns: None,
                 status: Some(200),
                 chunks: tokens,
                 tokens_from: TokensFrom::Usage,

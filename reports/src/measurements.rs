@@ -407,7 +407,7 @@ impl RecordSink for Measurements {
 fn latencies(record: &RequestRecord) -> RequestLatencies {
     let tpot_ns = match record.first_token_ns {
         Some(first_ns) if record.output_tokens >= 2 => {
-            Some((record.end_ns - first_ns) / u64::from(record.output_tokens - 1))
+            Some((record.last_token_ns() - first_ns) / u64::from(record.output_tokens - 1))
         }
         _ => None,
     };

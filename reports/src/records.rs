@@ -47,6 +47,9 @@ pub struct RequestRecord {
 pub struct Wire {
     /// When it was handed to an open connection; `None` if it never was.
     pub sent_ns: Option<u64>,
+    /// When the last chunk that carried output came, if the answer was a stream. What ends a stream
+    /// comes after it.
+    pub last_output_ns: Option<u64>,
     /// The HTTP status, if an answer began.
     pub status: Option<u16>,
     /// Chunks that carried output. A chunk of several tokens is one.
@@ -352,6 +355,17 @@ pub struct GpuTime {
     pub starting: u128,
     /// From the order to drain until gone.
     pub draining: u128,
+}
+
+impl RequestRecord {
+    /// When its last token came: of a measured request the last chunk that carried output, of a
+    /// simulated one its end.
+    #[must_use]
+    #[inline]
+    pub fn last_token_ns(&self) -> u64 {
+        let measured = self.wire.and_then(|wire| wire.last_output_ns);
+        measured.unwrap_or(self.end_ns)
+    }
 }
 
 impl Outcome {

@@ -214,6 +214,7 @@ mod tests {
             parts: None,
             wire: Some(Wire {
                 sent_ns: Some(due_ns + late_ns),
+                last_output_ns: None,
                 status: Some(200),
                 chunks: 2,
                 tokens_from: TokensFrom::Usage,

@@ -353,6 +353,5 @@ fn shown(bytes: &[u8]) -> String {
     text.trim().chars().take(SHOWN_CHARS_MAX).collect()
 }
 
-
 #[cfg(test)]
 mod tests;

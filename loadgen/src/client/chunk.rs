@@ -77,6 +77,5 @@ fn is_filled(value: &Value) -> bool {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

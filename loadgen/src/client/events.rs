@@ -129,6 +129,5 @@ impl EventStream {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

@@ -114,6 +114,9 @@ impl Ended {
             parts: None,
             wire: Some(Wire {
                 sent_ns: last.and_then(sent_ns),
+                last_output_ns: last
+                    .filter(|_| asked.is_streamed)
+                    .and_then(|last| last.output_ns.last().copied()),
                 status: last.and_then(|last| last.status),
                 chunks: last.map_or(0, chunks),
                 tokens_from,
@@ -226,6 +229,7 @@ mod tests {
         let record = request.record(false);
         assert_eq!((record.prompt_tokens, record.output_tokens), (7, 12));
         assert_eq!(record.cached_tokens, 3);
+        assert_eq!(record.last_token_ns(), 61 * MILLISECOND);
         assert_eq!(record.first_token_ns, Some(50 * MILLISECOND));
         let wire = record.wire.unwrap();
         assert_eq!((wire.chunks, wire.tokens_from), (4, TokensFrom::Usage));

@@ -348,7 +348,10 @@ mod tests {
         assert_eq!(deployment.changes.len(), 3);
         let none = of(&Scraped::default(), ReplicaCount::Fixed(0), 60).expect("it is given");
         assert_eq!(none.totals.busy_gpu_ns, Some(0));
-        assert_eq!((none.totals.replica_ns, none.totals.cost_nanodollars), (0, 0));
+        assert_eq!(
+            (none.totals.replica_ns, none.totals.cost_nanodollars),
+            (0, 0)
+        );
     }
 
     #[test]

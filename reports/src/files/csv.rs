@@ -120,6 +120,7 @@ pub(super) fn write_request(row: &mut Row, record: &RequestRecord) {
 pub(super) fn write_wire(row: &mut Row, wire: Option<&Wire>) {
     let of = |of: fn(&Wire) -> u64| wire.map(of);
     row.optional(wire.and_then(|wire| wire.sent_ns), Row::seconds);
+    row.optional(wire.and_then(|wire| wire.last_output_ns), Row::seconds);
     row.optional(
         wire.and_then(|wire| wire.status).map(u64::from),
         Row::integer,

@@ -12,7 +12,8 @@ use crate::records::{AttemptRecord, Change, Gaps, RecordSink, RequestRecord};
 use crate::summary::Summary;
 use std::path::Path;
 
-const WIRE_HEADER: &str = ",sent_s,status,chunks,tokens_from,connection,body_bytes,in_window\n";
+const WIRE_HEADER: &str =
+    ",sent_s,last_output_s,status,chunks,tokens_from,connection,body_bytes,in_window\n";
 const ATTEMPTS_HEADER: &str = "id,attempt,sent_s,connect_s,status,first_token_s,end_s,outcome,\
     retry_after_s,detail\n";
 const INTERVALS_HEADER: &str = "from_s,until_s,asked,sent,completed,failed,rejected,in_flight,\

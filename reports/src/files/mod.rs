@@ -18,7 +18,7 @@
 //!
 //! A measured run has the same columns in the same order. The parts of a
 //! request's time are empty, and what its client saw follows ([`Wire`](crate::records::Wire)): `sent_s,
-//! status, chunks, tokens_from, connection, body_bytes, in_window`, where `tokens_from` is
+//! last_output_s, status, chunks, tokens_from, connection, body_bytes, in_window`, where `tokens_from` is
 //! `usage`, `chunks` or `asked` and `connection` is `new`, `reused` or empty if there
 //! was none. Beside those two tables it has
 //! - `attempts.csv`, if a request failed, was refused or was sent more than once: each attempt at

@@ -26,7 +26,9 @@ use foresail_core::time::Nanos;
 
 pub use adapters::{AdapterMix, Adapters, is_adapter_name};
 pub use error::{Fault, WorkloadError};
-pub use generator::{Arrivals, Generator, Growth, GrowthLaw, Lengths, Process, Sessions, Shape, Steps};
+pub use generator::{
+    Arrivals, Generator, Growth, GrowthLaw, Lengths, Process, Sessions, Shape, Steps,
+};
 pub use request::{Content, Request};
 pub use requests::{Requests, Skipped};
 pub use servegen::ServeGenSource;

@@ -51,6 +51,7 @@ fn completed() -> RequestRecord {
         parts: None,
         wire: Some(Wire {
             sent_ns: Some(1_500_000_123),
+            last_output_ns: Some(1_999_000_000),
             status: Some(200),
             chunks: 64,
             tokens_from: TokensFrom::Usage,
@@ -71,6 +72,7 @@ fn refused() -> RequestRecord {
         outcome: Outcome::FailedConnect,
         wire: Some(Wire {
             sent_ns: None,
+            last_output_ns: None,
             status: None,
             chunks: 0,
             tokens_from: TokensFrom::Asked,
@@ -142,9 +144,9 @@ fn the_columns_of_a_simulation_come_first() {
         .unwrap();
     let read = |name| fs::read_to_string(target.path().join(name)).unwrap();
     insta::assert_snapshot!(read(REQUESTS), @r"
-    id,due_s,prompt_tokens,output_tokens,session,adapter,attempts,replica,cached_tokens,preemptions,outcome,first_token_s,end_s,retry_s,cold_start_s,queue_s,adapter_s,prefill_s,preemption_s,decode_s,sent_s,status,chunks,tokens_from,connection,body_bytes,in_window
-    3,1.500000000,512,128,,,1,,64,0,completed,1.563000001,2.000000000,,,,,,,,1.500000123,200,64,usage,reused,12345,true
-    4,1.500000000,512,0,,,2,,0,0,failed_connect,,2.000000000,,,,,,,,,,0,asked,,0,false
+    id,due_s,prompt_tokens,output_tokens,session,adapter,attempts,replica,cached_tokens,preemptions,outcome,first_token_s,end_s,retry_s,cold_start_s,queue_s,adapter_s,prefill_s,preemption_s,decode_s,sent_s,last_output_s,status,chunks,tokens_from,connection,body_bytes,in_window
+    3,1.500000000,512,128,,,1,,64,0,completed,1.563000001,2.000000000,,,,,,,,1.500000123,1.999000000,200,64,usage,reused,12345,true
+    4,1.500000000,512,0,,,2,,0,0,failed_connect,,2.000000000,,,,,,,,,,,0,asked,,0,false
     ");
     insta::assert_snapshot!(read(ATTEMPTS), @r#"
     id,attempt,sent_s,connect_s,status,first_token_s,end_s,outcome,retry_after_s,detail
@@ -328,6 +330,7 @@ fn any_record() -> impl Strategy<Value = RequestRecord> {
             }),
             wire: has_wire.then_some(Wire {
                 sent_ns: times.3,
+                last_output_ns: has_first.then_some(end_ns),
                 status,
                 chunks: numbers[5],
                 tokens_from: TokensFrom::ALL[tokens_from],

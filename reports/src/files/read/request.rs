@@ -112,6 +112,7 @@ fn wire(row: &Row) -> Result<Option<Wire>, ReadError> {
     }
     Ok(Some(Wire {
         sent_ns: row.optional_seconds("sent_s")?,
+        last_output_ns: row.optional_seconds("last_output_s")?,
         status: row.optional_integer("status")?,
         chunks: row.integer("chunks")?,
         tokens_from: row.word("tokens_from", "`usage`, `chunks` or `asked`", |word| {
