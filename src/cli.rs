@@ -4,7 +4,9 @@ use clap::{Parser, Subcommand};
 use foresail_reports::summary::Tool;
 
 use crate::terminal::TerminalArguments;
-use crate::{autoscale, bench, compare, completions, exit_code, init, man, serve, simulate, trace};
+use crate::{
+    autoscale, bench, compare, completions, exit_code, gate, init, man, serve, simulate, trace,
+};
 
 /// What `foresail --version` and every summary say wrote it. The commit is
 /// known if whoever built it set `FORESAIL_COMMIT`; a build script that asks
@@ -47,6 +49,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Simulate(simulate::Arguments),
     Compare(compare::Arguments),
+    Gate(Box<gate::Arguments>),
     Autoscale(autoscale::Arguments),
     Serve(Box<serve::Arguments>),
     Bench(bench::Arguments),

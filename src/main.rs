@@ -1,7 +1,7 @@
 //! The `foresail` command: reads arguments, calls the crates that know, prints,
 //! and chooses the exit code.
 //!
-//! One file or folder a subcommand: [`simulate`], [`compare`], [`autoscale`], [`mod@bench`], [`serve`], [`trace`],
+//! One file or folder a subcommand: [`simulate`], [`compare`], [`gate`], [`autoscale`], [`mod@bench`], [`serve`], [`trace`],
 //! [`init`], [`completions`], [`man`]. What they share is beside them: how text reaches the person
 //! ([`terminal`], [`diagnostics`], [`progress`]), how a file is written whole
 //! or not at all ([`output_file`]), what an ending means ([`failure`],
@@ -16,6 +16,7 @@ mod description;
 mod diagnostics;
 mod exit_code;
 mod failure;
+mod gate;
 mod init;
 mod interrupt;
 mod man;
@@ -57,6 +58,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Simulate(arguments) => simulate::run(arguments, terminal),
         Command::Compare(arguments) => compare::run(arguments, terminal),
+        Command::Gate(arguments) => gate::run(arguments, terminal),
         Command::Autoscale(arguments) => autoscale::run(arguments, terminal),
         Command::Serve(arguments) => serve::run(arguments, terminal),
         Command::Bench(arguments) => bench::run(arguments, terminal),

@@ -9,8 +9,10 @@
 //! by gap, and because count, sum, minimum and maximum are kept exactly beside
 //! it: the mean does not inherit the buckets' rounding.
 
+mod compact;
 mod plain;
 
+pub use compact::CompactHistogram;
 pub use plain::{Bucket, HistogramError, PlainHistogram};
 
 use crate::records::Gaps;

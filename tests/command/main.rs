@@ -10,6 +10,7 @@ mod bad_output;
 mod bench;
 mod compare;
 mod determinism;
+mod gate;
 mod groups;
 mod help;
 mod library;

@@ -35,23 +35,24 @@ impl ExactComparison {
     }
 
     /// Compares rows of `requests.csv`, the header first, cell by cell.
-    pub fn rows<'a>(
+    pub fn rows<Row: AsRef<str>>(
         &mut self,
-        baseline: impl IntoIterator<Item = &'a str>,
-        candidate: impl IntoIterator<Item = &'a str>,
+        baseline: impl IntoIterator<Item = Row>,
+        candidate: impl IntoIterator<Item = Row>,
     ) {
         let (mut baseline, mut candidate) = (baseline.into_iter(), candidate.into_iter());
-        let (header, other) = (
-            baseline.next().unwrap_or(""),
-            candidate.next().unwrap_or(""),
-        );
+        let (header, other) = (baseline.next(), candidate.next());
+        let text = |row: &Option<Row>| row.as_ref().map(|row| row.as_ref().to_owned());
+        let (header, other) = (text(&header), text(&other));
         if header != other {
-            self.differs("requests.csv: columns", Some(header), Some(other));
+            self.differs("requests.csv: columns", header.as_deref(), other.as_deref());
             return;
         }
+        let header = header.unwrap_or_default();
         let columns: Vec<&str> = header.split(',').collect();
         for row in 2_u64.. {
-            match (baseline.next(), candidate.next()) {
+            let (one, two) = (baseline.next(), candidate.next());
+            match (one.as_ref().map(Row::as_ref), two.as_ref().map(Row::as_ref)) {
                 (None, None) => break,
                 (Some(one), Some(two)) if one == two => {}
                 (Some(one), Some(two)) => self.cells(row, &columns, one, two),
@@ -183,8 +184,8 @@ mod tests {
         assert_eq!(
             told(&comparison.finish()),
             [
-                ("requests.completed", Some("0"), Some("3")),
                 ("goodput_per_s", Some("null"), Some("0.5")),
+                ("requests.completed", Some("0"), Some("3")),
             ]
         );
     }

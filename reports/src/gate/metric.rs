@@ -159,10 +159,12 @@ pub(super) fn level(metric: ObjectiveMetric, badness: f64) -> f64 {
 /// shares 5 points more.
 pub(super) fn change(metric: ObjectiveMetric, difference: f64) -> f64 {
     let sign = if is_worse_above(metric) { 1.0 } else { -1.0 };
-    match metric.unit() {
+    let change = match metric.unit() {
         Unit::Share => sign * difference,
         _ => (sign * difference).exp_m1(),
-    }
+    };
+    // No change is none for the worse: never -0.
+    change + 0.0
 }
 
 /// How far on that scale a change for the worse of so much is.

@@ -15,6 +15,7 @@
 //!
 //! All of it is pure: runs are values, nothing is read, and nothing is drawn.
 
+pub mod baseline;
 mod change;
 pub mod exact;
 pub mod expression;

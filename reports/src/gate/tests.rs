@@ -111,10 +111,10 @@ fn equal_software_fails_at_most_once_in_twenty() {
             metric: USUAL.metric * scale,
         };
         for pairs in [3, 5] {
-            let [_, _, failed] = verdicts(400, pairs, noise, 1.0);
-            // 20 are one in twenty; and 30 is what luck adds to a true 5 % once
-            // in a hundred times.
-            assert!(failed <= 30, "{scale} {pairs}: {failed} of 400");
+            let [_, _, failed] = verdicts(300, pairs, noise, 1.0);
+            // 15 are one in twenty; 24 and more are luck of a true 5 % in one of
+            // a hundred seeds.
+            assert!(failed <= 23, "{scale} {pairs}: {failed} of 300");
         }
     }
 }
@@ -187,7 +187,8 @@ fn what_a_seed_does_to_both_cancels() {
         (unpaired.pairing, unpaired.verdict),
         (Pairing::None, Verdict::Inconclusive)
     );
-    assert!(unpaired.changes[0].further_runs > Some(10), "{unpaired:?}");
+    // More than a thousand runs a side would.
+    assert_eq!(unpaired.changes[0].further_runs, None);
 }
 
 #[test]
