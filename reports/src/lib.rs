@@ -15,6 +15,7 @@
 
 pub mod bench;
 pub mod compare;
+pub mod export;
 pub mod files;
 pub mod gate;
 pub mod histogram;

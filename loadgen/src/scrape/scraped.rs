@@ -1,6 +1,7 @@
 //! All that was scraped in a run, and what it comes to along the run's time.
 
 use foresail_core::time::Nanos;
+use foresail_reports::intervals::ServerLoad;
 use thiserror::Error;
 
 use super::sample::{GpuSample, ServerSample};
@@ -152,6 +153,19 @@ impl Scraped {
 }
 
 impl Point {
+    /// What an interval of a run's files says of the server.
+    #[must_use]
+    pub fn load(&self) -> ServerLoad {
+        let counted = self.servers > 0 || self.running.is_some();
+        let servers = counted.then_some(self.servers);
+        ServerLoad {
+            running: self.running.map(|count| count as f64),
+            waiting: self.waiting.map(|count| count as f64),
+            kv_usage: self.kv_usage,
+            ready_replicas: self.replicas.or(servers).map(f64::from),
+        }
+    }
+
     pub(super) fn of<'a>(at_ns: Nanos, samples: impl Iterator<Item = &'a ServerSample>) -> Self {
         let samples: Vec<&ServerSample> = samples.collect();
         let gpus = || samples.iter().flat_map(|sample| &sample.gpus);
@@ -250,6 +264,15 @@ pub(super) mod tests {
         ];
         assert_eq!(points, expected);
         assert_eq!((scraped.samples(), scraped.failures()), (9, 5));
+        let loads: Vec<_> = scraped
+            .timeline(6 * SECOND)
+            .map(|point| point.load())
+            .collect();
+        assert_eq!(
+            (loads[2].running, loads[2].ready_replicas),
+            (Some(12.0), Some(2.0))
+        );
+        assert_eq!(loads[6].ready_replicas, Some(1.0));
     }
 
     #[test]
