@@ -102,7 +102,7 @@ impl Origins {
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 #[inline]
-fn mixed(value: u64) -> u64 {
+pub(super) fn mixed(value: u64) -> u64 {
     let mut z = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

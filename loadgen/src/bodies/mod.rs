@@ -39,6 +39,8 @@ pub struct Settings {
     pub form: Form,
     /// Whether answers come as a stream (`stream`, with `stream_options.include_usage`).
     pub is_streamed: bool,
+    /// Which field tells how long an answer may be.
+    pub limit: LimitField,
     /// Whether an answer goes on to its planned length (`ignore_eos`, of vLLM, SGLang and foresail).
     pub is_eos_ignored: bool,
     /// Whether the planned length is also the least (`min_tokens`, of vLLM).
@@ -63,6 +65,7 @@ impl Default for Settings {
             model: "default".to_owned(),
             form: Form::Completions,
             is_streamed: true,
+            limit: LimitField::MaxTokens,
             is_eos_ignored: true,
             is_min_tokens_set: false,
             temperature: None,
@@ -72,6 +75,16 @@ impl Default for Settings {
             salt: 0,
         }
     }
+}
+
+/// The field that tells how long an answer may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitField {
+    /// `max_tokens`, which every engine knows.
+    #[default]
+    MaxTokens,
+    /// `max_completion_tokens`, which OpenAI's own newer models ask for in chat.
+    MaxCompletionTokens,
 }
 
 /// Why no bodies can be made at all.

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 
+use super::content::mixed;
 use super::tokens::TokenCounter;
 use super::words::WORDS;
 
@@ -28,6 +29,9 @@ const LOOKED_AT_MAX: u32 = 1 << 14;
 
 /// Tokens of a text that is encoded at once to try pieces.
 const TRIED_AT_ONCE: usize = 512;
+
+/// Tokens of random texts in which pieces are tried.
+const TRIED_AT_RANDOM: u64 = 1 << 13;
 
 /// The pieces of a tokenizer.
 #[derive(Clone, Debug)]
@@ -170,12 +174,35 @@ fn faults(counter: &dyn TokenCounter, pieces: &[Candidate]) -> Vec<usize> {
         .map(|piece| token_alone(counter, piece))
         .collect();
     let mut faults = vec![0; pieces.len()];
-    for order in every_pair(pieces.len()).chunks(TRIED_AT_ONCE) {
+    let mut order = every_pair(pieces.len());
+    order.extend(at_random(pieces.len()));
+    for order in order.chunks(TRIED_AT_ONCE) {
         if !is_sound(counter, pieces, &tokens, order) {
             blame(counter, pieces, &tokens, order, &mut faults);
         }
     }
+    try_first(counter, pieces, &tokens, &mut faults);
     faults
+}
+
+/// Tries all pairs at the beginning of a text, where the first has another form.
+fn try_first(
+    counter: &dyn TokenCounter,
+    pieces: &[Candidate],
+    tokens: &[Option<u32>],
+    faults: &mut [usize],
+) {
+    for (first, piece) in pieces.iter().enumerate() {
+        if piece.first == piece.later {
+            continue;
+        }
+        for second in 0..pieces.len() {
+            if !is_sound(counter, pieces, tokens, &[first, second]) {
+                faults[first] += 1;
+                faults[second] += 1;
+            }
+        }
+    }
 }
 
 /// Looks for the pairs that are at fault in a text that is not as it should be.
@@ -226,6 +253,12 @@ fn is_sound(
         let found = found.get(1..).unwrap_or_default().iter().copied().map(Some);
         found.eq(later.iter().map(|piece| tokens[*piece]))
     })
+}
+
+/// Numbers below `count` as prompts have them: what no pair shows may show here.
+fn at_random(count: usize) -> impl Iterator<Item = usize> {
+    let draws = (0..TRIED_AT_RANDOM).map(mixed);
+    draws.map(move |draw| ((u128::from(draw) * count as u128) >> 64) as usize)
 }
 
 /// Numbers below `count` in an order in which each follows each once: round by

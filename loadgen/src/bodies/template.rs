@@ -4,14 +4,15 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::tokens::Form;
-use super::{BodiesError, Settings};
+use super::{BodiesError, LimitField, Settings};
 
 /// Fields that are written for each request and so cannot be given for all.
-const RESERVED: [&str; 7] = [
+const RESERVED: [&str; 8] = [
     "model",
     "prompt",
     "messages",
     "max_tokens",
+    "max_completion_tokens",
     "min_tokens",
     "stream",
     "stream_options",
@@ -23,6 +24,7 @@ pub(super) struct Template {
     /// `{"model":…,` for the model itself, then for each adapter.
     heads: Vec<Box<[u8]>>,
     form: Form,
+    limit: LimitField,
     is_min_tokens_set: bool,
     /// From behind the lengths to the end.
     tail: Box<[u8]>,
@@ -46,6 +48,7 @@ impl Template {
         Ok(Self {
             heads: names.map(head).collect(),
             form: settings.form,
+            limit: settings.limit,
             is_min_tokens_set: settings.is_min_tokens_set,
             tail: tail(settings)?,
         })
@@ -64,9 +67,13 @@ impl Template {
         let mut body = Vec::with_capacity(head.len() + room + self.tail.len() + 128);
         body.extend_from_slice(head);
         self.write_text(text, &mut body);
+        let limit = match self.limit {
+            LimitField::MaxTokens => "max_tokens",
+            LimitField::MaxCompletionTokens => "max_completion_tokens",
+        };
         let lengths = match self.is_min_tokens_set {
-            true => format!(",\"max_tokens\":{output_tokens},\"min_tokens\":{output_tokens}"),
-            false => format!(",\"max_tokens\":{output_tokens}"),
+            true => format!(",\"{limit}\":{output_tokens},\"min_tokens\":{output_tokens}"),
+            false => format!(",\"{limit}\":{output_tokens}"),
         };
         body.extend_from_slice(lengths.as_bytes());
         body.extend_from_slice(&self.tail);

@@ -1,5 +1,7 @@
 //! Prompts as the endpoint's tokenizer sees them.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use foresail_core::batching::BlockHash;
@@ -26,6 +28,8 @@ impl TokenCounter for ByteTokens {
 /// The longest token that fits comes first, as merges would have it; the bytes are tokens too.
 struct Merged {
     tokens: Vec<String>,
+    /// Tokens by their first byte, the longest first.
+    beginning: BTreeMap<u8, Vec<u32>>,
     frame: Frame,
 }
 
@@ -33,8 +37,17 @@ impl Merged {
     fn new(longer: &[&str]) -> Self {
         let bytes = (0..128_u8).map(|byte| char::from(byte).to_string());
         let longer = longer.iter().map(|token| (*token).to_owned());
+        let tokens: Vec<String> = bytes.chain(longer).collect();
+        let mut beginning: BTreeMap<u8, Vec<u32>> = BTreeMap::new();
+        for (id, token) in (0..).zip(&tokens) {
+            beginning.entry(token.as_bytes()[0]).or_default().push(id);
+        }
+        for ids in beginning.values_mut() {
+            ids.sort_by_key(|id| Reverse(tokens[*id as usize].len()));
+        }
         Self {
-            tokens: bytes.chain(longer).collect(),
+            tokens,
+            beginning,
             frame: Frame::default(),
         }
     }
@@ -56,11 +69,10 @@ impl TokenCounter for Merged {
         let mut rest = text;
         let mut found = Vec::new();
         while !rest.is_empty() {
-            let fits = (0..).zip(&self.tokens);
-            let fits = fits.filter(|(_, token)| rest.starts_with(token.as_str()));
-            let (id, token) = fits.max_by_key(|(_, token)| token.len())?;
+            let mut fits = self.beginning.get(&rest.as_bytes()[0])?.iter();
+            let &id = fits.find(|id| rest.starts_with(&self.tokens[**id as usize]))?;
             found.push(id);
-            rest = &rest[token.len()..];
+            rest = &rest[self.tokens[id as usize].len()..];
         }
         Some(found)
     }
@@ -159,13 +171,14 @@ fn a_body_can_be_bare() {
         is_streamed: false,
         is_eos_ignored: false,
         form: Form::Chat,
+        limit: LimitField::MaxCompletionTokens,
         ..Settings::default()
     };
     let bodies = Bodies::new(&settings, &[], &Counting::default()).unwrap();
     let mut request = planned(0, 1, Content::Unique);
     request.prompt = Prompt::Given("two\nlines, \"quoted\"".into());
     let message = json!({"role": "user", "content": "two\nlines, \"quoted\""});
-    let expected = json!({"model": "default", "messages": [message], "max_tokens": 7});
+    let expected = json!({"model": "default", "messages": [message], "max_completion_tokens": 7});
     assert_eq!(parsed(&bodies, &request), expected);
     let messages = r#"[{"role":"system","content":"be brief"},{"role":"user","content":"hi"}]"#;
     request.prompt = Prompt::Messages(messages.into());

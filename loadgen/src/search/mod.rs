@@ -4,12 +4,12 @@
 //! next ─> Run { rate } ─> load, summary ─> Reading ─> told ─> next ─> … ─> Done(Found)
 //! ```
 //!
-//! The search doubles (or halves) the rate until it has one that meets the
-//! objectives and one that does not, and then bisects between them on a
-//! logarithmic scale. A rate is decided by several runs: it meets the objectives if the
-//! interval of the mean [margin](Reading::Margin) over its runs is above 0, and does not if
-//! it is below. A rate whose interval still holds 0 after the last look is on
-//! the edge: it bounds nothing, and the search closes in on it from both sides.
+//! The search doubles (or halves) the rate, one run at each, until it has one that seems to meet the
+//! objectives and one that does not. It then has these two decided, and bisects between
+//! them on a logarithmic scale. A rate is decided by several runs: it meets the
+//! objectives if the interval of the mean [margin](Reading::Margin) over its runs is above
+//! 0, and does not if it is below. A rate whose interval still holds 0 after the last
+//! look is on the edge: it bounds nothing, and the search closes in on it from both sides.
 //!
 //! What is assumed: margins do not rise with the rate, and runs are independent.
 //! Each run should have a seed of its own, so that no rate is decided by the luck of one
@@ -111,6 +111,8 @@ pub enum Ending {
     RateMax,
     /// The lowest rate that may be tried does not meet the objectives, or is on the edge.
     RateMin,
+    /// It was stopped before its end.
+    Stopped,
 }
 
 /// The search. It is told what runs came to, and does nothing itself.
@@ -126,7 +128,7 @@ pub struct Search {
 
 /// How many rates are so close to the capacity that chance could decide them
 /// wrongly: bisection visits few, and those far away are decided by a wide margin.
-const CLOSE_RATES: f64 = 4.0;
+const CLOSE_RATES: f64 = 2.0;
 
 impl Search {
     /// A search that has not begun.
@@ -148,11 +150,12 @@ impl Search {
     /// What to do next. Asking twice gives the same answer.
     #[must_use]
     pub fn next(&self) -> Step {
-        if let Some(open) = self.points.iter().find(|point| point.verdict.is_none()) {
-            return self.run(open.rate_per_s, open.readings.len() as u32);
-        }
         match self.choose() {
-            Ok(rate_per_s) => self.run(rate_per_s, 0),
+            Ok(rate_per_s) => Step::Run(Run {
+                number: self.runs,
+                rate_per_s,
+                repeat: self.at(rate_per_s).map_or(0, |point| point.readings.len()) as u32,
+            }),
             Err(ending) => Step::Done(self.found(ending)),
         }
     }
@@ -173,10 +176,12 @@ impl Search {
         self.runs += 1;
     }
 
-    /// What is known so far, for whoever has to end a search early.
+    /// What is known so far, for whoever has to end a search early: because it is
+    /// interrupted, or because the load generator and not the endpoint was the limit of a run,
+    /// which then tells nothing.
     #[must_use]
-    pub fn points(&self) -> &[Point] {
-        &self.points
+    pub fn stopped(&self) -> Found {
+        self.found(Ending::Stopped)
     }
 
     /// The most rates that a search with these settings tries: one for each
@@ -194,32 +199,46 @@ impl Search {
         (doublings + 2.0 * bisections) as u32 + 4
     }
 
-    fn run(&self, rate_per_s: f64, repeat: u32) -> Step {
-        Step::Run(Run {
-            number: self.runs,
-            rate_per_s,
-            repeat,
-        })
+    /// The next rate to run, or why there is none.
+    fn choose(&self) -> Result<f64, Ending> {
+        let (Some(lowest), Some(highest)) = (self.points.first(), self.points.last()) else {
+            return Ok(self.settings.start_per_s);
+        };
+        let (lowest, highest) = (lowest.rate_per_s, highest.rate_per_s);
+        let (rate_min, rate_max) = (self.settings.rate_min_per_s, self.settings.rate_max_per_s);
+        let not_met = self
+            .points
+            .iter()
+            .find(|point| point.leans(Verdict::NotMet));
+        let below = not_met.map_or(f64::INFINITY, |point| point.rate_per_s);
+        let met = (self.points.iter().rev())
+            .filter(|point| point.rate_per_s < below)
+            .find(|point| point.leans(Verdict::Met));
+        match (met, not_met) {
+            (None, _) if lowest > rate_min => return Ok((lowest / 2.0).max(rate_min)),
+            (_, None) if highest < rate_max => return Ok((highest * 2.0).min(rate_max)),
+            _ => {}
+        }
+        // What the end rests on has to be decided, wherever that is.
+        let ends = [self.at(lowest), self.at(highest)];
+        let ends = ends
+            .into_iter()
+            .flatten()
+            .filter(|_| met.is_none() || not_met.is_none());
+        let mut to_decide = [met, not_met].into_iter().flatten().chain(ends);
+        if let Some(open) = to_decide.find(|point| point.verdict.is_none()) {
+            return Ok(open.rate_per_s);
+        }
+        match (met, not_met) {
+            (Some(met), Some(not_met)) => self.between(met.rate_per_s, not_met.rate_per_s),
+            (None, _) => Err(Ending::RateMin),
+            (_, None) => Err(Ending::RateMax),
+        }
     }
 
-    /// The next rate to try, or why there is none.
-    fn choose(&self) -> Result<f64, Ending> {
-        let Settings {
-            start_per_s,
-            rate_min_per_s,
-            rate_max_per_s,
-            ..
-        } = self.settings;
-        let (Some(lowest), Some(highest)) = (self.points.first(), self.points.last()) else {
-            return Ok(start_per_s);
-        };
-        match (self.met(), self.not_met()) {
-            (Some(met), Some(not_met)) => self.between(met, not_met),
-            (None, _) if lowest.rate_per_s <= rate_min_per_s => Err(Ending::RateMin),
-            (None, _) => Ok((lowest.rate_per_s / 2.0).max(rate_min_per_s)),
-            (_, None) if highest.rate_per_s >= rate_max_per_s => Err(Ending::RateMax),
-            (_, None) => Ok((highest.rate_per_s * 2.0).min(rate_max_per_s)),
-        }
+    fn at(&self, rate_per_s: f64) -> Option<&Point> {
+        let mut points = self.points.iter();
+        points.find(|point| point.rate_per_s == rate_per_s)
     }
 
     /// The middle of the gap below the edge, or else of the one above it.

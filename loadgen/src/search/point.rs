@@ -107,6 +107,15 @@ impl Point {
         }
     }
 
+    /// Whether it is decided so, or, while it is not, seems to be by its first run.
+    pub(super) fn leans(&self, verdict: Verdict) -> bool {
+        let seems = match self.readings.first() {
+            Some(Reading::Margin(margin)) if *margin > 0.0 => Verdict::Met,
+            _ => Verdict::NotMet,
+        };
+        self.verdict.unwrap_or(seems) == verdict
+    }
+
     fn look(&mut self, error: f64) {
         let margins = self.readings.iter().filter_map(|reading| match reading {
             Reading::Margin(margin) => Some(*margin),

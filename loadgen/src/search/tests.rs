@@ -77,8 +77,9 @@ fn without_noise_the_interval_is_narrow_and_no_run_is_wasted() {
     let (met, not_met) = (found.met_per_s.unwrap(), found.not_met_per_s.unwrap());
     assert!(met <= 37.0 && 37.0 <= not_met && not_met / met <= 1.05);
     assert_eq!(found.ending, Ending::Narrow);
-    // 1, 2, 4, …, 64, then four bisections of the last octave to within 5 %: three runs each.
-    assert_eq!((found.points.len(), runs), (11, 33));
+    // One run at 1, 2, 4, …, 64, two more at the last two of them, and three for each of
+    // the four bisections of the octave between them to within 5 %.
+    assert_eq!((found.points.len(), runs), (11, 7 + 4 + 12));
 }
 
 #[test]
@@ -126,7 +127,15 @@ fn a_capacity_out_of_range_is_said_to_be() {
 #[test]
 fn runs_are_numbered_and_asking_twice_changes_nothing() {
     let mut search = Search::new(Settings::default()).unwrap();
-    for (number, repeat, rate_per_s) in [(0, 0, 1.0), (1, 1, 1.0), (2, 2, 1.0), (3, 0, 2.0)] {
+    let margins = [1.0, -1.0, 1.0, 1.0, -1.0];
+    let steps = [
+        (0, 0, 1.0),
+        (1, 0, 2.0),
+        (2, 1, 1.0),
+        (3, 2, 1.0),
+        (4, 1, 2.0),
+    ];
+    for ((number, repeat, rate_per_s), margin) in steps.into_iter().zip(margins) {
         let expected = Step::Run(Run {
             number,
             rate_per_s,
@@ -134,8 +143,21 @@ fn runs_are_numbered_and_asking_twice_changes_nothing() {
         });
         assert_eq!(search.next(), expected);
         assert_eq!(search.next(), expected);
-        search.told(Reading::Margin(1.0));
+        search.told(Reading::Margin(margin));
     }
+}
+
+#[test]
+fn a_search_that_is_stopped_tells_what_it_knows() {
+    let mut search = Search::new(Settings::default()).unwrap();
+    // 1 and 2, twice more 1, twice more 2, and the middle.
+    for margin in [1.0, -1.0, 1.0, 1.0, -1.0, -1.0, 0.5] {
+        search.told(Reading::Margin(margin));
+    }
+    let found = search.stopped();
+    let known = (found.met_per_s, found.not_met_per_s, found.ending);
+    assert_eq!(known, (Some(1.0), Some(2.0), Ending::Stopped));
+    assert_eq!(found.points.len(), 3);
 }
 
 #[test]
