@@ -5,7 +5,8 @@ use foresail_reports::summary::Tool;
 
 use crate::terminal::TerminalArguments;
 use crate::{
-    autoscale, bench, compare, completions, exit_code, gate, init, man, serve, simulate, trace,
+    autoscale, bench, compare, completions, exit_code, gate, init, man, merge, serve, simulate,
+    trace,
 };
 
 /// What `foresail --version` and every summary say wrote it. The commit is
@@ -50,6 +51,7 @@ pub(crate) enum Command {
     Simulate(simulate::Arguments),
     Compare(compare::Arguments),
     Gate(Box<gate::Arguments>),
+    Merge(merge::Arguments),
     Autoscale(autoscale::Arguments),
     Serve(Box<serve::Arguments>),
     Bench(bench::Arguments),

@@ -1,7 +1,7 @@
 //! The `foresail` command: reads arguments, calls the crates that know, prints,
 //! and chooses the exit code.
 //!
-//! One file or folder a subcommand: [`simulate`], [`compare`], [`gate`], [`autoscale`], [`mod@bench`], [`serve`], [`trace`],
+//! One file or folder a subcommand: [`simulate`], [`compare`], [`gate`], [`merge`], [`autoscale`], [`mod@bench`], [`serve`], [`trace`],
 //! [`init`], [`completions`], [`man`]. What they share is beside them: how text reaches the person
 //! ([`terminal`], [`diagnostics`], [`progress`]), how a file is written whole
 //! or not at all ([`output_file`]), what an ending means ([`failure`],
@@ -20,6 +20,7 @@ mod gate;
 mod init;
 mod interrupt;
 mod man;
+mod merge;
 mod output_file;
 mod progress;
 mod runs;
@@ -59,6 +60,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
         Command::Simulate(arguments) => simulate::run(arguments, terminal),
         Command::Compare(arguments) => compare::run(arguments, terminal),
         Command::Gate(arguments) => gate::run(arguments, terminal),
+        Command::Merge(arguments) => merge::run(arguments, terminal),
         Command::Autoscale(arguments) => autoscale::run(arguments, terminal),
         Command::Serve(arguments) => serve::run(arguments, terminal),
         Command::Bench(arguments) => bench::run(arguments, terminal),

@@ -1,5 +1,6 @@
 //! Objectives: limits that a run is judged by, and the goodput that they imply.
 
+use crate::gate::metric;
 use crate::histogram::Histogram;
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +16,12 @@ pub struct ObjectiveSpec {
 }
 
 impl ObjectiveSpec {
-    /// What an objective was judged by, if its name is the key of a metric as in scenarios.
+    /// What an objective was judged by, if its name is that of a metric: `ttft_p99` as in scenarios, or `ttft.p99` as in expressions.
     #[must_use]
     pub fn from_objective(objective: &Objective) -> Option<Self> {
         Some(Self {
             name: objective.name.clone(),
-            metric: ObjectiveMetric::from_key(&objective.name)?,
+            metric: metric::find(&objective.name)?,
             limit: objective.limit,
         })
     }
@@ -74,20 +75,6 @@ pub enum Statistic {
 }
 
 impl Statistic {
-    /// A percentile with decimals is `p99_9` for 99.9.
-    fn from_key(key: &str) -> Option<Self> {
-        Some(match key {
-            "mean" => Self::Mean,
-            "max" => Self::Max,
-            _ => {
-                let percentile: f64 = key.strip_prefix('p')?.replacen('_', ".", 1).parse().ok()?;
-                (0.0..=100.0)
-                    .contains(&percentile)
-                    .then_some(Self::Percentile(percentile))?
-            }
-        })
-    }
-
     /// The statistic of a histogram (s); `None` if it is empty.
     #[must_use]
     pub fn of(self, histogram: &Histogram) -> Option<f64> {
@@ -100,43 +87,7 @@ impl Statistic {
     }
 }
 
-impl Latency {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Ttft, Self::Itl, Self::Tpot, Self::E2e, Self::Queue];
-
-    /// Its name in scenarios and reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Latency::Ttft => "ttft",
-            Latency::Itl => "itl",
-            Latency::Tpot => "tpot",
-            Latency::E2e => "e2e",
-            Latency::Queue => "queue",
-        }
-    }
-}
-
 impl ObjectiveMetric {
-    /// The metric of this key of a scenario, such as `ttft_p99_9`, `e2e_mean` or `success_rate`.
-    #[must_use]
-    pub fn from_key(key: &str) -> Option<Self> {
-        Some(match key {
-            "requests_per_s" => Self::RequestsPerSecond,
-            "output_tokens_per_s" => Self::OutputTokensPerSecond,
-            "success_rate" => Self::SuccessRate,
-            "cost_usd" => Self::CostUsd,
-            "cost_usd_per_million_output_tokens" => Self::CostUsdPerMillionOutputTokens,
-            _ => {
-                let (latency, statistic) = key.split_once('_')?;
-                let latency = Latency::ALL
-                    .into_iter()
-                    .find(|each| each.name() == latency)?;
-                Self::Latency(latency, Statistic::from_key(statistic)?)
-            }
-        })
-    }
-
     /// The unit of the limit and of what is observed.
     #[must_use]
     pub fn unit(self) -> Unit {

@@ -14,6 +14,7 @@ mod gate;
 mod groups;
 mod help;
 mod library;
+mod merge;
 mod recorded;
 mod sandbox;
 mod serve;
