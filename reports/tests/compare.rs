@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::compared::{comparison, variants};
-use foresail_reports::compare::Comparison;
+use foresail_reports::compare::{Comparison, PairedLatency, PairedRequests};
 use foresail_reports::{Style, text};
 
 fn text_of(comparison: &Comparison) -> String {
@@ -158,4 +158,34 @@ fn colour_changes_nothing_but_colour() {
     }
     assert!(text.contains("\x1b[32m") && text.contains("\x1b[31m"));
     assert_eq!(plain, text::compared(&comparison(), Style::default()));
+}
+
+#[test]
+fn the_same_requests_are_told_one_by_one() {
+    let mut comparison = comparison();
+    let latency = |name: &str, scale: f64| PairedLatency {
+        name: name.to_owned(),
+        pairs: 300,
+        mean_s: 0.0021 * scale,
+        p50_s: 0.0018 * scale,
+        p5_s: -0.004 * scale,
+        p95_s: 0.0123 * scale,
+        slower: 0.61,
+    };
+    comparison.paired_requests = vec![PairedRequests {
+        variant: "fixed".to_owned(),
+        pairs: 300,
+        not_completed: 2,
+        latencies: vec![
+            latency("ttft", 1.0),
+            latency("tpot", 0.1),
+            latency("e2e", 3.0),
+        ],
+    }];
+    let text = text_of(&comparison);
+    let section: String = text
+        .split("\n\n")
+        .filter(|part| part.starts_with("SAME"))
+        .collect();
+    insta::assert_snapshot!(section, @"");
 }

@@ -1,12 +1,15 @@
-//! `summary.json`, the JSON of a comparison and that of a bench are what their
-//! schemas say they are, and say nothing else.
+//! `summary.json`, the JSON of a comparison, of a verdict and of a bench are what
+//! their schemas say they are, and say nothing else.
 
 mod fixture;
 
 use foresail_reports::bench::Bench;
-use foresail_reports::compare::Comparison;
+use foresail_reports::compare::{Comparison, PairedLatency, PairedRequests};
+use foresail_reports::gate::baseline::Baseline;
+use foresail_reports::gate::{ExactComparison, Gate, GateReport, GateRun, LatencyName, expression};
+use foresail_reports::histogram::Histogram;
 use foresail_reports::seeds::Seeds;
-use foresail_reports::summary::{Load, SCHEMA, Summary, SummaryError};
+use foresail_reports::summary::{Load, SCHEMA, Summary, SummaryError, Tool};
 use serde_json::{Map, Value, json};
 
 fn schema() -> Value {
@@ -125,9 +128,28 @@ fn the_schema_of_comparisons_notices_every_field() {
     let mut comparison = fixture::compared::comparison();
     // Its first figure has a difference and one from the oracle.
     comparison.variants.remove(0);
+    comparison.paired_requests = vec![paired_requests()];
     let value = serde_json::to_value(&comparison).unwrap();
-    let fields = assert_every_field_is_noticed(&compare_schema(), &value, &[]);
+    let optional = ["/paired_requests"];
+    let fields = assert_every_field_is_noticed(&compare_schema(), &value, &optional);
     assert!(fields > 40, "{fields}");
+}
+
+fn paired_requests() -> PairedRequests {
+    PairedRequests {
+        variant: "fixed".to_owned(),
+        pairs: 2,
+        not_completed: 1,
+        latencies: vec![PairedLatency {
+            name: "ttft".to_owned(),
+            pairs: 2,
+            mean_s: 0.001,
+            p50_s: 0.001,
+            p5_s: -0.002,
+            p95_s: 0.004,
+            slower: 0.5,
+        }],
+    }
 }
 
 /// With whole requests and without.
@@ -149,6 +171,67 @@ fn the_schema_of_benches_notices_every_field() {
     let value = serde_json::to_value(fixture::bench::bench()).unwrap();
     let fields = assert_every_field_is_noticed(&bench_schema(), &value, &[]);
     assert!(fields > 50, "{fields}");
+}
+
+fn gate_schema() -> Value {
+    serde_json::from_str(include_str!("../schema/gate.schema.json")).unwrap()
+}
+
+fn gate_run(seed: u64) -> GateRun {
+    let mut run = GateRun::of(format!("run-{seed}"), &full_summary());
+    let mut histogram = Histogram::new();
+    (1..100).for_each(|ms| histogram.record(ms * 1_000_000));
+    run.histograms.insert(LatencyName::Ttft, histogram);
+    GateRun { seed, ..run }
+}
+
+/// Everything that there can be at once.
+fn gate_report() -> GateReport {
+    let mut runs: Vec<GateRun> = (1..=3).map(gate_run).collect();
+    runs[0].degraded.push("sends were late".to_owned());
+    let gate = Gate {
+        baseline: (1..=3).map(gate_run).collect(),
+        candidate: runs,
+        objectives: vec![expression::objective("ttft.p99 < 1ms").unwrap()],
+        allow_degraded: true,
+        ..Gate::default()
+    };
+    let mut exact = ExactComparison::new();
+    exact.differs("ttft_s.p99", Some("1"), Some("2"));
+    GateReport {
+        exact: Some(exact.finish()),
+        notes: vec!["a note".to_owned()],
+        ..gate.judge()
+    }
+}
+
+#[test]
+fn verdicts_are_of_the_schema() {
+    let gate = Gate {
+        candidate: vec![gate_run(1)],
+        ..Gate::default()
+    };
+    for report in [gate_report(), gate.judge()] {
+        let value: Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+        assert_eq!(errors_of(&gate_schema(), &value), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_schema_of_verdicts_notices_every_field() {
+    let value = serde_json::to_value(gate_report()).unwrap();
+    let fields = assert_every_field_is_noticed(&gate_schema(), &value, &[]);
+    assert!(fields > 50, "{fields}");
+}
+
+#[test]
+fn baselines_are_of_the_schema() {
+    let schema = serde_json::from_str(include_str!("../schema/baseline.schema.json")).unwrap();
+    let baseline = Baseline::new(Tool::default(), vec![gate_run(1), gate_run(2)]);
+    let mut value: Value = serde_json::from_str(&baseline.to_json().unwrap()).unwrap();
+    assert_eq!(errors_of(&schema, &value), Vec::<String>::new());
+    value["runs"][1]["values"]["ttft.p99"] = json!("slow");
+    assert_eq!(errors_of(&schema, &value).len(), 1);
 }
 
 /// A schema that would let anything pass proves nothing: each field that is
@@ -250,8 +333,7 @@ fn validate(root: &Value, schema: &Value, value: &Value, at: &str, errors: &mut 
                     }
                 }
             }
-            "additionalProperties" => {
-                assert_eq!(rule, false);
+            "additionalProperties" if rule == false => {
                 let known = schema["properties"].as_object().unwrap();
                 for name in value.as_object().into_iter().flat_map(Map::keys) {
                     if !known.contains_key(name) {
@@ -259,12 +341,29 @@ fn validate(root: &Value, schema: &Value, value: &Value, at: &str, errors: &mut 
                     }
                 }
             }
-            "const" | "enum" | "type" | "minimum" | "properties" | "items" | "$ref" | "anyOf" => {}
+            "const"
+            | "enum"
+            | "type"
+            | "minimum"
+            | "properties"
+            | "items"
+            | "$ref"
+            | "anyOf"
+            | "additionalProperties" => {}
             other => panic!("{at}: the keyword {other} is not checked"),
         }
     }
     for (name, rule) in schema["properties"].as_object().into_iter().flatten() {
         if let Some(field) = value.get(name) {
+            validate(root, rule, field, &format!("{at}/{name}"), errors);
+        }
+    }
+    // A table of any names, all of one kind.
+    if let Some(rule) = schema
+        .get("additionalProperties")
+        .filter(|rule| rule.is_object())
+    {
+        for (name, field) in value.as_object().into_iter().flatten() {
             validate(root, rule, field, &format!("{at}/{name}"), errors);
         }
     }

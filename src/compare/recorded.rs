@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use foresail_reports::compare::{self, Comparison, VariantRuns};
-use foresail_reports::summary::Summary;
+use foresail_reports::compare::{self, Comparison, PairedRequests, RequestPairs, VariantRuns};
+use foresail_reports::files::{ReadError, read_requests};
+use foresail_reports::summary::{Source, Summary};
 
 use super::{Arguments, refused};
 use crate::failure::Failure;
 
 const SUMMARY: &str = "summary.json";
+const REQUESTS: &str = "requests.csv";
 
 /// Compares the runs in the folders that are named; each is a variant.
 pub(super) fn compare(arguments: &Arguments) -> Result<Comparison, Failure> {
@@ -25,8 +27,64 @@ pub(super) fn compare(arguments: &Arguments) -> Result<Comparison, Failure> {
     let baseline = arguments.baseline.as_deref().unwrap_or(names[0]);
     compare::check_names(&names, baseline).map_err(refused)?;
     let runs = folders.iter().map(|folder| runs(folder));
-    let variants = variants(&names, runs.collect::<Result<_, _>>()?);
-    Comparison::of(&variants, baseline, None).map_err(refused)
+    let runs: Vec<Vec<Recorded>> = runs.collect::<Result<_, _>>()?;
+    let summaries = runs
+        .iter()
+        .map(|runs| runs.iter().map(|run| run.summary.clone()).collect());
+    let variants = variants(&names, summaries.collect());
+    let mut comparison = Comparison::of(&variants, baseline, None).map_err(refused)?;
+    comparison.paired_requests = paired_requests(&names, &runs, baseline)?;
+    Ok(comparison)
+}
+
+/// Every variant against the baseline, request by request, where one of the two
+/// was measured: of simulated runs the figures are as exact as their requests.
+fn paired_requests(
+    names: &[&str],
+    runs: &[Vec<Recorded>],
+    baseline: &str,
+) -> Result<Vec<PairedRequests>, Failure> {
+    let named = || names.iter().zip(runs);
+    let Some((_, base)) = named().find(|(name, _)| **name == baseline) else {
+        return Ok(Vec::new());
+    };
+    let others = named().filter(|(name, _)| **name != baseline);
+    let paired = others.map(|(name, runs)| -> Result<Option<PairedRequests>, Failure> {
+        let mut pairs = RequestPairs::new();
+        for run in runs {
+            let partner = base
+                .iter()
+                .find(|base| base.summary.seed == run.summary.seed);
+            if let Some(base) = partner.filter(|base| base.is_paired_with(run)) {
+                let refused = |error: ReadError| Failure::Input(error.to_string());
+                let requests = |run: &Recorded| read_requests(&run.folder).map_err(refused);
+                pairs
+                    .add(requests(base)?, requests(run)?)
+                    .map_err(refused)?;
+            }
+        }
+        Ok(pairs.finish(name))
+    });
+    let paired: Vec<Option<PairedRequests>> = paired.collect::<Result<_, _>>()?;
+    Ok(paired.into_iter().flatten().collect())
+}
+
+/// A run in a folder.
+struct Recorded {
+    folder: PathBuf,
+    summary: Summary,
+}
+
+impl Recorded {
+    /// Whether their requests can be told one by one, and it is worth it. A
+    /// summary by itself is a run as well.
+    fn is_paired_with(&self, other: &Self) -> bool {
+        let runs = [self, other];
+        runs.iter()
+            .any(|run| run.summary.source == Source::Measured)
+            && runs.iter().all(|run| run.folder.join(REQUESTS).is_file())
+            && self.summary.scenario.workload == other.summary.scenario.workload
+    }
 }
 
 /// The settings of a variant are those that not all of them have.
@@ -89,10 +147,10 @@ fn name(folder: &Path) -> String {
 
 /// The run of a folder, or those of the folders in it, in the order of their
 /// seeds; at least one.
-fn runs(folder: &Path) -> Result<Vec<Summary>, Failure> {
+fn runs(folder: &Path) -> Result<Vec<Recorded>, Failure> {
     let own = folder.join(SUMMARY);
     if own.is_file() {
-        return Ok(vec![read(&own)?]);
+        return Ok(vec![read(folder)?]);
     }
     let entries = fs::read_dir(folder).map_err(|error| unreadable(folder, &error.to_string()))?;
     let mut runs = Vec::new();
@@ -101,7 +159,7 @@ fn runs(folder: &Path) -> Result<Vec<Summary>, Failure> {
         let is_seed = entry.file_name().to_string_lossy().starts_with("seed-");
         let summary = entry.path().join(SUMMARY);
         if is_seed && summary.is_file() {
-            runs.push(read(&summary)?);
+            runs.push(read(&entry.path())?);
         }
     }
     if runs.is_empty() {
@@ -111,13 +169,19 @@ fn runs(folder: &Path) -> Result<Vec<Summary>, Failure> {
             folder.display()
         )));
     }
-    runs.sort_by_key(|run| run.seed);
+    runs.sort_by_key(|run| run.summary.seed);
     Ok(runs)
 }
 
-fn read(path: &Path) -> Result<Summary, Failure> {
-    let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error.to_string()))?;
-    Summary::from_json(&text).map_err(|error| unreadable(path, &error.to_string()))
+fn read(folder: &Path) -> Result<Recorded, Failure> {
+    let path = folder.join(SUMMARY);
+    let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, &error.to_string()))?;
+    let summary =
+        Summary::from_json(&text).map_err(|error| unreadable(&path, &error.to_string()))?;
+    Ok(Recorded {
+        folder: folder.to_owned(),
+        summary,
+    })
 }
 
 fn unreadable(path: &Path, why: &str) -> Failure {

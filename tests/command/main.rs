@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_output;
 mod bench;
 mod compare;
+mod compare_measured;
 mod determinism;
 mod gate;
 mod groups;

@@ -7,8 +7,10 @@
 
 mod difference;
 mod rank;
+mod requests;
 
 pub use difference::{Difference, Verdict};
+pub use requests::{PairedLatency, PairedRequests, RequestPairs};
 
 use crate::objectives::Unit;
 use crate::seeds::{half_width, mean, metrics_of};
@@ -36,6 +38,10 @@ pub struct Comparison {
     pub oracle: Option<String>,
     /// The variants, in the order in which they were given.
     pub variants: Vec<Variant>,
+    /// The same requests one by one, of measured runs that got those of the
+    /// baseline; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub paired_requests: Vec<PairedRequests>,
 }
 
 /// How differences come about.
@@ -214,6 +220,7 @@ impl Comparison {
             baseline: baseline.to_owned(),
             oracle: oracle.map(str::to_owned),
             variants: compared,
+            paired_requests: Vec::new(),
         })
     }
 

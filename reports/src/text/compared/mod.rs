@@ -3,6 +3,7 @@
 
 mod differences;
 mod ranking;
+mod requests;
 mod sentence;
 
 use super::{Style, broken, units};
@@ -11,7 +12,7 @@ use crate::summary::{ScenarioFacts, Source};
 use units::counted;
 
 /// The widest that lines are set, tables included.
-const WIDTH_MAX: usize = 100;
+pub(super) const WIDTH_MAX: usize = 100;
 
 /// A comparison as text, ending with a newline.
 #[must_use]
@@ -20,6 +21,7 @@ pub fn compared(comparison: &Comparison, style: Style) -> String {
         title(comparison, style),
         ranking::section(comparison, style),
         differences::section(comparison, style),
+        requests::section(comparison, style),
         sentence::section(comparison, style),
     ];
     let sections: Vec<_> = sections
@@ -138,7 +140,7 @@ fn some_failed(comparison: &Comparison) -> bool {
 }
 
 /// Broken between words; all lines but the first are indented.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {

@@ -8,6 +8,7 @@ pub use markdown::gate_markdown;
 pub(crate) use sentence::{of_change, of_objective};
 
 use super::Style;
+use super::compared::{WIDTH_MAX, wrapped};
 use super::units::{counted, value};
 use crate::gate::report::{
     ChangeVerdict, Exact, GateReport, IntervalSource, ObjectiveVerdict, Pairing,
@@ -159,18 +160,23 @@ fn objectives(report: &GateReport, style: Style) -> Vec<String> {
             .collect(),
     };
     let mut lines = table.lines(style);
-    lines.extend(
-        report
-            .objectives
-            .iter()
-            .filter_map(|each| unclear(each.verdict, of_objective(each))),
-    );
+    let each = report.objectives.iter();
+    lines.extend(each.flat_map(|each| unclear(each.verdict, &of_objective(each), style)));
     lines
 }
 
 /// What is not a pass is explained.
-fn unclear(verdict: Verdict, sentence: String) -> Option<String> {
-    (verdict != Verdict::Pass).then(|| format!("  {sentence}"))
+fn unclear(verdict: Verdict, sentence: &str, style: Style) -> Vec<String> {
+    if verdict == Verdict::Pass {
+        return Vec::new();
+    }
+    lines_of(sentence, style)
+}
+
+/// A sentence, indented, on as many lines as it takes.
+fn lines_of(sentence: &str, style: Style) -> Vec<String> {
+    let lines = wrapped(sentence, style.width.clamp(40, WIDTH_MAX) - 2);
+    lines.iter().map(|line| format!("  {line}")).collect()
 }
 
 /// Limit, observed, interval.
@@ -226,12 +232,8 @@ fn changes(report: &GateReport, style: Style) -> Vec<String> {
             .collect(),
     };
     let mut lines = table.lines(style);
-    lines.extend(
-        report
-            .changes
-            .iter()
-            .filter_map(|each| unclear(each.verdict, of_change(each))),
-    );
+    let each = report.changes.iter();
+    lines.extend(each.flat_map(|each| unclear(each.verdict, &of_change(each), style)));
     lines
 }
 
@@ -240,7 +242,11 @@ pub(super) fn change_cells(each: &ChangeVerdict) -> Vec<String> {
     let dash = || "–".to_owned();
     let level = |level: Option<f64>| level.map_or_else(dash, |level| value(level, each.unit));
     let interval = match (each.lower, each.upper) {
-        (Some(lower), Some(upper)) => between(lower, upper, |v| signed(v, each.unit)),
+        (Some(lower), Some(upper)) => {
+            let lower = signed(lower, each.unit);
+            let number = lower.split(' ').next().unwrap_or_default();
+            format!("{number} to {}", signed(upper, each.unit))
+        }
         _ => dash(),
     };
     vec![
