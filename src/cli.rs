@@ -5,7 +5,7 @@ use foresail_reports::summary::Tool;
 
 use crate::terminal::TerminalArguments;
 use crate::{
-    autoscale, bench, compare, completions, exit_code, gate, init, man, merge, serve, simulate,
+    autoscale, bench, compare, completions, exit_code, gate, init, load, man, merge, serve, simulate,
     trace,
 };
 
@@ -54,6 +54,7 @@ pub(crate) enum Command {
     Merge(merge::Arguments),
     Autoscale(autoscale::Arguments),
     Serve(Box<serve::Arguments>),
+    Load(Box<load::Arguments>),
     Bench(bench::Arguments),
     #[command(subcommand)]
     Trace(trace::Command),

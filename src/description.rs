@@ -20,18 +20,19 @@ pub(crate) fn of_run(
         source: Source::Simulated,
         scenario: ScenarioFacts {
             workload,
-            settings: settings.to_vec(),
-            ..facts(scenario)
+            ..facts(scenario, settings)
         },
         seed,
     }
 }
 
-fn facts(scenario: &Scenario) -> ScenarioFacts {
+/// What is known of a scenario, but for its traffic. `settings` is what the command line changed.
+pub(crate) fn facts(scenario: &Scenario, settings: &[String]) -> ScenarioFacts {
     let deployment = &scenario.deployment;
     let (min, max) = replica_counts(&deployment.autoscaler);
     ScenarioFacts {
         name: scenario.name.clone(),
+        settings: settings.to_vec(),
         model: deployment.model.clone(),
         gpu: deployment.gpu.clone(),
         world_size: deployment.world_size,

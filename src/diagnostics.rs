@@ -77,7 +77,8 @@ impl Diagnostics {
         }
     }
 
-    fn into_failure(self) -> Failure {
+    /// The failure that all of them are.
+    pub(crate) fn into_failure(self) -> Failure {
         let texts: Vec<_> = self.rendered.iter().map(|each| self.headed(each)).collect();
         let mut text = texts.join("\n");
         if self.rendered.len() > 1 {

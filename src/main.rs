@@ -1,7 +1,8 @@
 //! The `foresail` command: reads arguments, calls the crates that know, prints,
 //! and chooses the exit code.
 //!
-//! One file or folder a subcommand: [`simulate`], [`compare`], [`gate`], [`merge`], [`autoscale`], [`mod@bench`], [`serve`], [`trace`],
+//! One file or folder a subcommand: [`simulate`], [`compare`], [`gate`], [`merge`], [`autoscale`], [`mod@bench`],
+//! [`serve`], [`load`], [`trace`],
 //! [`init`], [`completions`], [`man`]. What they share is beside them: how text reaches the person
 //! ([`terminal`], [`diagnostics`], [`progress`]), how a file is written whole
 //! or not at all ([`output_file`]), what an ending means ([`failure`],
@@ -19,6 +20,7 @@ mod failure;
 mod gate;
 mod init;
 mod interrupt;
+mod load;
 mod man;
 mod merge;
 mod output_file;
@@ -63,6 +65,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
         Command::Merge(arguments) => merge::run(arguments, terminal),
         Command::Autoscale(arguments) => autoscale::run(arguments, terminal),
         Command::Serve(arguments) => serve::run(arguments, terminal),
+        Command::Load(arguments) => load::run(arguments, terminal),
         Command::Bench(arguments) => bench::run(arguments, terminal),
         Command::Trace(command) => trace::run(command, terminal),
         Command::Init(arguments) => init::run(arguments, terminal),

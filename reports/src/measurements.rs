@@ -81,6 +81,14 @@ impl Measurements {
         }
     }
 
+    /// The same with further limits for the goodput, which is counted request by
+    /// request: they are no objectives, and nothing else is judged by them.
+    #[must_use]
+    pub fn with_request_limits(mut self, limits: &[ObjectiveSpec]) -> Self {
+        self.limits = RequestLimits::new(&[&self.objectives, limits].concat());
+        self
+    }
+
     /// The histogram of a latency.
     #[must_use]
     pub fn histogram(&self, latency: Latency) -> &Histogram {

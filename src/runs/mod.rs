@@ -59,6 +59,16 @@ impl Changes {
         }
     }
 
+    /// The trace or folder of client pools, if there is one.
+    pub(crate) fn trace(&self) -> Option<&Path> {
+        self.trace.as_deref()
+    }
+
+    /// The seed, if there is one.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
     /// The `--set` settings.
     pub(crate) fn set(&self) -> &[String] {
         &self.set

@@ -39,6 +39,11 @@ fn help_of_serve() {
 }
 
 #[test]
+fn help_of_load() {
+    insta::assert_snapshot!("help_load", printed(&["load", "--help"]));
+}
+
+#[test]
 fn help_of_bench() {
     insta::assert_snapshot!("help_bench", printed(&["bench", "--help"]));
 }

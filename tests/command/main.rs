@@ -16,6 +16,7 @@ mod groups;
 mod help;
 mod library;
 mod merge;
+mod load;
 mod recorded;
 mod sandbox;
 mod serve;

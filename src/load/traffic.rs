@@ -1,0 +1,85 @@
+//! The options of other load generators, in this one's words.
+
+use foresail_core::time::{Nanos, SECOND};
+use foresail_loadgen::schedule::{Pattern, RampUp, Rate, Traffic};
+use foresail_scenarios::workload::{GrowthLaw, Workload};
+
+use super::arguments::{self, Arguments, ArrivalPattern, TrafficArguments, value};
+use crate::failure::Failure;
+
+/// How many requests there are if nothing ends them, as in vLLM.
+const REQUESTS: u64 = 1000;
+
+/// How long each of several runs lasts unless it is said.
+const RUN_DURATION: Nanos = 60 * SECOND;
+
+/// The workload that the options stand for.
+pub(super) fn workload(arguments: &Arguments) -> Result<Workload, Failure> {
+    let workload = traffic(arguments).workload();
+    workload.map_err(|error| Failure::Input(error.to_string()))
+}
+
+fn traffic(arguments: &Arguments) -> Traffic {
+    let (traffic, prompts) = (&arguments.traffic, &arguments.prompts);
+    let is_several = arguments.rates.are_several();
+    let defaults = Traffic::default();
+    Traffic {
+        // Of several runs, each has a rate of its own in place of this one.
+        rate: match is_several {
+            true => Rate::PerSecond(1.0),
+            false => rate(traffic),
+        },
+        pattern: pattern(traffic),
+        requests: requests(traffic, is_several),
+        // Requests of a closed loop are due when another has ended; their number ends them, and a clock.
+        duration: match traffic.concurrency {
+            Some(_) => None,
+            None if is_several && traffic.num_prompts.is_none() => {
+                traffic.duration.or(Some(RUN_DURATION))
+            }
+            None => traffic.duration,
+        },
+        prompt_tokens: prompts
+            .random_input_len
+            .map_or(defaults.prompt_tokens, |tokens| tokens.get()),
+        output_tokens: prompts
+            .random_output_len
+            .map_or(defaults.output_tokens, |tokens| tokens.get()),
+        range_ratio: prompts.random_range_ratio.unwrap_or(defaults.range_ratio),
+        prefix_tokens: prompts.random_prefix_len.unwrap_or(defaults.prefix_tokens),
+    }
+}
+
+/// A run that a duration ends has as many requests as fit, unless somebody said how many.
+fn requests(traffic: &TrafficArguments, is_several: bool) -> Option<u64> {
+    let said = traffic.num_prompts.map(|count| count.get());
+    let is_timed = (traffic.duration.is_some() && traffic.concurrency.is_none()) || is_several;
+    said.or((!is_timed).then_some(REQUESTS))
+}
+
+fn rate(traffic: &TrafficArguments) -> Rate {
+    let strategy = traffic.ramp_up_strategy;
+    let ends = traffic.ramp_up_start_rps.zip(traffic.ramp_up_end_rps);
+    if let (Some(strategy), Some((start_per_s, end_per_s))) = (strategy, ends) {
+        return Rate::RampUp(RampUp {
+            strategy: match strategy {
+                arguments::RampUp::Linear => GrowthLaw::Linear,
+                arguments::RampUp::Exponential => GrowthLaw::Exponential,
+            },
+            start_per_s,
+            end_per_s,
+        });
+    }
+    match traffic.request_rate {
+        Some(value::Rate::PerSecond(rate)) => Rate::PerSecond(rate),
+        Some(value::Rate::Unlimited) | None => Rate::AtOnce,
+    }
+}
+
+fn pattern(traffic: &TrafficArguments) -> Pattern {
+    match (traffic.arrival_pattern, traffic.burstiness) {
+        (Some(ArrivalPattern::Constant), _) => Pattern::Constant,
+        (_, Some(burstiness)) => Pattern::Gamma { burstiness },
+        (Some(ArrivalPattern::Poisson | ArrivalPattern::Gamma) | None, None) => Pattern::Poisson,
+        }
+}

@@ -1,0 +1,234 @@
+//! `foresail load`: what it refuses, what it sends, what it writes and how it ends. The endpoint is
+//! one that answers as it is told to; times are asserted only where they are a bound from below.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use foresail_mock_endpoint::{Behaviour, Fault, MockEndpoint, Rule, When};
+use serde_json::Value;
+
+use crate::sandbox::{Ended, Sandbox};
+
+/// An endpoint that answers at once.
+fn quick() -> Behaviour {
+    Behaviour {
+        ttft: Duration::from_millis(5),
+        itl: Duration::from_millis(1),
+        ..Behaviour::default()
+    }
+}
+
+fn endpoint(behaviour: Behaviour) -> MockEndpoint {
+    MockEndpoint::start(behaviour).expect("a port is free")
+}
+
+/// The command with these options, against this endpoint. What this machine's load does to the client is
+/// no matter here, so a run that is degraded for that alone is let through.
+fn load(sandbox: &Sandbox, endpoint: &MockEndpoint, options: &str) -> Ended {
+    let url = endpoint.base_url();
+    let mut arguments = vec!["load", "--url", &url];
+    arguments.extend(options.split_whitespace());
+    sandbox.run(&arguments)
+}
+
+fn summary(sandbox: &Sandbox, folder: &str) -> Value {
+    let text = sandbox.read(format!("{folder}/summary.json"));
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+/// The code of a run that is sound, whether or not this machine was too busy for the client.
+#[track_caller]
+fn assert_ended(ended: &Ended, code: i32) {
+    assert!(
+        ended.code == code || ended.code == 4,
+        "{}\n{}\n{}",
+        ended.code,
+        ended.stdout,
+        ended.stderr
+    );
+}
+
+#[test]
+fn what_cannot_be_loaded_says_what_to_change() {
+    let sandbox = Sandbox::new();
+    let gone = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = gone.local_addr().expect("it is bound").port().to_string();
+    drop(gone);
+    let url = format!("http://127.0.0.1:{port}");
+    let refused = |options: &str| {
+        let mut arguments = vec!["load", "--url", &url];
+        arguments.extend(options.split_whitespace());
+        let ended = sandbox.run(&arguments).with_code(2);
+        assert_eq!(ended.stdout, "");
+        ended.stderr.replace(&port, "PORT")
+    };
+    let texts = [
+        refused(""),
+        refused("small.toml --request-rate 5"),
+        refused("--request-rate 5 --concurrency 5"),
+        refused("--request-rate 5 --endpoint /v1/embeddings"),
+        refused("--request-rate 5 --api-key-env NO_SUCH_VARIABLE_HERE"),
+        refused("--request-rate 5 --trace nowhere.csv"),
+        refused("--trace nowhere.csv"),
+        refused("--request-rate 5 --model m --objective ttft.p99<fast"),
+        refused("--request-rate 5 --model m"),
+    ];
+    insta::assert_snapshot!(texts.concat(), @r"");
+}
+
+#[test]
+fn a_run_has_the_files_of_a_simulation_and_the_figures_of_the_endpoint() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    let options = "--request-rate 100 --num-prompts 60 --isl 40 --osl 8 --tokenizer bytes --out run";
+    let ended = load(&sandbox, &endpoint, options);
+    assert_ended(&ended, 0);
+    assert!(ended.stdout.contains("measured"), "{}", ended.stdout);
+    let summary = summary(&sandbox, "run");
+    assert_eq!(summary["source"], "measured");
+    assert_eq!(summary["requests"]["offered"], 60);
+    assert_eq!(summary["requests"]["completed"], 60);
+    assert_eq!(summary["scenario"]["model"], "mock", "asked of the endpoint");
+    assert!(summary["ttft_s"]["p50"].as_f64().expect("it was measured") >= 0.005);
+    for file in ["requests.csv", "timeline.csv", "intervals.csv", "histograms.json"] {
+        assert!(sandbox.path("run").join(file).is_file(), "{file}");
+    }
+    let received = endpoint.received();
+    assert!(received.iter().all(|one| one.max_tokens == Some(8)));
+}
+
+#[test]
+fn objectives_decide_the_exit_code() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    let options = "--request-rate 100 --num-prompts 30 --isl 10 --osl 4";
+    let missed = sandbox_objective(&sandbox, &endpoint, options, "ttft.p50 < 1ms");
+    assert_ended(&missed, 3);
+    assert!(missed.stdout.contains("0 of 1 met"), "{}", missed.stdout);
+    let met = sandbox_objective(&sandbox, &endpoint, options, "success_rate >= 99%");
+    assert_ended(&met, 0);
+}
+
+fn sandbox_objective(
+    sandbox: &Sandbox,
+    endpoint: &MockEndpoint,
+    options: &str,
+    objective: &str,
+) -> Ended {
+    let url = endpoint.base_url();
+    let mut arguments = vec!["load", "--url", &url, "--objective", objective];
+    arguments.extend(options.split_whitespace());
+    sandbox.run(&arguments)
+}
+
+#[test]
+fn a_scenario_has_its_traffic_and_a_shard_has_its_part() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    let small = "small.toml --set workload.duration=2s --model mock --set objectives.ttft_p95=60s";
+    let whole = load(&sandbox, &endpoint, &format!("{small} --out whole"));
+    assert_ended(&whole, 0);
+    let offered = |folder: &str| summary(&sandbox, folder)["requests"]["offered"].as_u64();
+    let offered_whole = offered("whole").expect("it is a number");
+    let simulated = sandbox.run(&[
+        "simulate",
+        "small.toml",
+        "--set",
+        "workload.duration=2s",
+        "--out",
+        "simulated",
+    ]);
+    assert_eq!(simulated.code, 0, "{}", simulated.stderr);
+    assert_eq!(offered("simulated"), Some(offered_whole), "the same requests");
+    for shard in [1, 2] {
+        let options = format!("{small} --shard {shard}/2 --out shard-{shard}");
+        assert_ended(&load(&sandbox, &endpoint, &options), 0);
+    }
+    let sum = offered("shard-1").zip(offered("shard-2")).map(|(a, b)| a + b);
+    assert_eq!(sum, Some(offered_whole));
+}
+
+#[test]
+fn a_closed_loop_has_no_more_in_flight_than_its_users() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    let options = "--concurrency 3 --num-prompts 30 --isl 10 --osl 4 --out run";
+    assert_ended(&load(&sandbox, &endpoint, options), 0);
+    let summary = summary(&sandbox, "run");
+    assert_eq!(summary["requests"]["completed"], 30);
+    assert_eq!(summary["measured"]["load"]["loop"], "closed");
+    assert_eq!(summary["measured"]["rates"]["in_flight_max"], 3);
+}
+
+#[test]
+fn refusals_are_counted_and_not_fatal() {
+    let behaviour = Behaviour {
+        rules: vec![Rule {
+            when: When::Every(2),
+            fault: Fault::Status {
+                status: 429,
+                retry_after_s: None,
+            },
+        }],
+        ..quick()
+    };
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(behaviour));
+    let options = "--request-rate 100 --num-prompts 20 --isl 10 --osl 4 --out run";
+    assert_ended(&load(&sandbox, &endpoint, options), 0);
+    let requests = &summary(&sandbox, "run")["requests"];
+    assert_eq!(requests["completed"], 10);
+    assert_eq!(requests["measured"]["rejected_rate_limited"], 10);
+}
+
+#[test]
+fn no_answer_at_all_is_said() {
+    let behaviour = Behaviour {
+        rules: vec![Rule {
+            when: When::Always,
+            fault: Fault::NeverAnswer,
+        }],
+        ..quick()
+    };
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(behaviour));
+    let options = "--request-rate 50 --num-prompts 5 --isl 10 --osl 4 --timeout 200ms --model mock";
+    let ended = load(&sandbox, &endpoint, options).with_code(4);
+    assert!(
+        ended.stderr.contains("not one of 5 requests was answered"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn the_results_of_other_tools_are_written_too() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    let options = "--request-rate 100 --num-prompts 20 --isl 10 --osl 4 --out run --export vllm,aiperf,hdr,csv \
+        --save-result --result-dir results --result-filename one.json";
+    assert_ended(&load(&sandbox, &endpoint, options), 0);
+    let vllm: Value = serde_json::from_str(&sandbox.read("results/one.json")).expect("it is JSON");
+    assert_eq!(vllm["completed"], 20);
+    assert!(vllm["mean_ttft_ms"].as_f64().expect("a number") >= 5.0);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_interrupted_keeps_its_records_and_says_so() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    let url = endpoint.base_url();
+    let mut command = sandbox.command();
+    command.args(["load", "--url", &url, "--request-rate", "50", "--duration", "60s"]);
+    command.args(["--isl", "10", "--osl", "4", "--out", "run"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.expect("it starts");
+    // Some answers have to be there; how long that takes is not asserted.
+    while endpoint.stats().answers < 20 {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(status.expect("there is `kill`").success());
+    let ended = Ended::of(child.wait_with_output().expect("it ends")).with_code(130);
+    assert!(ended.stderr.contains("interrupted"), "{}", ended.stderr);
+    let summary = summary(&sandbox, "run");
+    assert_eq!(summary["measured"]["is_interrupted"], true);
+    let requests = &summary["requests"];
+    assert!(requests["completed"].as_u64() >= Some(15), "{requests}");
+    assert!(requests["measured"]["unsent"].as_u64() > Some(0), "{requests}");
+}
