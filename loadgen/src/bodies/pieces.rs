@@ -11,7 +11,7 @@
 //! be one token each in a text with every ordered pair of them side by side;
 //! those that are not are dropped, until that holds for all that are left.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::content::mixed;
 use super::tokens::TokenCounter;
@@ -138,10 +138,9 @@ fn spelled(counter: &dyn TokenCounter) -> impl Iterator<Item = String> {
 
 /// The candidates that are one token each beside all others of them.
 fn independent(counter: &dyn TokenCounter, candidates: Vec<Candidate>) -> Vec<Candidate> {
-    let mut seen = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     let alone = candidates.into_iter().filter(|candidate| {
-        let mut new = |token| seen.insert(token, ()).is_none();
-        token_alone(counter, candidate).is_some_and(&mut new)
+        token_alone(counter, candidate).is_some_and(|token| seen.insert(token))
     });
     let mut left: Vec<Candidate> = alone.take(PIECES_MAX).collect();
     // Each round drops at least one, so there is an end.
