@@ -60,12 +60,11 @@ mod tests {
     use super::*;
     use crate::exchange::Ending;
     use crate::record::testing::exchange;
-    use crate::record::testing::exchange;
 
     fn retry() -> ClientRetry {
         ClientRetry {
             config: RetryConfig::CLIENT,
-            jitter: Distribution::Constant { value: 0.5 },
+            jitter: Distribution::Fixed { value: 0.5 },
             retry_on: RetryOn::ALL,
         }
     }
@@ -111,7 +110,7 @@ mod tests {
     #[test]
     fn the_shorter_timeout_counts() {
         let clients = Clients {
-            first_token_timeout: Some(Distribution::Constant { value: 2.0 }),
+            first_token_timeout: Some(Distribution::Fixed { value: 2.0 }),
             ..Clients::default()
         };
         let given = |first_output_ns| Patience {
