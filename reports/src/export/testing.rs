@@ -71,6 +71,7 @@ fn request(id: u64) -> RequestRecord {
         parts: None,
         wire: Some(Wire {
             sent_ns: Some(due_ns + MS),
+            last_output_ns: None,
             status: Some(200),
             chunks: 3,
             tokens_from: TokensFrom::Usage,
