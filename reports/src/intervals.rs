@@ -31,7 +31,7 @@ pub struct Interval {
     pub rejected: u64,
     /// Requests that had been sent and had not ended, at its end.
     pub in_flight: u64,
-    /// Output tokens. Those of a request are spread evenly from its first to its end.
+    /// Output tokens. Those of a request are spread evenly from its first to its last.
     pub output_tokens: u64,
     /// Median TTFT of the completed requests that were due (ns), exact.
     pub ttft_ns_p50: Option<u64>,
@@ -157,7 +157,11 @@ impl Intervals {
             let ttft_ns = first_ns.saturating_sub(record.due_ns);
             self.at(record.due_ns).ttfts_ns.push(ttft_ns);
         }
-        self.spread(record.output_tokens, first_ns, record.end_ns.max(first_ns));
+        self.spread(
+            record.output_tokens,
+            first_ns,
+            record.last_token_ns().max(first_ns),
+        );
     }
 
     /// The server said this of itself.

@@ -37,6 +37,7 @@ fn request(id: u64) -> RequestRecord {
         parts: None,
         wire: Some(Wire {
             sent_ns: Some(due_ns),
+            last_output_ns: Some(due_ns + 200 * MILLISECOND),
             status: Some(200),
             chunks: 11,
             tokens_from: TokensFrom::Usage,

@@ -158,8 +158,8 @@ fn the_columns_of_a_simulation_come_first() {
     insta::assert_snapshot!(read(INTERVALS), @r"
     from_s,until_s,asked,sent,completed,failed,rejected,in_flight,output_tokens,ttft_s_p50,ttft_s_p99,running,waiting,kv_usage,ready_replicas
     0.000000000,1.000000000,0,0,0,0,0,0,0,,,,,,
-    1.000000000,2.000000000,2,1,0,0,0,1,127,0.063000001,0.063000001,1.5,,,
-    2.000000000,3.000000000,0,0,1,1,0,0,1,,,,,,
+    1.000000000,2.000000000,2,1,0,0,0,1,128,0.063000001,0.063000001,1.5,,,
+    2.000000000,3.000000000,0,0,1,1,0,0,0,,,,,,
     ");
 }
 
@@ -275,8 +275,26 @@ fn what_is_wrong_with_a_row_is_said_with_its_line() {
     );
     assert_eq!(
         message("1.563000001", "1.400000000"),
-        "requests.csv, line 2: its times are not in order; expected due_s, first_token_s, end_s"
+        "requests.csv, line 2: its times are not in order; expected due_s, first_token_s, \
+         last_output_s, end_s"
     );
+}
+
+#[test]
+fn tokens_that_came_before_the_last_byte_are_counted_there() {
+    let target = tempfile::tempdir().unwrap();
+    let mut files = MeasuredFiles::create(target.path()).unwrap();
+    let record = RequestRecord {
+        end_ns: 5_000_000_000,
+        ..completed()
+    };
+    files.request(&record);
+    files
+        .finish(&measured_summary(false), &histograms())
+        .unwrap();
+    let intervals = read_intervals(target.path()).unwrap();
+    let tokens: Vec<_> = intervals.iter().map(|row| row.output_tokens).collect();
+    assert_eq!(tokens, [0, 128, 0, 0, 0, 0]);
 }
 
 fn any_record() -> impl Strategy<Value = RequestRecord> {

@@ -67,18 +67,19 @@ fn request(row: &Row, has_wire: bool) -> Result<RequestRecord, ReadError> {
 
 /// Latencies are differences of these times: whoever reads a record relies on their order.
 fn check_order(row: &Row, record: &RequestRecord) -> Result<(), ReadError> {
-    let first_ns = record.first_token_ns;
-    let is_ordered = first_ns.is_none_or(|first_ns| {
-        (record.due_ns..=record.end_ns.max(record.due_ns)).contains(&first_ns)
-    });
     let is_completed = record.outcome == Outcome::Completed;
+    let is_ordered = match record.first_token_ns {
+        Some(first_ns) => record.due_ns <= first_ns && first_ns <= record.last_token_ns(),
+        None => true,
+    };
     if is_ordered && (!is_completed || record.due_ns <= record.end_ns) {
         return Ok(());
     }
     Err(ReadError::Row {
         path: row.path().clone(),
         line: row.line(),
-        what: "its times are not in order; expected due_s, first_token_s, end_s".to_owned(),
+        what: "its times are not in order; expected due_s, first_token_s, last_output_s, end_s"
+            .to_owned(),
     })
 }
 
