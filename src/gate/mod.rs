@@ -84,7 +84,7 @@ pub(crate) struct Arguments {
     inconclusive: Inconclusive,
 
     #[command(flatten)]
-    outputs: outputs::Arguments,
+    outputs: outputs::OutputArguments,
 
     /// Write what a gate needs of these runs to a file that can be committed, and judge nothing
     #[arg(

@@ -23,7 +23,7 @@ const KNOWN_ATTRIBUTES: [(&str, &str); 2] =
 
 /// Where a verdict goes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct OutputArguments {
     /// What to write to standard output; `github` stands beside one of the others: annotations, and
     /// the summary of the job
     #[arg(
@@ -74,7 +74,7 @@ fn attribute(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-impl Arguments {
+impl OutputArguments {
     /// Writes the verdict to wherever it is wanted.
     pub(super) fn write(
         &self,

@@ -24,6 +24,11 @@ fn help_of_compare() {
 }
 
 #[test]
+fn help_of_gate() {
+    insta::assert_snapshot!("help_gate", printed(&["gate", "--help"]));
+}
+
+#[test]
 fn help_of_autoscale() {
     let mut settings = insta::Settings::clone_current();
     // Policies come and go without the help being another.

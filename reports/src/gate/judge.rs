@@ -2,7 +2,6 @@
 
 use super::change;
 use super::expression::ChangeLimit;
-use super::metric;
 use super::objective;
 use super::pairs::Sides;
 use super::report::{DegradedRun, Exact, GateReport, Pairing, RunFacts, SCHEMA, Verdict};
@@ -51,6 +50,11 @@ impl Gate {
             report.changes = change::judge(&sides, &self.limits());
         }
         report.verdict = worst(&report);
+        if self.exact.is_none() && !self.baseline.is_empty() && report.changes.is_empty() {
+            report.verdict = report.verdict.max(Verdict::Inconclusive);
+            let nothing = "the runs have no metric that could be compared";
+            report.notes.push(nothing.to_owned());
+        }
         report
     }
 
@@ -83,7 +87,7 @@ impl Gate {
 
 /// What is compared unless it is said: the median and the tail of TTFT, mean
 /// TPOT, output tokens a second and the share of requests that succeed, as far as
-/// all runs have them. Few on purpose: each more costs power.
+/// any run has them. Few on purpose: each more costs power.
 ///
 /// The tail is the highest of p99, p95 and p90 that has at least ten requests of
 /// every run beyond it.
@@ -102,13 +106,8 @@ pub fn usual_metrics(baseline: &[GateRun], candidate: &[GateRun]) -> Vec<Objecti
         Some(ObjectiveMetric::OutputTokensPerSecond),
         Some(ObjectiveMetric::SuccessRate),
     ];
-    let is_known = |metric: &ObjectiveMetric| {
-        let has = |run: &GateRun| {
-            let value = run.value(*metric);
-            value.is_some_and(|value| metric::badness(*metric, value).is_some())
-        };
-        runs().all(has)
-    };
+    // What some runs lack is asked of all, so that their lack is told.
+    let is_known = |metric: &ObjectiveMetric| runs().any(|run| run.value(*metric).is_some());
     metrics.into_iter().flatten().filter(is_known).collect()
 }
 

@@ -347,3 +347,25 @@ fn other_traffic_is_noted() {
         "{notes:?}"
     );
 }
+
+#[test]
+fn a_run_that_answered_nothing_is_no_pass() {
+    let mut gate = pairs([0.0; 5]);
+    gate.candidate[4].values.remove("tpot.mean");
+    gate.candidate[4]
+        .values
+        .insert("success_rate".to_owned(), 0.0);
+    let report = gate.judge();
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+    let problem = report.changes[0].problem.as_deref();
+    assert_eq!(problem, Some("`run-1` has no tpot.mean"));
+    for run in gate.baseline.iter_mut().chain(&mut gate.candidate) {
+        run.values.clear();
+    }
+    let report = gate.judge();
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+    assert!(
+        report.notes[0].contains("no metric that could be compared"),
+        "{report:?}"
+    );
+}
