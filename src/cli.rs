@@ -5,8 +5,8 @@ use foresail_reports::summary::Tool;
 
 use crate::terminal::TerminalArguments;
 use crate::{
-    autoscale, bench, compare, completions, exit_code, gate, init, load, man, merge, serve, simulate,
-    trace,
+    autoscale, bench, compare, completions, exit_code, gate, init, load, man, merge, serve,
+    simulate, trace,
 };
 
 /// What `foresail --version` and every summary say wrote it. The commit is

@@ -73,7 +73,10 @@ fn key(variable: &str) -> Result<Option<String>, Failure> {
 
 /// Where requests go, without what may be a secret in it.
 pub(super) fn shown(arguments: &EndpointArguments) -> String {
-    let (scheme, rest) = arguments.url.split_once("://").unwrap_or(("http", &arguments.url));
+    let (scheme, rest) = arguments
+        .url
+        .split_once("://")
+        .unwrap_or(("http", &arguments.url));
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let host = authority.rsplit('@').next().unwrap_or(authority);
     let path = path.split(['?', '#']).next().unwrap_or_default();

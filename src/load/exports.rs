@@ -62,14 +62,19 @@ pub(super) fn write(
     records: &Records,
 ) -> Result<(), Failure> {
     let output = &arguments.output;
-    let Some(folder) = records.folder().filter(|_| output.save_result || !output.export.is_empty())
+    let Some(folder) = records
+        .folder()
+        .filter(|_| output.save_result || !output.export.is_empty())
     else {
         return Ok(());
     };
     let run = MeasuredRun::read(folder).map_err(|error| Failure::Defect(error.to_string()))?;
     for form in &output.export {
         match form {
-            Export::Vllm => write_json(&folder.join(VLLM), &vllm::to_json(&run, &options(arguments)))?,
+            Export::Vllm => write_json(
+                &folder.join(VLLM),
+                &vllm::to_json(&run, &options(arguments)),
+            )?,
             Export::Aiperf => write_json(&folder.join(AIPERF), &aiperf::to_json(&run))?,
             Export::Hdr => write_with(&folder.join(HDR), |file| hdr::write(&run, file))?,
             Export::Csv => write_with(&folder.join(TABLE), |file| {
@@ -79,7 +84,10 @@ pub(super) fn write(
     }
     if output.save_result {
         let path = result_path(arguments, summary);
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
             fs::create_dir_all(parent).map_err(|error| Failure::output(parent, error))?;
         }
         write_json(&path, &vllm::to_json(&run, &options(arguments)))?;
@@ -96,7 +104,10 @@ fn result_path(arguments: &Arguments, summary: &Summary) -> PathBuf {
             Some(Rate::Unlimited) | None => "infqps".to_owned(),
         };
         let model = summary.scenario.model.rsplit('/').next().unwrap_or("model");
-        let began = summary.measured.as_ref().map_or(0.0, |measured| measured.began_unix_s);
+        let began = summary
+            .measured
+            .as_ref()
+            .map_or(0.0, |measured| measured.began_unix_s);
         format!("openai-{rate}-{model}-{began:.0}.json").into()
     });
     output.result_dir.clone().unwrap_or_default().join(name)
@@ -110,7 +121,11 @@ fn options(arguments: &Arguments) -> vllm::Options {
             Some(path) if path.ends_with("/chat/completions") => "openai-chat".to_owned(),
             _ => defaults.backend.clone(),
         },
-        tokenizer_id: arguments.prompts.tokenizer.as_ref().map(|path| path.display().to_string()),
+        tokenizer_id: arguments
+            .prompts
+            .tokenizer
+            .as_ref()
+            .map(|path| path.display().to_string()),
         request_rate: match traffic.request_rate {
             Some(Rate::PerSecond(rate)) => Some(rate),
             Some(Rate::Unlimited) | None => None,

@@ -68,7 +68,11 @@ impl Common<'_> {
         }
         if let Some(dataset) = self.dataset {
             let selection = Selection {
-                output_tokens: self.arguments.prompts.random_output_len.map(|tokens| tokens.get()),
+                output_tokens: self
+                    .arguments
+                    .prompts
+                    .random_output_len
+                    .map(|tokens| tokens.get()),
                 ..Selection::usual(dataset.format)
             };
             plan = plan
@@ -123,7 +127,12 @@ impl Common<'_> {
             is_streamed: !prompts.no_stream,
             is_eos_ignored: prompts.ignore_eos || (self.dataset.is_none() && !prompts.stop_at_eos),
             temperature: prompts.temperature,
-            extra: prompts.extra_body.clone().unwrap_or_default().into_iter().collect(),
+            extra: prompts
+                .extra_body
+                .clone()
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
             seed: job.workload_seed,
             salt,
             ..bodies::Settings::default()
@@ -181,9 +190,9 @@ pub(super) fn connections(arguments: &Arguments, plan: &Plan) -> u64 {
     let estimate = match load(arguments) {
         Load::Closed { concurrency } => concurrency,
         Load::Capped { in_flight_max } => in_flight_max,
-        Load::Open => {
-            limits::concurrency_estimate(requests.map(|request| (request.due, request.output_tokens)))
-        }
+        Load::Open => limits::concurrency_estimate(
+            requests.map(|request| (request.due, request.output_tokens)),
+        ),
     };
     let estimate = estimate.min(plan.requests.len() as u64);
     match arguments.endpoint.connections {
@@ -197,7 +206,11 @@ pub(super) fn connections(arguments: &Arguments, plan: &Plan) -> u64 {
 pub(super) fn plan_digest(plan: &Plan, seed: u64) -> String {
     let mut text = plan.description.clone();
     // Writing to a string does not fail.
-    let _ = write!(text, "|{seed}|{}|{:?}", plan.requests_total, plan.duration_ns);
+    let _ = write!(
+        text,
+        "|{seed}|{}|{:?}",
+        plan.requests_total, plan.duration_ns
+    );
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -209,14 +222,23 @@ pub(super) fn describe(job: &Job) -> String {
     let requests = &job.plan.requests;
     match job.settings.load {
         Load::Closed { concurrency } => {
-            format!("sending up to {} from {concurrency} users", counted(requests.len()))
+            format!(
+                "sending up to {} from {concurrency} users",
+                counted(requests.len())
+            )
         }
         Load::Open | Load::Capped { .. } => {
             let ends = job.settings.duration_ns.unwrap_or(Nanos::MAX);
             let offered = requests.partition_point(|planned| planned.request.due < ends);
-            let last = requests[..offered].last().map_or(0, |planned| planned.request.due);
+            let last = requests[..offered]
+                .last()
+                .map_or(0, |planned| planned.request.due);
             let whole_seconds = last.div_ceil(SECOND) * SECOND;
-            format!("sending {} within {}", counted(offered), Span(whole_seconds))
+            format!(
+                "sending {} within {}",
+                counted(offered),
+                Span(whole_seconds)
+            )
         }
     }
 }

@@ -88,7 +88,11 @@ mod tests {
         let names: Vec<_> = names.iter().map(|spec| spec.name.as_str()).collect();
         assert_eq!(
             names,
-            ["ttft_p99", "output_tokens_per_s", "cost_usd_per_million_output_tokens"]
+            [
+                "ttft_p99",
+                "output_tokens_per_s",
+                "cost_usd_per_million_output_tokens"
+            ]
         );
         for name in names {
             assert!(ObjectiveMetric::from_key(name).is_some(), "{name}");

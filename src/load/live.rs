@@ -216,7 +216,11 @@ mod tests {
         };
         for second in 0..30 {
             // 10 a second at first, then 20.
-            let sent = if second < 15 { 10 * second } else { 20 * second - 150 };
+            let sent = if second < 15 {
+                10 * second
+            } else {
+                20 * second - 150
+            };
             live.remember(at(second, sent));
         }
         assert_eq!(live.recent.len(), 6, "as long as a span");

@@ -40,8 +40,8 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::terminal::Terminal;
-use arguments::DatasetName;
 pub(crate) use arguments::Arguments;
+use arguments::DatasetName;
 use endpoint::Api;
 use exports::Records;
 use job::{Common, Job};
@@ -102,26 +102,29 @@ impl Session<'_> {
         show::notes(&done, self.terminal);
         let text = show::text(&done.summary, arguments.output.format, self.terminal)?;
         self.terminal.print(&text)?;
+        if let Some(error) = done.not_written {
+            return Err(error.into());
+        }
         exports::write(arguments, &done.summary, &records)?;
         show::exit_code(&done, self.terminal)
     }
 
     /// A run of this job, with its records in this folder.
     fn once(&self, job: &Job, out: Option<&Path>) -> Result<Done, Failure> {
-        let arguments = self.common.arguments;
+        let start_at = self.common.arguments.run.start_at;
         self.allow_connections(job)?;
-        let start = Start::at(arguments.run.start_at)?;
-        // Texts of an earlier run may be in the endpoint's prefix cache. Shards begin together, and
-        // so have the same.
-        let salt = start.unix.as_nanos() as u64;
+        // What takes long is done before it is said when the run begins.
+        let bodies = self.common.bodies(job, &self.model, once::salt(start_at))?;
+        self.interrupt.check()?;
+        let files = out.map(MeasuredFiles::create).transpose()?;
         let means = Means {
             target: &self.target,
-            bodies: self.common.bodies(job, &self.model, salt)?,
+            bodies,
             objectives: &self.judged.objectives,
             limits: &self.judged.limits,
-            files: out.map(MeasuredFiles::create).transpose()?,
+            files,
+            start: Start::at(start_at, self.scrape.as_ref().map(|scrape| scrape.timeout))?,
             scrape: self.scrape.clone(),
-            start,
             facts: self.facts(job),
             interrupt: &self.interrupt,
             terminal: self.terminal,

@@ -91,7 +91,11 @@ fn chosen(fetched: &Fetched, path: &str) -> Result<String, Failure> {
             .map_err(|error| unlisted(path, &error.to_string()))?,
         status => return Err(unlisted(path, &format!("status {status}"))),
     };
-    let models: Vec<_> = list.data.iter().filter(|model| model.parent.is_none()).collect();
+    let models: Vec<_> = list
+        .data
+        .iter()
+        .filter(|model| model.parent.is_none())
+        .collect();
     match &models[..] {
         [only] => Ok(only.id.clone()),
         [] => Err(unlisted(path, "the list is empty")),
@@ -104,7 +108,11 @@ fn chosen(fetched: &Fetched, path: &str) -> Result<String, Failure> {
 }
 
 fn named(models: &[&Model]) -> String {
-    let names: Vec<&str> = models.iter().take(NAMED_MAX).map(|model| &*model.id).collect();
+    let names: Vec<&str> = models
+        .iter()
+        .take(NAMED_MAX)
+        .map(|model| &*model.id)
+        .collect();
     match models.len() > NAMED_MAX {
         true => format!("{}, …", names.join(", ")),
         false => names.join(", "),

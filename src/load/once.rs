@@ -12,7 +12,7 @@ use foresail_loadgen::record::Recording;
 use foresail_loadgen::run::{self, MakeBody, Run, RunError, RunOutcome};
 use foresail_loadgen::scrape::{self, Scraped, Scraper};
 use foresail_reports::summary::Load;
-use foresail_reports::{MeasuredFiles, ObjectiveSpec, Summary};
+use foresail_reports::{FilesError, MeasuredFiles, ObjectiveSpec, Summary};
 
 use super::arguments::value::StartAt;
 use super::job::Job;
@@ -53,6 +53,8 @@ pub(super) struct Done {
     pub(super) notes: Vec<String>,
     /// What failed on this side, so that the run was broken off.
     pub(super) failure: Option<String>,
+    /// Why its records could not all be written; what is there says where.
+    pub(super) not_written: Option<FilesError>,
 }
 
 /// When a run begins, by both clocks.
@@ -62,22 +64,36 @@ pub(super) struct Start {
     pub(super) unix: Duration,
 }
 
+/// What makes the texts of a run its own, because those of an earlier one may be in the endpoint's prefix
+/// cache. Shards that begin together have the same, and so share what the plan shares.
+pub(super) fn salt(start_at: Option<StartAt>) -> u64 {
+    match start_at {
+        Some(StartAt::Unix(unix)) => unix,
+        Some(StartAt::In(_)) | None => unix_now().as_nanos() as u64,
+    }
+}
+
+fn unix_now() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default()
+}
+
 impl Start {
-    /// When the arguments say, or soon.
-    pub(super) fn at(asked: Option<StartAt>) -> Result<Self, Failure> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    /// When the arguments say, or soon: once the metrics have been read for the first time, which
+    /// may take so long.
+    pub(super) fn at(
+        asked: Option<StartAt>,
+        first_scrape: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        let now = unix_now();
+        let soon = HEAD_START + first_scrape.unwrap_or_default();
         let wait = match asked {
-            None => HEAD_START,
-            Some(StartAt::In(wait)) => Duration::from_nanos(wait).max(HEAD_START),
+            None => soon,
+            Some(StartAt::In(wait)) => Duration::from_nanos(wait).max(soon),
             Some(StartAt::Unix(unix)) => {
                 let wait = Duration::from_nanos(unix).checked_sub(now);
-                wait.filter(|wait| *wait >= run::HEAD_START).ok_or_else(|| {
-                    Failure::Input(
-                        "--start-at is over already, or about to be; name a time that is at least \
-                         a second away"
-                            .to_owned(),
-                    )
-                })?
+                wait.filter(|wait| *wait >= run::HEAD_START)
+                    .ok_or_else(too_late)?
             }
         };
         Ok(Self {
@@ -85,6 +101,12 @@ impl Start {
             unix: now + wait,
         })
     }
+}
+
+fn too_late() -> Failure {
+    let text =
+        "--start-at is over already, or about to be; name a time that is at least a second away";
+    Failure::Input(text.to_owned())
 }
 
 /// Does a run to its end, or until the person asks to stop.
@@ -145,7 +167,11 @@ fn ends_at(job: &Job) -> Option<Nanos> {
         Load::Closed { .. } => job.settings.duration_ns,
         Load::Open | Load::Capped { .. } => {
             let last = job.plan.last_due_ns();
-            Some(job.settings.duration_ns.map_or(last, |duration| duration.min(last)))
+            Some(
+                job.settings
+                    .duration_ns
+                    .map_or(last, |duration| duration.min(last)),
+            )
         }
     }
 }
@@ -180,13 +206,12 @@ fn finish(
     if let Some(files) = &mut files {
         result.write_changes(files, scraped.as_ref());
     }
-    if let Some(files) = files {
-        files.finish(&result.summary, &result.histograms)?;
-    }
+    let written = files.map(|files| files.finish(&result.summary, &result.histograms));
     let wall_s = start.instant.elapsed().as_secs_f64();
     Ok(Done {
         summary: result.summary.with_wall_s(wall_s),
         notes: result.notes,
         failure,
+        not_written: written.and_then(Result::err),
     })
 }

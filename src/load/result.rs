@@ -8,9 +8,7 @@ use foresail_loadgen::run::RunOutcome;
 use foresail_loadgen::scrape::{self, Billing, Deployment, Point, ReplicaCount, Scraped};
 use foresail_reports::intervals::ServerLoad;
 use foresail_reports::records::{MeasuredTotals, RecordSink as _};
-use foresail_reports::summary::{
-    Load, Measured, ScenarioFacts, Shard, Source, Summary, Window,
-};
+use foresail_reports::summary::{Load, Measured, ScenarioFacts, Shard, Source, Summary, Window};
 use foresail_reports::{Histograms, MeasuredFiles, RunDescription};
 
 use super::job::{Job, plan_digest};
@@ -52,7 +50,10 @@ pub(super) fn of(
     facts: &Facts,
     start: Start,
 ) -> Result<RunResult, Failure> {
-    let end_ns = outcome.tally.end_ns.max(outcome.window.until_ns.saturating_sub(1));
+    let end_ns = outcome
+        .tally
+        .end_ns
+        .max(outcome.window.until_ns.saturating_sub(1));
     let deployment = deployment(facts, scraped, end_ns)?;
     let totals = MeasuredTotals {
         offered: outcome.tally.in_window,
@@ -69,7 +70,10 @@ pub(super) fn of(
         },
         seed: job.seed,
     };
-    let summary = outcome.sink.measurements.measured_summary(&description, &totals);
+    let summary = outcome
+        .sink
+        .measurements
+        .measured_summary(&description, &totals);
     let notes = notes(outcome, &summary, facts);
     Ok(RunResult {
         summary,
@@ -83,10 +87,17 @@ pub(super) fn of(
 impl RunResult {
     /// Writes what the server said, and how its replicas changed.
     pub(super) fn write_changes(&self, files: &mut MeasuredFiles, scraped: Option<&Scraped>) {
-        for change in self.deployment.iter().flat_map(|deployment| &deployment.changes) {
+        for change in self
+            .deployment
+            .iter()
+            .flat_map(|deployment| &deployment.changes)
+        {
             files.change(change);
         }
-        for point in scraped.into_iter().flat_map(|scraped| scraped.timeline(self.end_ns)) {
+        for point in scraped
+            .into_iter()
+            .flat_map(|scraped| scraped.timeline(self.end_ns))
+        {
             files.server(point.at_ns, &server_load(&point));
         }
     }
@@ -169,11 +180,7 @@ fn histograms(outcome: &RunOutcome<Recording>) -> Histograms {
 }
 
 /// What is good to know about a run, beside its figures.
-fn notes(
-    outcome: &RunOutcome<Recording>,
-    summary: &Summary,
-    facts: &Facts,
-) -> Vec<String> {
+fn notes(outcome: &RunOutcome<Recording>, summary: &Summary, facts: &Facts) -> Vec<String> {
     let mut notes = facts.notes.clone();
     notes.extend(outcome.verdict.notes.iter().map(|note| note.text.clone()));
     if let Some(why) = &outcome.not_warmed {

@@ -43,12 +43,19 @@ struct Ended {
 
 fn sweep(session: &Session<'_>, list: &str) -> Result<ExitCode, Failure> {
     let rates = search::rates(list).map_err(|error| Failure::Input(format!("--rate: {error}")))?;
-    let runs = session.common.arguments.rates.runs.map_or(1, |runs| runs.get());
+    let runs = session
+        .common
+        .arguments
+        .rates
+        .runs
+        .map_or(1, |runs| runs.get());
     let mut done = Vec::new();
     let mut ended = Ended::default();
-    for (number, rate_per_s) in (0..).zip(rates.iter().flat_map(|rate| {
-        std::iter::repeat_n(*rate, runs as usize)
-    })) {
+    for (number, rate_per_s) in (0..).zip(
+        rates
+            .iter()
+            .flat_map(|rate| std::iter::repeat_n(*rate, runs as usize)),
+    ) {
         let repeat = number % runs;
         let run = one(session, rate_per_s, (number, repeat), &mut ended)?;
         done.push(run);
@@ -83,8 +90,17 @@ fn search(session: &Session<'_>) -> Result<ExitCode, Failure> {
             Step::Done(found) => break Some(found),
             Step::Run(run) => run,
         };
-        session.terminal.note(&format!("run {} at {:.3} requests/s", run.number + 1, run.rate_per_s));
-        let ran = one(session, run.rate_per_s, (run.number, run.repeat), &mut ended)?;
+        session.terminal.note(&format!(
+            "run {} at {:.3} requests/s",
+            run.number + 1,
+            run.rate_per_s
+        ));
+        let ran = one(
+            session,
+            run.rate_per_s,
+            (run.number, run.repeat),
+            &mut ended,
+        )?;
         if ended.is_interrupted || ended.is_degraded {
             done.push(ran);
             break None;
@@ -93,11 +109,16 @@ fn search(session: &Session<'_>) -> Result<ExitCode, Failure> {
         done.push(ran);
     };
     let text = match arguments.output.format {
-        OutputFormat::Text => table::of(&rows(&done)) + "\n" + &table::found(found.as_ref(), &search),
+        OutputFormat::Text => {
+            table::of(&rows(&done)) + "\n" + &table::found(found.as_ref(), &search)
+        }
         OutputFormat::Json => json(&Searched::of(found.as_ref(), &done))?,
     };
     session.terminal.print(&text)?;
-    Ok(code(ended, found.is_some_and(|found| found.met_per_s.is_some())))
+    Ok(code(
+        ended,
+        found.is_some_and(|found| found.met_per_s.is_some()),
+    ))
 }
 
 /// A run at a rate. Its number tells its seed, its repeat its folder.
@@ -114,15 +135,23 @@ fn one(
     let done = session.once(&job, out.as_deref())?;
     show::notes(&done, session.terminal);
     let Done {
-        summary, failure, ..
+        summary,
+        failure,
+        not_written,
+        ..
     } = done;
     if let Some(failure) = failure {
         return Err(Failure::Input(failure));
     }
+    if let Some(error) = not_written {
+        return Err(error.into());
+    }
     let measured = summary.measured.as_deref();
     ended.is_interrupted |= measured.is_some_and(|measured| measured.is_interrupted);
     for degraded in measured.iter().flat_map(|measured| &measured.degraded) {
-        session.terminal.note(&format!("degraded: {}", degraded.text));
+        session
+            .terminal
+            .note(&format!("degraded: {}", degraded.text));
         ended.is_degraded = true;
     }
     Ok(AtRate {
@@ -133,7 +162,8 @@ fn one(
 
 /// The runs at a rate are in a folder of it, where `compare` and `gate` find them.
 fn folder(out: &Path, rate_per_s: f64, repeat: u32) -> PathBuf {
-    out.join(format!("rate-{rate_per_s:.3}")).join(format!("run-{}", repeat + 1))
+    out.join(format!("rate-{rate_per_s:.3}"))
+        .join(format!("run-{}", repeat + 1))
 }
 
 /// By how much a run met what is searched for: the objective that it met least.
@@ -141,7 +171,10 @@ fn reading(searched: &[ObjectiveSpec], summary: &Summary) -> Reading {
     let readings: Vec<_> = searched
         .iter()
         .map(|spec| {
-            let judged = summary.objectives.iter().find(|judged| judged.name == spec.name);
+            let judged = summary
+                .objectives
+                .iter()
+                .find(|judged| judged.name == spec.name);
             match judged.and_then(|judged| Some((judged.observed?, judged.bound))) {
                 None => Reading::Collapsed,
                 Some((observed, Bound::AtMost)) => Reading::below(observed, spec.limit),
@@ -165,7 +198,9 @@ fn code(ended: Ended, is_found: bool) -> ExitCode {
 }
 
 fn rows(done: &[AtRate]) -> Vec<Row> {
-    done.iter().map(|run| Row::of(run.rate_per_s, &run.summary)).collect()
+    done.iter()
+        .map(|run| Row::of(run.rate_per_s, &run.summary))
+        .collect()
 }
 
 /// What a search found, for machines.

@@ -158,9 +158,14 @@ fn facts(arguments: &Arguments) -> ScenarioFacts {
 
 /// What reports call it.
 fn name(arguments: &Arguments) -> String {
-    let file = arguments.changes.trace().or(arguments.prompts.dataset_path.as_deref());
+    let file = arguments
+        .changes
+        .trace()
+        .or(arguments.prompts.dataset_path.as_deref());
     let stem = file.and_then(Path::file_stem);
-    stem.map_or("load".to_owned(), |stem| stem.to_string_lossy().into_owned())
+    stem.map_or("load".to_owned(), |stem| {
+        stem.to_string_lossy().into_owned()
+    })
 }
 
 /// What was said of the price: a GPU a replica unless it was said otherwise.

@@ -135,7 +135,10 @@ mod tests {
         let mut arguments = PromptArguments::default();
         arguments.tokenizer = Some(PathBuf::from("nowhere"));
         let error = counting(&arguments).unwrap_err().to_string();
-        assert!(error.contains("nowhere") && error.contains("tokenizer.json"), "{error}");
+        assert!(
+            error.contains("nowhere") && error.contains("tokenizer.json"),
+            "{error}"
+        );
         arguments.tokenizer = Some(PathBuf::from("bytes"));
         assert!(counting(&arguments).unwrap().is_exact());
     }

@@ -10,6 +10,9 @@ use crate::failure::Failure;
 /// How many requests there are if nothing ends them, as in vLLM.
 const REQUESTS: u64 = 1000;
 
+/// A plan of so many requests has a hundred megabytes.
+const REQUESTS_MAX: u64 = 1_000_000;
+
 /// How long each of several runs lasts unless it is said.
 const RUN_DURATION: Nanos = 60 * SECOND;
 
@@ -52,9 +55,18 @@ fn traffic(arguments: &Arguments) -> Traffic {
 
 /// A run that a duration ends has as many requests as fit, unless somebody said how many.
 fn requests(traffic: &TrafficArguments, is_several: bool) -> Option<u64> {
-    let said = traffic.num_prompts.map(|count| count.get());
-    let is_timed = (traffic.duration.is_some() && traffic.concurrency.is_none()) || is_several;
-    said.or((!is_timed).then_some(REQUESTS))
+    if let Some(said) = traffic.num_prompts {
+        return Some(said.get());
+    }
+    match (traffic.duration, traffic.concurrency) {
+        // As many as the users can ask for in that time, if answers take a hundredth of a second.
+        (Some(duration), Some(users)) => {
+            let rounds = duration.div_ceil(SECOND).saturating_mul(100);
+            Some(rounds.saturating_mul(users.get().into()).min(REQUESTS_MAX))
+        }
+        (Some(_), None) => None,
+        (None, _) => (!is_several).then_some(REQUESTS),
+    }
 }
 
 fn rate(traffic: &TrafficArguments) -> Rate {
@@ -81,5 +93,5 @@ fn pattern(traffic: &TrafficArguments) -> Pattern {
         (Some(ArrivalPattern::Constant), _) => Pattern::Constant,
         (_, Some(burstiness)) => Pattern::Gamma { burstiness },
         (Some(ArrivalPattern::Poisson | ArrivalPattern::Gamma) | None, None) => Pattern::Poisson,
-        }
+    }
 }

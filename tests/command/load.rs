@@ -81,7 +81,8 @@ fn what_cannot_be_loaded_says_what_to_change() {
 #[test]
 fn a_run_has_the_files_of_a_simulation_and_the_figures_of_the_endpoint() {
     let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
-    let options = "--request-rate 100 --num-prompts 60 --isl 40 --osl 8 --tokenizer bytes --out run";
+    let options =
+        "--request-rate 100 --num-prompts 60 --isl 40 --osl 8 --tokenizer bytes --out run";
     let ended = load(&sandbox, &endpoint, options);
     assert_ended(&ended, 0);
     assert!(ended.stdout.contains("measured"), "{}", ended.stdout);
@@ -89,9 +90,17 @@ fn a_run_has_the_files_of_a_simulation_and_the_figures_of_the_endpoint() {
     assert_eq!(summary["source"], "measured");
     assert_eq!(summary["requests"]["offered"], 60);
     assert_eq!(summary["requests"]["completed"], 60);
-    assert_eq!(summary["scenario"]["model"], "mock", "asked of the endpoint");
+    assert_eq!(
+        summary["scenario"]["model"], "mock",
+        "asked of the endpoint"
+    );
     assert!(summary["ttft_s"]["p50"].as_f64().expect("it was measured") >= 0.005);
-    for file in ["requests.csv", "timeline.csv", "intervals.csv", "histograms.json"] {
+    for file in [
+        "requests.csv",
+        "timeline.csv",
+        "intervals.csv",
+        "histograms.json",
+    ] {
         assert!(sandbox.path("run").join(file).is_file(), "{file}");
     }
     let received = endpoint.received();
@@ -138,12 +147,18 @@ fn a_scenario_has_its_traffic_and_a_shard_has_its_part() {
         "simulated",
     ]);
     assert_eq!(simulated.code, 0, "{}", simulated.stderr);
-    assert_eq!(offered("simulated"), Some(offered_whole), "the same requests");
+    assert_eq!(
+        offered("simulated"),
+        Some(offered_whole),
+        "the same requests"
+    );
     for shard in [1, 2] {
         let options = format!("{small} --shard {shard}/2 --out shard-{shard}");
         assert_ended(&load(&sandbox, &endpoint, &options), 0);
     }
-    let sum = offered("shard-1").zip(offered("shard-2")).map(|(a, b)| a + b);
+    let sum = offered("shard-1")
+        .zip(offered("shard-2"))
+        .map(|(a, b)| a + b);
     assert_eq!(sum, Some(offered_whole));
 }
 
@@ -214,15 +229,28 @@ fn what_is_interrupted_keeps_its_records_and_says_so() {
     let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
     let url = endpoint.base_url();
     let mut command = sandbox.command();
-    command.args(["load", "--url", &url, "--request-rate", "50", "--duration", "60s"]);
+    command.args([
+        "load",
+        "--url",
+        &url,
+        "--request-rate",
+        "50",
+        "--duration",
+        "60s",
+    ]);
     command.args(["--isl", "10", "--osl", "4", "--out", "run"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let child = child.expect("it starts");
     // Some answers have to be there; how long that takes is not asserted.
     while endpoint.stats().answers < 20 {
         thread::sleep(Duration::from_millis(20));
     }
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let status = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
     assert!(status.expect("there is `kill`").success());
     let ended = Ended::of(child.wait_with_output().expect("it ends")).with_code(130);
     assert!(ended.stderr.contains("interrupted"), "{}", ended.stderr);
@@ -230,5 +258,8 @@ fn what_is_interrupted_keeps_its_records_and_says_so() {
     assert_eq!(summary["measured"]["is_interrupted"], true);
     let requests = &summary["requests"];
     assert!(requests["completed"].as_u64() >= Some(15), "{requests}");
-    assert!(requests["measured"]["unsent"].as_u64() > Some(0), "{requests}");
+    assert!(
+        requests["measured"]["unsent"].as_u64() > Some(0),
+        "{requests}"
+    );
 }

@@ -51,7 +51,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "I/N", value_parser = value::shard)]
     pub(crate) shard: Option<ShardOf>,
 
-    /// When the first request is due: a Unix time in seconds, or +10s from now [default: +1s]
+    /// When the first request is due: a Unix time in seconds, or +10s from now [default: as soon as all is ready]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = value::start)]
     pub(crate) start_at: Option<value::StartAt>,
 }

@@ -78,12 +78,25 @@ impl Arguments {
         let traffic = &self.traffic;
         let duration = traffic.duration.map(|nanos| Span(nanos).to_string());
         let options = [
-            ("--num-prompts", traffic.num_prompts.map(|count| count.to_string())),
+            (
+                "--num-prompts",
+                traffic.num_prompts.map(|count| count.to_string()),
+            ),
             ("--duration", duration),
-            ("--concurrency", traffic.concurrency.map(|count| count.to_string())),
-            ("--max-concurrency", traffic.max_concurrency.map(|count| count.to_string())),
+            (
+                "--concurrency",
+                traffic.concurrency.map(|count| count.to_string()),
+            ),
+            (
+                "--max-concurrency",
+                traffic.max_concurrency.map(|count| count.to_string()),
+            ),
         ];
-        let given = options.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        given.map(|(name, value)| format!("{name} {value}")).collect()
+        let given = options
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        given
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect()
     }
 }

@@ -136,7 +136,10 @@ pub(super) fn latency(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn percentile(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| (0.0..=100.0).contains(number));
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (0.0..=100.0).contains(number));
     number.ok_or_else(|| "expected a percentile from 0 to 100".to_owned())
 }
 

@@ -1,6 +1,6 @@
 //! Runs at several rates, one a line.
 
-use foresail_loadgen::search::{Ending, Found, Search};
+use foresail_loadgen::search::{Ending, Found, Point, Search, Verdict};
 use foresail_reports::Summary;
 use foresail_reports::summary::LatencySummary;
 
@@ -21,7 +21,8 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn of(rate_per_s: f64, summary: &Summary) -> Self {
-        let shown = |latency: &Option<LatencySummary>| latency.map(|latency| (latency.p50, latency.p99));
+        let shown =
+            |latency: &Option<LatencySummary>| latency.map(|latency| (latency.p50, latency.p99));
         let met = summary.objectives.iter().filter(|objective| objective.met);
         let measured = summary.measured.as_deref();
         Self {
@@ -65,8 +66,16 @@ pub(super) fn of(rows: &[Row]) -> String {
 
 /// What a search found, in words; `None` if it was broken off.
 pub(super) fn found(found: Option<&Found>, search: &Search) -> String {
-    let so_far = search.stopped();
-    let found = found.unwrap_or(&so_far);
+    let Some(found) = found else {
+        let points = search.points();
+        return format!(
+            "the search was broken off: {}\n",
+            bounds(
+                highest(points, Verdict::Met),
+                lowest(points, Verdict::NotMet)
+            )
+        );
+    };
     let why = match found.ending {
         Ending::Narrow => "",
         Ending::OnTheEdge => {
@@ -74,7 +83,6 @@ pub(super) fn found(found: Option<&Found>, search: &Search) -> String {
         }
         Ending::RateMax => "; no higher rate is tried",
         Ending::RateMin => "; no lower rate is tried",
-        Ending::Stopped => "; the search was broken off",
     };
     format!("{}{why}\n", bounds(found.met_per_s, found.not_met_per_s))
 }
@@ -84,10 +92,24 @@ fn bounds(met: Option<f64>, not_met: Option<f64>) -> String {
         (Some(met), Some(not_met)) => format!(
             "the objectives are met at {met:.3} requests/s, and not at {not_met:.3} (95 % confidence)"
         ),
-        (Some(met), None) => format!("the objectives are met at {met:.3} requests/s and wherever they were tried"),
-        (None, Some(not_met)) => format!("the objectives are not met at {not_met:.3} requests/s, nor below"),
+        (Some(met), None) => {
+            format!("the objectives are met at {met:.3} requests/s and wherever they were tried")
+        }
+        (None, Some(not_met)) => {
+            format!("the objectives are not met at {not_met:.3} requests/s, nor below")
+        }
         (None, None) => "no rate was decided".to_owned(),
     }
+}
+
+fn highest(points: &[Point], verdict: Verdict) -> Option<f64> {
+    let points = points.iter().filter(|point| point.verdict == Some(verdict));
+    points.map(|point| point.rate_per_s).reduce(f64::max)
+}
+
+fn lowest(points: &[Point], verdict: Verdict) -> Option<f64> {
+    let points = points.iter().filter(|point| point.verdict == Some(verdict));
+    points.map(|point| point.rate_per_s).reduce(f64::min)
 }
 
 fn pair(latency: Option<(f64, f64)>) -> String {
