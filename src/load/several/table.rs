@@ -1,6 +1,6 @@
 //! Runs at several rates, one a line.
 
-use foresail_loadgen::search::{Ending, Found, Point, Search, Verdict};
+use foresail_loadgen::search::{Ending, Found, Search};
 use foresail_reports::Summary;
 use foresail_reports::summary::LatencySummary;
 
@@ -66,16 +66,8 @@ pub(super) fn of(rows: &[Row]) -> String {
 
 /// What a search found, in words; `None` if it was broken off.
 pub(super) fn found(found: Option<&Found>, search: &Search) -> String {
-    let Some(found) = found else {
-        let points = search.points();
-        return format!(
-            "the search was broken off: {}\n",
-            bounds(
-                highest(points, Verdict::Met),
-                lowest(points, Verdict::NotMet)
-            )
-        );
-    };
+    let so_far = search.stopped();
+    let found = found.unwrap_or(&so_far);
     let why = match found.ending {
         Ending::Narrow => "",
         Ending::OnTheEdge => {
@@ -83,6 +75,7 @@ pub(super) fn found(found: Option<&Found>, search: &Search) -> String {
         }
         Ending::RateMax => "; no higher rate is tried",
         Ending::RateMin => "; no lower rate is tried",
+        Ending::Stopped => "; the search was broken off",
     };
     format!("{}{why}\n", bounds(found.met_per_s, found.not_met_per_s))
 }
@@ -100,16 +93,6 @@ fn bounds(met: Option<f64>, not_met: Option<f64>) -> String {
         }
         (None, None) => "no rate was decided".to_owned(),
     }
-}
-
-fn highest(points: &[Point], verdict: Verdict) -> Option<f64> {
-    let points = points.iter().filter(|point| point.verdict == Some(verdict));
-    points.map(|point| point.rate_per_s).reduce(f64::max)
-}
-
-fn lowest(points: &[Point], verdict: Verdict) -> Option<f64> {
-    let points = points.iter().filter(|point| point.verdict == Some(verdict));
-    points.map(|point| point.rate_per_s).reduce(f64::min)
 }
 
 fn pair(latency: Option<(f64, f64)>) -> String {
