@@ -178,3 +178,15 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_this_machine_are_told_from_what_the_endpoint_does() {
+        let is_local = |errno: Errno| NotConnected::from(&io::Error::from(errno)).is_local;
+        assert!(is_local(Errno::MFILE) && is_local(Errno::ADDRNOTAVAIL));
+        assert!(!is_local(Errno::CONNREFUSED) && !is_local(Errno::HOSTUNREACH));
+    }
+}
