@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Prints its address on the first line. At its end (after `--for` seconds, or when
-//! its standard input closes) it prints what it did, how late it was, and its CPU time.
+//! its standard input closes, or at SIGTERM or Ctrl-C) it prints what it did, how late it was, and its CPU time.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks")]
 
@@ -13,6 +13,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use foresail_mock_endpoint::{
@@ -67,7 +68,10 @@ fn main() -> ExitCode {
         }
     };
     println!("{}", mock.base_url());
-    wait(options.lasts);
+    if let Err(error) = wait(options.lasts) {
+        eprintln!("cannot listen to signals: {error}");
+        return ExitCode::FAILURE;
+    }
     print!("{}", told(&mock.stop()));
     ExitCode::SUCCESS
 }
@@ -81,13 +85,27 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Waits for so long, or until standard input closes.
-fn wait(lasts: Option<Duration>) {
+/// Waits for so long, or until standard input closes; in any case until asked to end.
+fn wait(lasts: Option<Duration>) -> Result<(), ctrlc::Error> {
+    let (end, ended) = channel();
+    let asked = end.clone();
+    // Nobody listens to a second signal, and nobody needs to.
+    ctrlc::set_handler(move || drop(asked.send(())))?;
     match lasts {
-        Some(lasts) => std::thread::sleep(lasts),
-        // An input that cannot be read has ended as well.
-        None => drop(std::io::stdin().read_to_end(&mut Vec::new())),
+        // Both ways of ending are ends.
+        Some(lasts) => {
+            let _ = ended.recv_timeout(lasts);
+        }
+        None => {
+            std::thread::spawn(move || {
+                // An input that cannot be read has ended as well.
+                let _ = std::io::stdin().read_to_end(&mut Vec::new());
+                let _ = end.send(());
+            });
+            let _ = ended.recv();
+        }
     }
+    Ok(())
 }
 
 /// The statistics, one a line, as `name value`.

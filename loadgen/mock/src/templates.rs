@@ -255,3 +255,94 @@ fn reason(status: u16) -> &'static str {
         _ => "As Told",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The events of one token and of the end, in this style.
+    fn styled(style: EventStyle) -> String {
+        let behaviour = Behaviour {
+            events: style,
+            ..Behaviour::default()
+        };
+        let templates = Templates::new(&behaviour, false);
+        let bytes = [templates.output_chunk.clone(), templates.done_chunk()].concat();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn events_are_written_in_every_style_that_the_specification_allows() {
+        let style = EventStyle::default();
+        let json = concat!(
+            r#"{"id":"cmpl-mock","object":"text_completion","created":0,"model":"mock","#,
+            r#""choices":[{"index":0,"text":" token","logprobs":null,"finish_reason":null}]}"#
+        );
+        let chunks = |first: &str, last: &str| {
+            format!(
+                "{:x}\r\n{first}\r\n{:x}\r\n{last}\r\n",
+                first.len(),
+                last.len()
+            )
+        };
+        assert_eq!(
+            styled(style),
+            chunks(&format!("data: {json}\n\n"), "data: [DONE]\n\n")
+        );
+        let crlf = EventStyle {
+            line_end: LineEnd::CrLf,
+            has_space: false,
+            ..style
+        };
+        assert_eq!(
+            styled(crlf),
+            chunks(&format!("data:{json}\r\n\r\n"), "data:[DONE]\r\n\r\n")
+        );
+        let commented = EventStyle {
+            line_end: LineEnd::Cr,
+            has_comments: true,
+            ..style
+        };
+        let comment = ": data: not an event\r";
+        assert_eq!(
+            styled(commented),
+            chunks(
+                &format!("{comment}data: {json}\r\r"),
+                &format!("{comment}data: [DONE]\r\r")
+            )
+        );
+        let split = EventStyle {
+            is_multi_line: true,
+            ..style
+        };
+        let (first, second) = json.split_once(',').expect("a comma");
+        assert_eq!(
+            styled(split),
+            chunks(
+                &format!("data: {first},\ndata: {second}\n\n"),
+                "data: [DONE]\n\n"
+            )
+        );
+    }
+
+    #[test]
+    fn names_and_outputs_are_json_whatever_they_are() {
+        for output in [Output::Content, Output::Reasoning, Output::ToolCall] {
+            let behaviour = Behaviour {
+                model: "a \"quoted\" \\ name".to_owned(),
+                output,
+                ..Behaviour::default()
+            };
+            for is_chat in [false, true] {
+                let templates = Templates::new(&behaviour, is_chat);
+                let whole: serde_json::Value =
+                    serde_json::from_str(&templates.whole_json(3, None)).expect("JSON");
+                assert_eq!(whole["model"], behaviour.model);
+                let event = String::from_utf8(templates.output_event(1, true)).expect("text");
+                let data = event.trim_end().strip_prefix("data: ").expect("data");
+                let event: serde_json::Value = serde_json::from_str(data).expect("JSON");
+                assert_eq!(event["choices"][0]["finish_reason"], "length");
+            }
+        }
+    }
+}
