@@ -169,10 +169,20 @@ fn child(
 }
 
 /// Threads that this one starts are pinned with it.
-fn settle_on(core: usize) {
+#[cfg(target_os = "linux")]
+fn pin(core: usize) -> std::io::Result<()> {
     let mut cores = rustix::thread::CpuSet::new();
     cores.set(core);
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &cores) {
+    Ok(rustix::thread::sched_setaffinity(None, &cores)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pin(_core: usize) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+fn settle_on(core: usize) {
+    if let Err(error) = pin(core) {
         eprintln!("not pinned to core {core}: {error}");
     }
     let mut limit = getrlimit(Resource::Nofile);
