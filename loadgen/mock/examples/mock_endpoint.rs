@@ -90,7 +90,9 @@ fn wait(lasts: Option<Duration>) -> Result<(), ctrlc::Error> {
     let (end, ended) = channel();
     let asked = end.clone();
     // Nobody listens to a second signal, and nobody needs to.
-    ctrlc::set_handler(move || drop(asked.send(())))?;
+    ctrlc::set_handler(move || {
+        let _ = asked.send(());
+    })?;
     match lasts {
         // Both ways of ending are ends.
         Some(lasts) => {
