@@ -92,7 +92,20 @@ impl MeasuredFiles {
         }
     }
 
-    /// Gives the run up and keeps what was written of it, as a whole disk does.
+    /// As [`MeasuredFiles::finish`], but whole or not at all: for records that can be had again.
+    ///
+    /// # Errors
+    /// If anything could not be written, now or earlier. Nothing is left then.
+    pub fn finish_whole(
+        mut self,
+        summary: &Summary,
+        histograms: &Histograms,
+    ) -> Result<(), FilesError> {
+        self.write_end(summary, histograms)?;
+        self.staging.publish()
+    }
+
+    /// Gives the run up and keeps what was written of it, as if its disk had filled up.
     #[must_use = "it says where what was written is"]
     pub fn keep(mut self, source: FilesError) -> FilesError {
         // As much as there is room for: the error that counts is the first.

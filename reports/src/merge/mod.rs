@@ -124,16 +124,9 @@ pub fn merge(
     let mut files = MeasuredFiles::create(target)?;
     let merged = Merged::of(&sources, &mut files)?;
     let (summary, histograms) = merged.summary(&sources, tool);
-    match files.finish(&summary, &histograms) {
-        // The shards are still there: half a merge is of no use to anybody.
-        Err(FilesError::Incomplete { kept, source }) => {
-            // An error while clearing up would hide the one that counts.
-            let _ = std::fs::remove_dir_all(kept);
-            Err((*source).into())
-        }
-        Err(error) => Err(error.into()),
-        Ok(()) => Ok(summary),
-    }
+    // The shards are still there: half a merge is of no use to anybody.
+    files.finish_whole(&summary, &histograms)?;
+    Ok(summary)
 }
 
 /// The records of all shards, counted.

@@ -237,6 +237,20 @@ fn a_full_disk_keeps_what_was_written_and_says_where() {
     assert!(matches!(&error, FilesError::NotOurs { found, .. } if found == "incomplete"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn records_that_can_be_had_again_are_written_whole_or_not_at_all() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut files = MeasuredFiles::create(parent.path().join("run")).unwrap();
+    write(&mut files);
+    files.timeline = CsvFile::create("/dev/full".into(), TIMELINE_HEADER).unwrap();
+    let error = files
+        .finish_whole(&measured_summary(false), &histograms())
+        .unwrap_err();
+    assert!(matches!(error, FilesError::DiskFull { .. }), "{error}");
+    assert!(names(parent.path()).is_empty());
+}
+
 #[test]
 fn what_is_wrong_with_a_row_is_said_with_its_line() {
     let target = tempfile::tempdir().unwrap();
