@@ -70,22 +70,108 @@ fn text(report: &GateReport) -> String {
 
 #[test]
 fn a_slower_candidate_as_text() {
-    assert_snapshot!(text(&slower().judge()), @"");
+    assert_snapshot!(text(&slower().judge()), @r"
+    GATE  FAIL · chat · 5 pairs of runs, by seed
+
+      OBJECTIVES        limit  observed            interval
+    ✓ ttft.p50      ≤ 60.0 ms   50.1 ms  49.6 ms to 50.6 ms
+    ? ttft.p95      ≤ 85.0 ms   83.8 ms  78.6 ms to 89.4 ms
+    ✗ tpot.mean     ≤ 10.0 ms   10.5 ms  10.4 ms to 10.5 ms
+    ✓ success_rate   ≥ 99.9 %     100 %      100 % to 100 %
+      ttft.p95 83.8 ms (78.6 ms to 89.4 ms): the runs do not tell; 149 further runs would decide in
+        four of five cases
+      tpot.mean 10.5 ms (10.4 ms to 10.5 ms), and at most 10.0 ms is wanted
+
+      CHANGES                          baseline  candidate      change           interval        limit
+    ✓ ttft.p50                          50.0 ms    50.1 ms      +0.1 %     -0.7 to +1.0 %       +3.0 %
+    ? ttft.p95                          81.5 ms    83.8 ms      +2.9 %      -6.0 to +13 %       +5.0 %
+    ✗ tpot.mean                         10.0 ms    10.5 ms      +4.9 %     +4.5 to +5.4 %       +2.0 %
+    ✓ throughput.output_tokens_per_s  320 tok/s  320 tok/s       0.0 %       0.0 to 0.0 %       -2.0 %
+    ✓ success_rate                        100 %      100 %  0.0 points  0.0 to 0.0 points  -0.5 points
+      ttft.p95 +2.9 % (-6.0 % to +13 %): the runs do not tell; 129 further runs a side would decide
+        in four of five cases
+      tpot.mean +4.9 % (+4.5 % to +5.4 %), and +2.0 % is allowed; p < 0.0001, by ranks alone 0.031
+        (Wilcoxon)
+
+    each end of an interval holds with 95 %; 4 metrics together fail by luck in at most 5 % of gates (Holm)
+    ");
 }
 
 #[test]
 fn a_slower_candidate_as_markdown() {
-    assert_snapshot!(text::gate_markdown(&slower().judge()), @"");
+    assert_snapshot!(text::gate_markdown(&slower().judge()), @r"
+    ## Gate: ❌ fail
+
+    chat · 5 pairs of runs, by seed
+
+    | | objective | limit | observed | interval |
+    |---|---|--:|--:|--:|
+    | ✅ | ttft.p50 | ≤ 60.0 ms | 50.1 ms | 49.6 ms to 50.6 ms |
+    | ❔ | ttft.p95 | ≤ 85.0 ms | 83.8 ms | 78.6 ms to 89.4 ms |
+    | ❌ | tpot.mean | ≤ 10.0 ms | 10.5 ms | 10.4 ms to 10.5 ms |
+    | ✅ | success\_rate | ≥ 99.9 % | 100 % | 100 % to 100 % |
+
+    | | metric | baseline | candidate | change | interval | limit |
+    |---|---|--:|--:|--:|--:|--:|
+    | ✅ | ttft.p50 | 50.0 ms | 50.1 ms | +0.1 % | -0.7 to +1.0 % | +3.0 % |
+    | ❔ | ttft.p95 | 81.5 ms | 83.8 ms | +2.9 % | -6.0 to +13 % | +5.0 % |
+    | ❌ | tpot.mean | 10.0 ms | 10.5 ms | +4.9 % | +4.5 to +5.4 % | +2.0 % |
+    | ✅ | throughput.output\_tokens\_per\_s | 320 tok/s | 320 tok/s | 0.0 % | 0.0 to 0.0 % | -2.0 % |
+    | ✅ | success\_rate | 100 % | 100 % | 0.0 points | 0.0 to 0.0 points | -0.5 points |
+
+    - ttft.p95 83.8 ms (78.6 ms to 89.4 ms): the runs do not tell; 149 further runs would decide in four of five cases
+    - tpot.mean 10.5 ms (10.4 ms to 10.5 ms), and at most 10.0 ms is wanted
+    - ttft.p95 +2.9 % (-6.0 % to +13 %): the runs do not tell; 129 further runs a side would decide in four of five cases
+    - tpot.mean +4.9 % (+4.5 % to +5.4 %), and +2.0 % is allowed; p &lt; 0.0001, by ranks alone 0.031 (Wilcoxon)
+    ");
 }
 
 #[test]
 fn a_slower_candidate_as_junit() {
-    assert_snapshot!(slower().judge().to_junit().unwrap(), @"");
+    assert_snapshot!(slower().judge().to_junit().unwrap(), @r#"
+    <?xml version="1.0" encoding="UTF-8"?>
+    <testsuites name="foresail gate" tests="9" failures="2" errors="0" skipped="2">
+      <testsuite name="chat" tests="9" failures="2" errors="0" skipped="2">
+        <testcase classname="objective" name="ttft.p50">
+          <system-out>ttft.p50 50.1 ms (49.6 ms to 50.6 ms), at most 60.0 ms as wanted</system-out>
+        </testcase>
+        <testcase classname="objective" name="ttft.p95">
+          <skipped message="ttft.p95 83.8 ms (78.6 ms to 89.4 ms): the runs do not tell; 149 further runs would decide in four of five cases"/>
+        </testcase>
+        <testcase classname="objective" name="tpot.mean">
+          <failure message="tpot.mean 10.5 ms (10.4 ms to 10.5 ms), and at most 10.0 ms is wanted" type="worse"/>
+        </testcase>
+        <testcase classname="objective" name="success_rate">
+          <system-out>success_rate 100 % (100 % to 100 %), at least 99.9 % as wanted</system-out>
+        </testcase>
+        <testcase classname="change" name="ttft.p50">
+          <system-out>ttft.p50 +0.1 % (-0.7 % to +1.0 %), within +3.0 %</system-out>
+        </testcase>
+        <testcase classname="change" name="ttft.p95">
+          <skipped message="ttft.p95 +2.9 % (-6.0 % to +13 %): the runs do not tell; 129 further runs a side would decide in four of five cases"/>
+        </testcase>
+        <testcase classname="change" name="tpot.mean">
+          <failure message="tpot.mean +4.9 % (+4.5 % to +5.4 %), and +2.0 % is allowed; p &lt; 0.0001, by ranks alone 0.031 (Wilcoxon)" type="worse"/>
+        </testcase>
+        <testcase classname="change" name="throughput.output_tokens_per_s">
+          <system-out>throughput.output_tokens_per_s 0.0 % (0.0 % to 0.0 %), within -2.0 %</system-out>
+        </testcase>
+        <testcase classname="change" name="success_rate">
+          <system-out>success_rate 0.0 points (0.0 points to 0.0 points), within -0.5 points</system-out>
+        </testcase>
+      </testsuite>
+    </testsuites>
+    "#);
 }
 
 #[test]
 fn a_slower_candidate_as_annotations() {
-    assert_snapshot!(github::annotations(&slower().judge()), @"");
+    assert_snapshot!(github::annotations(&slower().judge()), @r"
+    ::error title=foresail gate%3A chat::tpot.mean 10.5 ms (10.4 ms to 10.5 ms), and at most 10.0 ms is wanted
+    ::error title=foresail gate%3A chat::tpot.mean +4.9 %25 (+4.5 %25 to +5.4 %25), and +2.0 %25 is allowed; p < 0.0001, by ranks alone 0.031 (Wilcoxon)
+    ::warning title=foresail gate%3A chat::ttft.p95 83.8 ms (78.6 ms to 89.4 ms): the runs do not tell; 149 further runs would decide in four of five cases
+    ::warning title=foresail gate%3A chat::ttft.p95 +2.9 %25 (-6.0 %25 to +13 %25): the runs do not tell; 129 further runs a side would decide in four of five cases
+    ");
 }
 
 #[test]
