@@ -9,7 +9,7 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
-use foresail_loadgen::search::{self, Found, Reading, Search, Step};
+use foresail_loadgen::search::{self, Ending, Found, Reading, Search, Step};
 use foresail_reports::objectives::Bound;
 use foresail_reports::{ObjectiveSpec, Summary};
 use serde::Serialize;
@@ -87,7 +87,7 @@ fn search(session: &Session<'_>) -> Result<ExitCode, Failure> {
     let mut ended = Ended::default();
     let found = loop {
         let run = match search.next() {
-            Step::Done(found) => break Some(found),
+            Step::Done(found) => break found,
             Step::Run(run) => run,
         };
         session.terminal.note(&format!(
@@ -103,22 +103,17 @@ fn search(session: &Session<'_>) -> Result<ExitCode, Failure> {
         )?;
         if ended.is_interrupted || ended.is_degraded {
             done.push(ran);
-            break None;
+            break search.stopped();
         }
         search.told(reading(&session.judged.searched, &ran.summary));
         done.push(ran);
     };
     let text = match arguments.output.format {
-        OutputFormat::Text => {
-            table::of(&rows(&done)) + "\n" + &table::found(found.as_ref(), &search)
-        }
-        OutputFormat::Json => json(&Searched::of(found.as_ref(), &done))?,
+        OutputFormat::Text => table::of(&rows(&done)) + "\n" + &table::found(&found),
+        OutputFormat::Json => json(&Searched::of(&found, &done))?,
     };
     session.terminal.print(&text)?;
-    Ok(code(
-        ended,
-        found.is_some_and(|found| found.met_per_s.is_some()),
-    ))
+    Ok(code(ended, found.met_per_s.is_some()))
 }
 
 /// A run at a rate. Its number tells its seed, its repeat its folder.
@@ -214,11 +209,11 @@ struct Searched<'a> {
 }
 
 impl<'a> Searched<'a> {
-    fn of(found: Option<&Found>, done: &'a [AtRate]) -> Self {
+    fn of(found: &Found, done: &'a [AtRate]) -> Self {
         Self {
-            met_per_s: found.and_then(|found| found.met_per_s),
-            not_met_per_s: found.and_then(|found| found.not_met_per_s),
-            is_complete: found.is_some(),
+            met_per_s: found.met_per_s,
+            not_met_per_s: found.not_met_per_s,
+            is_complete: found.ending != Ending::Stopped,
             runs: done.iter().map(|run| &run.summary).collect(),
         }
     }

@@ -174,6 +174,58 @@ fn a_closed_loop_has_no_more_in_flight_than_its_users() {
 }
 
 #[test]
+fn a_sweep_has_a_line_and_a_folder_a_rate() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    let options = "--rate 20,40 --num-prompts 10 --isl 10 --osl 4 --out sweep";
+    let ended = load(&sandbox, &endpoint, options);
+    assert_ended(&ended, 0);
+    let lines: Vec<_> = ended.stdout.lines().collect();
+    assert!(lines[1].trim_start().starts_with("20.000"), "{lines:?}");
+    assert!(lines[2].trim_start().starts_with("40.000"), "{lines:?}");
+    for (rate, seed) in [("rate-20.000", 0), ("rate-40.000", 1)] {
+        let summary = summary(&sandbox, &format!("sweep/{rate}/run-1"));
+        assert_eq!(summary["requests"]["offered"], 10);
+        assert_eq!(summary["seed"], seed, "each run has a seed of its own");
+    }
+}
+
+#[test]
+fn servers_that_are_asked_are_billed_and_told_of() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    let url = endpoint.base_url();
+    let options = "--request-rate 100 --num-prompts 50 --isl 10 --osl 4 --out run";
+    let servers = format!("--metrics-url {url}/metrics --usd-per-gpu-hour 3.60 --world-size 2");
+    let limits = "--goodput ttft:60000 e2el:60000";
+    let ended = load(
+        &sandbox,
+        &endpoint,
+        &format!("{options} {servers} {limits}"),
+    );
+    assert_ended(&ended, 0);
+    let summary = summary(&sandbox, "run");
+    assert!(
+        summary["measured"]["server"]["samples"].as_u64() >= Some(1),
+        "{summary}"
+    );
+    assert_eq!(summary["replicas"]["max"], 1, "a target is a replica");
+    // Two GPUs at 3.60 USD an hour are 2 USD in 1000 s.
+    let (usd, end_s) = (
+        summary["cost"]["usd"].as_f64(),
+        summary["duration_s"].as_f64(),
+    );
+    let expected = end_s.expect("it has an end") * 0.002;
+    let usd = usd.expect("it is billed");
+    assert!(
+        (usd / expected - 1.0).abs() < 0.01,
+        "{usd} USD, not {expected}"
+    );
+    assert!(
+        summary["goodput_per_s"].as_f64() > Some(0.0),
+        "every request is within a minute"
+    );
+}
+
+#[test]
 fn refusals_are_counted_and_not_fatal() {
     let behaviour = Behaviour {
         rules: vec![Rule {

@@ -1,6 +1,6 @@
 //! Runs at several rates, one a line.
 
-use foresail_loadgen::search::{Ending, Found, Search};
+use foresail_loadgen::search::{Ending, Found};
 use foresail_reports::Summary;
 use foresail_reports::summary::LatencySummary;
 
@@ -64,10 +64,8 @@ pub(super) fn of(rows: &[Row]) -> String {
     text
 }
 
-/// What a search found, in words; `None` if it was broken off.
-pub(super) fn found(found: Option<&Found>, search: &Search) -> String {
-    let so_far = search.stopped();
-    let found = found.unwrap_or(&so_far);
+/// What a search found, in words.
+pub(super) fn found(found: &Found) -> String {
     let why = match found.ending {
         Ending::Narrow => "",
         Ending::OnTheEdge => {
