@@ -239,7 +239,24 @@ mod tests {
             "chat --export vllm",
         ];
         let texts: Vec<String> = wrong.into_iter().map(contradiction).collect();
-        insta::assert_snapshot!(texts.join("\n"), @r"");
+        insta::assert_snapshot!(texts.join("\n"), @r"
+        --request-rate, --random-input-len: the traffic is the scenario's; change it with --set, such as --set workload.arrivals.rate_per_s=5, or leave the scenario out
+        --world-size and --usd-per-gpu-hour: the scenario says them; change them with --set, such as --set price.usd_per_gpu_hour=4, or leave the scenario out
+        --random-output-len: the traffic is that of --trace; leave one of them out
+        --set changes a scenario, and there is none; name one, or leave --set out
+        what is to be sent? Name a scenario, such as chat, a --trace, a --request-rate, such as 5, or a --concurrency, such as 8
+        --concurrency and --request-rate: users of a closed loop ask when they have their answer, so there is no rate; leave one of them out
+        --concurrency and --rate: users of a closed loop ask when they have their answer, so there is no rate; leave one of them out
+        --request-rate and --rate: both say the rate; leave one of them out
+        --runs is for each rate of --rate or --ramp-until; add one of them, or leave it out
+        --shard is for one run; leave --rate and --ramp-until out, or --shard
+        --burstiness is of gamma arrivals; leave it out, or --arrival-pattern
+        --arrival-pattern gamma needs its --burstiness, such as 0.5
+        --dataset-name needs its file: add --dataset-path
+        --dataset-path needs --dataset-name: sharegpt or custom
+        --random-input-len: prompts are those of --dataset-path; leave one of them out
+        --export writes into the folder of --out; add --out DIR
+        ");
     }
 
     #[test]
