@@ -79,6 +79,8 @@ pub struct Recorder<S> {
     told_ns: Vec<Nanos>,
     events: BinaryHeap<Reverse<Event>>,
     sequence: u64,
+    /// When the last event was that was released.
+    released_ns: Nanos,
     warm_up: WarmUp,
     window: Option<Found>,
     planned_last_due: Option<Nanos>,
@@ -112,6 +114,7 @@ impl<S: Sink> Recorder<S> {
             told_ns: vec![0; workers],
             events: BinaryHeap::new(),
             sequence: 0,
+            released_ns: 0,
             warm_up: WarmUp::new(settings, planned_last_due),
             window: None,
             planned_last_due,
@@ -138,9 +141,11 @@ impl<S: Sink> Recorder<S> {
         self.release(self.told_ns.iter().copied().min().unwrap_or(0));
     }
 
-    /// Requests that will not be sent, as was found now.
+    /// Requests that will not be sent. Found after others had ended that are recorded already, they
+    /// end with those.
     pub fn unsent(&mut self, requests: impl IntoIterator<Item = Ended>) {
-        for ended in requests {
+        for mut ended in requests {
+            ended.end_ns = ended.end_ns.max(self.released_ns);
             self.add(ended.end_ns, Some(Box::new(ended)));
         }
     }
@@ -185,6 +190,7 @@ impl<S: Sink> Recorder<S> {
             let Some(Reverse(event)) = self.events.pop() else {
                 return;
             };
+            self.released_ns = self.released_ns.max(event.at_ns);
             match event.ended {
                 None => self.was_sent(event.at_ns),
                 Some(ended) => self.has_ended(*ended),

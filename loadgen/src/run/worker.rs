@@ -74,10 +74,14 @@ struct Worker {
     batch: RefCell<Batch>,
     in_flight: Cell<usize>,
     idle: Notify,
+    /// When the cap of concurrency last let a send go that had waited for it: what was due before is
+    /// late because of the cap.
+    held_until_ns: Cell<Nanos>,
 }
 
 /// Runs a worker to its end.
 pub(super) fn run(parts: Parts) -> std::io::Result<()> {
+    // Tasks of one thread, without the queue of a `LocalSet` in between.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default())?;
@@ -96,6 +100,7 @@ async fn work(parts: Parts) -> std::io::Result<()> {
         }),
         in_flight: Cell::new(0),
         idle: Notify::new(),
+        held_until_ns: Cell::new(0),
         parts,
     });
     let warmed = worker.client.warm(worker.parts.settings.warm_connections);
@@ -172,11 +177,14 @@ impl Worker {
             return Some(Permit::Free);
         };
         if let Ok(permit) = Arc::clone(cap).try_acquire_owned() {
-            return Some(Permit::Capped(permit, false));
+            return Some(Permit::Capped(permit));
         }
         tokio::select! {
             () = self.parts.shared.halt.cancelled() => None,
-            permit = Arc::clone(cap).acquire_owned() => permit.ok().map(|permit| Permit::Capped(permit, true)),
+            permit = Arc::clone(cap).acquire_owned() => {
+                self.held_until_ns.set(self.parts.shared.clock.now());
+                permit.ok().map(Permit::Capped)
+            }
         }
     }
 
@@ -184,9 +192,10 @@ impl Worker {
         let now = self.parts.shared.clock.now();
         let due = ready.asked.due_ns;
         let mut watch = self.watch.borrow_mut();
-        match permit {
-            Permit::Capped(_, true) => watch.held_back(now.saturating_sub(due)),
-            Permit::Capped(_, false) | Permit::Free => watch.sent(due, now),
+        if due < self.held_until_ns.get() {
+            watch.held_back(now.saturating_sub(due));
+        } else {
+            watch.sent(due, now);
         }
         if ready.late_ns > 0 {
             watch.feeder_behind(ready.late_ns);
@@ -290,11 +299,8 @@ impl Worker {
 enum Permit {
     /// There is no cap.
     Free,
-    /// There is, and whether it had to be waited for.
-    Capped(
-        #[allow(dead_code, reason = "held until it is dropped")] OwnedSemaphorePermit,
-        bool,
-    ),
+    /// There is one, and this counts against it until it is dropped.
+    Capped(#[expect(dead_code, reason = "only held")] OwnedSemaphorePermit),
 }
 
 /// Sends a request and follows it to its end, through as many attempts as it takes.

@@ -128,6 +128,22 @@ fn what_never_ended_its_warm_up_is_recorded_all_the_same() {
 }
 
 #[test]
+fn what_is_found_late_not_to_be_sent_does_not_disturb_the_order() {
+    let mut recorder = whole(NO_WARM_UP, SECOND, 1);
+    let of_worker = vec![ended(0, 0, Ending::Complete)];
+    recorder.batch(batch(0, 50_000, of_worker));
+    let unsent = Ended {
+        attempts: Vec::new(),
+        end_ns: 1_000,
+        ..ended(1, 500, Ending::Cancelled)
+    };
+    recorder.unsent([unsent]);
+    let ends = recorder.finish(SECOND).sink.records;
+    let ends: Vec<_> = ends.iter().map(|record| record.end_ns).collect();
+    assert_eq!(ends, [6_000, 6_000]);
+}
+
+#[test]
 fn the_end_of_a_closed_loop_is_known_at_its_end() {
     let mut recorder = Recorder::new(Kept::default(), WindowSettings::default(), None, 1);
     for id in 0..9 {
