@@ -108,7 +108,8 @@ fn degraded(report: &GateReport, style: Style) -> Vec<String> {
     let mut lines = vec![format!("{heading}  {runs} not to be trusted; {judged}")];
     for run in &report.degraded {
         let reasons = run.reasons.iter();
-        lines.extend(reasons.map(|reason| format!("  {}: {reason}", run.name)));
+        lines
+            .extend(reasons.flat_map(|reason| lines_of(&format!("{}: {reason}", run.name), style)));
     }
     lines
 }
