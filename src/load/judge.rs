@@ -84,8 +84,8 @@ mod tests {
             "cost.usd_per_million_output_tokens < 0.40",
         ];
         let texts = texts.map(str::to_owned);
-        let names: Vec<_> = read("--objective", &texts).unwrap();
-        let names: Vec<_> = names.iter().map(|spec| spec.name.as_str()).collect();
+        let specs = read("--objective", &texts).unwrap();
+        let names: Vec<_> = specs.iter().map(|spec| spec.name.as_str()).collect();
         assert_eq!(
             names,
             [
@@ -94,9 +94,6 @@ mod tests {
                 "cost_usd_per_million_output_tokens"
             ]
         );
-        for name in names {
-            assert!(ObjectiveMetric::from_key(name).is_some(), "{name}");
-        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use foresail_loadgen::search::{self, Ending, Found, Reading, Search, Step};
-use foresail_reports::objectives::Bound;
+use foresail_reports::objectives::{Bound, Objective};
 use foresail_reports::{ObjectiveSpec, Summary};
 use serde::Serialize;
 use table::Row;
@@ -105,7 +105,7 @@ fn search(session: &Session<'_>) -> Result<ExitCode, Failure> {
             done.push(ran);
             break search.stopped();
         }
-        search.told(reading(&session.judged.searched, &ran.summary));
+        search.told(reading(&session.judged.searched, &ran.summary.objectives));
         done.push(ran);
     };
     let text = match arguments.output.format {
@@ -162,14 +162,11 @@ fn folder(out: &Path, rate_per_s: f64, repeat: u32) -> PathBuf {
 }
 
 /// By how much a run met what is searched for: the objective that it met least.
-fn reading(searched: &[ObjectiveSpec], summary: &Summary) -> Reading {
+fn reading(searched: &[ObjectiveSpec], objectives: &[Objective]) -> Reading {
     let readings: Vec<_> = searched
         .iter()
         .map(|spec| {
-            let judged = summary
-                .objectives
-                .iter()
-                .find(|judged| judged.name == spec.name);
+            let judged = objectives.iter().find(|judged| judged.name == spec.name);
             match judged.and_then(|judged| Some((judged.observed?, judged.bound))) {
                 None => Reading::Collapsed,
                 Some((observed, Bound::AtMost)) => Reading::below(observed, spec.limit),
@@ -226,7 +223,7 @@ fn json(value: &impl Serialize) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use foresail_reports::objectives::{Objective, Unit};
+    use foresail_reports::objectives::Unit;
     use foresail_reports::{Latency, ObjectiveMetric, Statistic};
 
     use super::*;
@@ -252,13 +249,12 @@ mod tests {
 
     #[test]
     fn the_objective_that_is_met_least_is_read() {
-        let mut summary = Summary::default();
-        summary.objectives = vec![judged("a", Some(0.5)), judged("b", Some(2.0))];
+        let mut objectives = vec![judged("a", Some(0.5)), judged("b", Some(2.0))];
         let both = [spec("a", 1.0), spec("b", 1.0)];
-        assert_eq!(reading(&both, &summary), Reading::below(2.0, 1.0));
-        assert_eq!(reading(&both[..1], &summary), Reading::below(0.5, 1.0));
-        summary.objectives.push(judged("c", None));
-        assert_eq!(reading(&[spec("c", 1.0)], &summary), Reading::Collapsed);
+        assert_eq!(reading(&both, &objectives), Reading::below(2.0, 1.0));
+        assert_eq!(reading(&both[..1], &objectives), Reading::below(0.5, 1.0));
+        objectives.push(judged("c", None));
+        assert_eq!(reading(&[spec("c", 1.0)], &objectives), Reading::Collapsed);
     }
 
     #[test]

@@ -28,7 +28,8 @@ fn endpoint(behaviour: Behaviour) -> MockEndpoint {
 /// no matter here, so a run that is degraded for that alone is let through.
 fn load(sandbox: &Sandbox, endpoint: &MockEndpoint, options: &str) -> Ended {
     let url = endpoint.base_url();
-    let mut arguments = vec!["load", "--url", &url];
+    // All requests count, so that they can be counted.
+    let mut arguments = vec!["load", "--url", &url, "--warmup", "0s"];
     arguments.extend(options.split_whitespace());
     sandbox.run(&arguments)
 }
@@ -75,7 +76,19 @@ fn what_cannot_be_loaded_says_what_to_change() {
         refused("--request-rate 5 --model m --objective ttft.p99<fast"),
         refused("--request-rate 5 --model m"),
     ];
-    insta::assert_snapshot!(texts.concat(), @r"");
+    insta::assert_snapshot!(texts.concat(), @r"
+    error: what is to be sent? Name a scenario, such as chat, a --trace, a --request-rate, such as 5, or a --concurrency, such as 8
+    error: --request-rate: the traffic is the scenario's; change it with --set, such as --set workload.arrivals.rate_per_s=5, or leave the scenario out
+    error: --concurrency and --request-rate: users of a closed loop ask when they have their answer, so there is no rate; leave one of them out
+    error: --endpoint /v1/embeddings: only completions can be asked for; name /v1/completions or /v1/chat/completions
+    error: --api-key-env NO_SUCH_VARIABLE_HERE: the environment has no such variable, or it is empty; set it
+    error: --request-rate: the traffic is that of --trace; leave one of them out
+    error: --trace nowhere.csv: there is no such file, nor a folder of client pools
+    error: --objective: a number belongs here, such as `500ms`
+      ttft.p99<fast
+               ^
+    error: the endpoint cannot be reached: Connection refused (os error 111); start it, or name another with --url
+    ");
 }
 
 #[test]

@@ -26,8 +26,9 @@ use crate::runs::Changes;
 
 /// Load an endpoint with the traffic of a scenario, and measure what comes of it
 ///
-/// Any endpoint that speaks OpenAI's API will do. Requests are sent when they are due, whatever became of
-/// those before, and latency counts from then. If this machine was the limit and not the endpoint, it says so.
+/// Any endpoint that speaks OpenAI's API will do. Requests are sent when they are due,
+/// whatever became of those before, and latency counts from then. If this machine was
+/// the limit and not the endpoint, it says so.
 ///
 /// For example:
 ///   foresail load chat --url http://127.0.0.1:8000 --duration 1m
