@@ -54,7 +54,7 @@ fn head(run: &MeasuredRun, flights: &[Flight]) -> Map<String, Value> {
         json!(format!("foresail {}", tool.version)),
     );
     let start = flights.iter().map(|flight| flight.sent_ns).min();
-    let end = flights.iter().map(|flight| flight.end_ns).max();
+    let end = flights.iter().map(|flight| flight.last_ns).max();
     fields.insert("start_time".into(), json!(at(start)));
     fields.insert("end_time".into(), json!(at(end)));
     if let Some(measured) = &run.summary.measured {

@@ -132,7 +132,7 @@ impl Latencies {
                 .checked_sub(1)
                 .filter(|others| *others > 0)
             {
-                tpot.record((record.end_ns - first_ns) / u64::from(others))?;
+                tpot.record((record.last_token_ns() - first_ns) / u64::from(others))?;
             }
         }
         e2e.record(record.end_ns - record.due_ns)
@@ -189,11 +189,11 @@ mod tests {
         #[MaxValueDivisor: 1000000.000]
         Tag=ttft,0.000,1.000,60.031
         Tag=tpot,0.000,1.000,10.002
-        Tag=e2e,0.000,1.000,80.019
+        Tag=e2e,0.000,1.000,81.002
         Tag=itl,0.500,2.000,10.002
         Tag=ttft,1.000,1.000,80.019
         Tag=tpot,1.000,1.000,10.002
-        Tag=e2e,1.000,1.000,100.008
+        Tag=e2e,1.000,1.000,101.057
         ");
     }
 

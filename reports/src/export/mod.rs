@@ -8,13 +8,13 @@
 //! | TTFT, E2E from | when it was due | when it was sent | when it was sent |
 //! | the end of a request | its last byte | its last chunk | its last chunk |
 //! | percentiles | nearest rank, three digits | between ranks, exact | between ranks, exact |
-//! | throughput over | first due to last completion, in the window | first send to last end | first send to last end |
+//! | throughput over | first due to last completion, in the window | first send to last chunk | first send to last chunk |
 //! | time a token | `tpot` | `tpot` | `inter_token_latency` |
 //! | time between chunks | `itl` | `itl` | `inter_chunk_latency` |
 //!
-//! What a run does not record is left out or said where it stands: when single chunks
-//! came and what they said. Times between chunks so come from the histogram of the window, three
-//! digits exact, and the last chunk counts as the last byte, some microseconds later.
+//! What a run does not record is left out or said where it stands: when chunks between the first
+//! and the last came, and what they said. Times between chunks so come from the histogram of the
+//! window, three digits exact.
 
 pub mod aiperf;
 mod date;
@@ -71,7 +71,8 @@ impl MeasuredRun {
 struct Flight {
     sent_ns: u64,
     first_ns: u64,
-    end_ns: u64,
+    /// When the last chunk that carried output came.
+    last_ns: u64,
     prompt_tokens: u64,
     output_tokens: u64,
 }
@@ -82,11 +83,11 @@ impl Flight {
         let is_completed = record.outcome == Outcome::Completed;
         let sent_ns = record.wire.as_ref().and_then(|wire| wire.sent_ns);
         let sent_ns = sent_ns.unwrap_or(record.due_ns);
-        let first_ns = is_completed.then_some(record.first_token_ns?)?;
+        let first_ns = is_completed.then_some(record.first_token_ns?)?.max(sent_ns);
         Some(Self {
             sent_ns,
-            first_ns: first_ns.max(sent_ns),
-            end_ns: record.end_ns.max(sent_ns),
+            first_ns,
+            last_ns: record.last_token_ns().max(first_ns),
             prompt_tokens: record.prompt_tokens.into(),
             output_tokens: record.output_tokens.into(),
         })
@@ -97,7 +98,7 @@ impl Flight {
     }
 
     fn e2e_ms(&self) -> f64 {
-        (self.end_ns - self.sent_ns) as f64 / 1e6
+        (self.last_ns - self.sent_ns) as f64 / 1e6
     }
 
     /// Mean time a token after the first, if there are others.
@@ -110,10 +111,10 @@ impl Flight {
     }
 }
 
-/// From the first send to the last end (s).
+/// From the first send to the last output (s).
 fn duration_s(flights: &[Flight]) -> f64 {
     let first = flights.iter().map(|flight| flight.sent_ns).min();
-    let last = flights.iter().map(|flight| flight.end_ns).max();
+    let last = flights.iter().map(|flight| flight.last_ns).max();
     let duration_ns = last.unwrap_or(0) - first.unwrap_or(0);
     duration_ns as f64 / 1e9
 }

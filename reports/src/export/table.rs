@@ -161,15 +161,15 @@ mod tests {
         tpot,p95,s,0.01
         tpot,p99,s,0.01
         tpot,max,s,0.01
-        e2e,mean,s,0.09
-        e2e,p50,s,0.090046463
-        e2e,p90,s,0.1
-        e2e,p95,s,0.1
-        e2e,p99,s,0.1
-        e2e,max,s,0.1
-        requests,per_second,requests/s,2.727272727272727
-        output_tokens,per_second,tokens/s,8.181818181818182
-        goodput,per_second,requests/s,0.9090909090909091
+        e2e,mean,s,0.091
+        e2e,p50,s,0.091029503
+        e2e,p90,s,0.101
+        e2e,p95,s,0.101
+        e2e,p99,s,0.101
+        e2e,max,s,0.101
+        requests,per_second,requests/s,2.7247956403269757
+        output_tokens,per_second,tokens/s,8.174386920980927
+        goodput,per_second,requests/s,0.9082652134423251
         replicas,mean,replicas,1
         replicas,max,replicas,1
         gpu_time,billed,GPU s,5

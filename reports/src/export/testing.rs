@@ -18,7 +18,8 @@ use crate::summary::{
 const MS: u64 = 1_000_000;
 
 /// Five requests, one every half second, sent 1 ms late: the first is before the window, the last
-/// is reset. TTFT is 50 ms and 10 ms more each time; each but the last then has 3 tokens 10 ms apart.
+/// is reset. TTFT is 50 ms and 10 ms more each time; each but the last then has 3 tokens 10 ms apart,
+/// and what ends its stream 1 ms later.
 pub(super) fn run() -> MeasuredRun {
     let requests: Vec<RequestRecord> = (0..5).map(request).collect();
     let limit = ObjectiveSpec {
@@ -67,11 +68,11 @@ fn request(id: u64) -> RequestRecord {
             Outcome::Completed
         },
         first_token_ns: Some(first_ns),
-        end_ns: first_ns + 20 * MS,
+        end_ns: first_ns + 21 * MS,
         parts: None,
         wire: Some(Wire {
             sent_ns: Some(due_ns + MS),
-            last_output_ns: None,
+            last_output_ns: Some(first_ns + 20 * MS),
             status: Some(200),
             chunks: 3,
             tokens_from: TokensFrom::Usage,

@@ -181,7 +181,7 @@ fn concurrent_max(flights: &[Flight]) -> i64 {
     let mut changes = vec![0_i64; seconds(flights) + 1];
     for flight in flights {
         changes[second_of(start_ns, flight.sent_ns)] += 1;
-        changes[second_of(start_ns, flight.end_ns) + 1] -= 1;
+        changes[second_of(start_ns, flight.last_ns) + 1] -= 1;
     }
     let mut present = 0;
     let counts = changes.into_iter().map(|change| {
@@ -197,7 +197,7 @@ fn tokens_per_second_max(flights: &[Flight]) -> f64 {
     for flight in flights {
         let (others, span_ns) = (
             flight.output_tokens.saturating_sub(1),
-            flight.end_ns - flight.first_ns,
+            flight.last_ns - flight.first_ns,
         );
         for token in 0..flight.output_tokens {
             let after_ns = u128::from(span_ns) * u128::from(token) / u128::from(others.max(1));
@@ -218,7 +218,7 @@ fn flights_start(flights: &[Flight]) -> u64 {
 fn seconds(flights: &[Flight]) -> usize {
     let end_ns = flights
         .iter()
-        .map(|flight| flight.end_ns)
+        .map(|flight| flight.last_ns)
         .max()
         .unwrap_or(0);
     second_of(flights_start(flights), end_ns) + 1
@@ -271,7 +271,7 @@ mod tests {
         p99_itl_ms: 10.0
         p99_tpot_ms: 10.0
         p99_ttft_ms: 78.7
-        request_goodput: 0.9090909090909091
+        request_goodput: 0.9082652134423251
         request_rate: 2.0
         request_throughput: 2.5015634771732334
         std_e2el_ms: 11.180339887498949
