@@ -1,8 +1,9 @@
-//! `foresail trace`: look at a recorded trace, convert it, make one.
+//! `foresail trace`: look at a trace, convert it, make one, record one.
 
 mod convert;
 mod generate;
 mod inspect;
+mod record;
 mod source;
 mod write;
 
@@ -10,12 +11,13 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
-/// Look at traces, convert them, and make them
+/// Look at traces, convert them, make and record them
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Inspect(inspect::Arguments),
     Convert(convert::Arguments),
     Generate(generate::Arguments),
+    Record(record::Arguments),
 }
 
 pub(crate) fn run(command: &Command, terminal: &Terminal) -> Result<ExitCode, Failure> {
@@ -23,5 +25,6 @@ pub(crate) fn run(command: &Command, terminal: &Terminal) -> Result<ExitCode, Fa
         Command::Inspect(arguments) => inspect::run(arguments, terminal),
         Command::Convert(arguments) => convert::run(arguments, terminal),
         Command::Generate(arguments) => generate::run(arguments, terminal),
+        Command::Record(arguments) => record::run(arguments, terminal),
     }
 }

@@ -173,3 +173,79 @@ fn a_format_that_is_named_is_not_guessed() {
         .with_code(2);
     assert!(ended.stderr.contains("vidur.csv:1"), "{}", ended.stderr);
 }
+
+#[test]
+fn a_run_is_recorded_and_replays_as_it_was() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .run(&["simulate", "small.toml", "--out", "run"])
+        .with_code(0);
+    sandbox
+        .run(&["trace", "record", "run", "--out", "recorded.csv"])
+        .with_code(0);
+    let asked = |trace: &str| -> Vec<String> {
+        let columns = |row: &str| row.split(',').take(4).collect::<Vec<_>>().join(",");
+        trace.lines().map(columns).collect()
+    };
+    let generated = sandbox
+        .run(&["trace", "generate", "small.toml", "--out", "-"])
+        .with_code(0);
+    let recorded = sandbox.read("recorded.csv");
+    assert_eq!(asked(&recorded), asked(&generated.stdout));
+    sandbox
+        .run(&["trace", "inspect", "recorded.csv"])
+        .with_code(0);
+}
+
+#[test]
+fn an_access_log_is_recorded() {
+    let sandbox = Sandbox::new();
+    let line = |time: &str, status: u16| {
+        format!(
+            "{{\"time\":\"2026-02-03T04:05:{time}Z\",\"event\":\"request\",\"id\":\"r\",\"method\":\"POST\",\
+             \"route\":\"/v1/completions\",\"status\":{status},\"model\":\"m\",\"stream\":true,\
+             \"prompt_tokens\":12,\"cached_tokens\":0,\"output_tokens\":3,\"queue_ms\":0.1,\"ttft_ms\":5.0,\
+             \"duration_ms\":500.0,\"client_gone\":false,\"error\":null}}\n"
+        )
+    };
+    let log = [
+        line("06.000", 200),
+        line("07.250", 200),
+        line("08.000", 429),
+    ];
+    sandbox.write("access.log", &log.concat());
+    let ended = sandbox
+        .run(&["trace", "record", "access.log", "--out", "trace.csv"])
+        .with_code(0);
+    let rows = "0,12,3,,,,,,\n1250000000,12,3,,,,,,\n";
+    assert_eq!(sandbox.read("trace.csv"), format!("{NATIVE_HEADER}{rows}"));
+    assert!(
+        ended.stderr.contains("did not complete"),
+        "{}",
+        ended.stderr
+    );
+    assert!(
+        ended.stderr.ends_with("requests in trace.csv: 2\n"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn what_cannot_be_recorded_says_what_to_name() {
+    let sandbox = Sandbox::new();
+    sandbox.write("access.log", "ready\n");
+    let said = |arguments: &[&str]| {
+        let arguments = [&["trace", "record", "--out", "trace.csv"][..], arguments].concat();
+        sandbox.run(&arguments).with_code(2).stderr
+    };
+    assert!(
+        said(&["access.log"]).contains("line 1"),
+        "{}",
+        said(&["access.log"])
+    );
+    assert!(said(&["absent"]).contains("name the folder of a run"));
+    assert!(said(&["."]).contains("summary.json"));
+    let superfluous = said(&["access.log", "--adapter", "a"]);
+    assert!(superfluous.contains("leave it out"), "{superfluous}");
+}
