@@ -32,6 +32,7 @@ pub mod tail;
 pub mod text;
 pub mod window;
 
+mod rate;
 mod why;
 
 pub use compare::{Comparison, VariantRuns};

@@ -5,6 +5,7 @@ use crate::histogram::Histogram;
 use crate::objectives::{
     Latency, Objective, ObjectiveMetric, ObjectiveSpec, RequestLatencies, RequestLimits,
 };
+use crate::rate::{Done, Rate};
 use crate::records::{
     Change, ChangeKind, DeploymentTotals, Gaps, MeasuredTotals, Outcome, RecordSink, RequestRecord,
     RunTotals,
@@ -30,8 +31,6 @@ pub struct Measurements {
     limits: RequestLimits,
     /// By [`Outcome`], in the order of [`Outcome::ALL`].
     outcomes: [u64; Outcome::ALL.len()],
-    /// Completed requests within all limits.
-    good: u64,
     preemptions: u64,
     /// Completed requests with an adapter, and those that waited for it.
     with_adapter: u64,
@@ -40,8 +39,7 @@ pub struct Measurements {
     attempts: u64,
     lifecycle: Vec<LifecycleChange>,
     tokens: Tokens,
-    first_due_ns: u64,
-    last_completion_ns: u64,
+    rate: Rate,
     ttft: Histogram,
     itl: Histogram,
     tpot: Histogram,
@@ -60,7 +58,6 @@ impl Measurements {
             objectives: objectives.to_vec(),
             limits: RequestLimits::new(objectives),
             outcomes: [0; Outcome::ALL.len()],
-            good: 0,
             preemptions: 0,
             with_adapter: 0,
             waited_for_adapter: 0,
@@ -68,8 +65,7 @@ impl Measurements {
             attempts: 0,
             lifecycle: Vec::new(),
             tokens: Tokens::default(),
-            first_due_ns: u64::MAX,
-            last_completion_ns: 0,
+            rate: Rate::default(),
             ttft: Histogram::new(),
             itl: Histogram::new(),
             tpot: Histogram::new(),
@@ -101,6 +97,22 @@ impl Measurements {
         }
     }
 
+    /// Rates are of what completes from one time up to another, exclusive (ns): the window
+    /// of a measured run. Of requests that do not count, those are to be told to
+    /// [`Measurements::beside`].
+    pub fn set_window(&mut self, from_ns: u64, until_ns: u64) {
+        self.rate.set_window(from_ns, until_ns);
+    }
+
+    /// A request that does not count: it was due outside the window. That the server
+    /// completed it inside is its work all the same.
+    pub fn beside(&mut self, record: &RequestRecord) {
+        if record.outcome == Outcome::Completed {
+            let is_good = self.limits.met_by(&latencies(record));
+            self.rate.completed_at_all(record, is_good);
+        }
+    }
+
     /// Adds gaps that were counted elsewhere.
     pub(crate) fn add_itl(&mut self, itl: &Histogram) {
         self.itl.add(itl);
@@ -120,7 +132,6 @@ impl Measurements {
 
     fn completed(&mut self, record: &RequestRecord) {
         let latencies = latencies(record);
-        self.last_completion_ns = self.last_completion_ns.max(record.end_ns);
         self.preemptions += u64::from(record.preemptions);
         self.with_adapter += u64::from(record.adapter.is_some());
         let waited_for_adapter = record.parts.is_some_and(|parts| parts.adapter_ns > 0);
@@ -128,7 +139,7 @@ impl Measurements {
         self.tokens.prompt += u64::from(record.prompt_tokens);
         self.tokens.cached += u64::from(record.cached_tokens);
         self.tokens.output += u64::from(record.output_tokens);
-        self.good += u64::from(self.limits.met_by(&latencies));
+        self.rate.completed(record, self.limits.met_by(&latencies));
         self.e2e.record(latencies.e2e_ns);
         self.queue.record(latencies.queue_ns);
         self.series.completion(record.end_ns, record.output_tokens);
@@ -231,7 +242,7 @@ impl Measurements {
             e2e_s: latency_summary(&self.e2e),
             queue_s: latency_summary(&self.queue),
             throughput,
-            goodput_per_s: self.limits.any().then(|| self.per_second(self.good)),
+            goodput_per_s: self.limits.any().then(|| self.per_second(|done| done.good)),
             adapters: None,
             replicas: None,
             gpu_seconds: None,
@@ -245,20 +256,19 @@ impl Measurements {
         }
     }
 
-    /// A rate over the time from the first intended send to the last
-    /// completion, so that an idle stretch after the traffic does not dilute it.
-    fn per_second(&self, count: u64) -> f64 {
-        let span_ns = self.last_completion_ns.saturating_sub(self.first_due_ns);
-        if span_ns == 0 {
-            return 0.0;
+    fn per_second(&self, count: fn(&Done) -> u64) -> f64 {
+        let (done, in_s) = self.rate.done();
+        if in_s > 0.0 {
+            count(&done) as f64 / in_s
+        } else {
+            0.0
         }
-        count as f64 / (span_ns as f64 / 1e9)
     }
 
     pub(crate) fn throughput(&self) -> Throughput {
         Throughput {
-            requests_per_s: self.per_second(self.count(Outcome::Completed)),
-            output_tokens_per_s: self.per_second(self.tokens.output),
+            requests_per_s: self.per_second(|done| done.requests),
+            output_tokens_per_s: self.per_second(|done| done.output_tokens),
         }
     }
 
@@ -364,7 +374,7 @@ impl Measurements {
                 (offered > 0).then(|| self.count(Outcome::Completed) as f64 / offered as f64)
             }
             ObjectiveMetric::Goodput => {
-                (offered > 0 && self.limits.any()).then(|| self.good as f64 / offered as f64)
+                (offered > 0 && self.limits.any()).then(|| self.rate.good() as f64 / offered as f64)
             }
             ObjectiveMetric::CostUsd => cost.map(|cost| cost.usd),
             ObjectiveMetric::CostUsdPerMillionOutputTokens => {
@@ -382,7 +392,7 @@ impl RecordSink for Measurements {
         self.outcomes[record.outcome as usize] += 1;
         self.retried += u64::from(record.attempts > 1);
         self.attempts += u64::from(record.attempts);
-        self.first_due_ns = self.first_due_ns.min(record.due_ns);
+        self.rate.due(record.due_ns);
         if record.outcome != Outcome::Unsent {
             self.series.arrival(record.due_ns);
         }

@@ -32,12 +32,15 @@ impl Recording {
 
 impl Sink for Recording {
     fn window(&mut self, from_ns: u64, until_ns: u64) {
+        self.measurements.set_window(from_ns, until_ns);
         self.tally = Some(WindowTally::new(from_ns, until_ns));
     }
 
     fn request(&mut self, record: &RequestRecord) {
         if record.wire.is_some_and(|wire| wire.is_in_window) {
             self.measurements.request(record);
+        } else {
+            self.measurements.beside(record);
         }
         if let Some(tally) = &mut self.tally {
             tally.request(record);

@@ -156,6 +156,7 @@ impl Merged {
             merged.itl.add(&source.histograms.itl);
             merged.loop_lag.add(&source.histograms.loop_lag);
         }
+        merged.measurements.set_window(from_ns, until_ns);
         merged.measurements.add_itl(&merged.itl);
         let folders: Vec<_> = sources.iter().map(|source| &source.folder).collect();
         merged.changes(measured::of_deployment(sources), files)?;
@@ -194,6 +195,8 @@ impl Merged {
         if is_in_window {
             self.offered += 1;
             self.measurements.request(&record);
+        } else {
+            self.measurements.beside(&record);
         }
         files.request(&record);
     }

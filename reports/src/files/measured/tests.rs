@@ -285,7 +285,7 @@ fn what_is_wrong_with_a_row_is_said_with_its_line() {
     );
     assert_eq!(
         message(",0,false", ""),
-        "requests.csv, line 3: 25 fields where the header has 27; is the file whole?"
+        "requests.csv, line 3: 26 fields where the header has 28; is the file whole?"
     );
     assert_eq!(
         message("1.563000001", "1.400000000"),
