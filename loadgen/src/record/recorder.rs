@@ -71,7 +71,7 @@ pub struct Recorded<S> {
 
 /// Puts sends and ends of all workers in order. Until it is known when the warm-up is over,
 /// requests that have ended wait: fewer than are in flight, by the
-/// [rule](super::window).
+/// rule of [`WarmUp`].
 #[derive(Debug)]
 pub struct Recorder<S> {
     sink: S,

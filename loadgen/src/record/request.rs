@@ -215,10 +215,7 @@ mod tests {
     fn tokens_are_what_the_server_counted_and_gaps_are_between_chunks() {
         let mut request = ended(0, 0, Ending::Complete);
         let last = request.attempts.last_mut().unwrap();
-        last.output_ns = vec![50, 55, 55, 61]
-            .iter()
-            .map(|at| at * MILLISECOND)
-            .collect();
+        last.output_ns = [50, 55, 55, 61].iter().map(|at| at * MILLISECOND).collect();
         assert_eq!(request.output_tokens(), (4, TokensFrom::Chunks));
         let last = request.attempts.last_mut().unwrap();
         last.usage = Some(Usage {

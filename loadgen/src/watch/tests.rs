@@ -247,6 +247,6 @@ proptest! {
     #[test]
     fn no_tick_is_due_twice_or_in_the_past(due in 0..SECOND, late in 0..SECOND) {
         let next = Watch::new().tick(due, due + late);
-        prop_assert!(next > due + late && (next - due) % TICK == 0);
+        prop_assert!(next > due + late && (next - due).is_multiple_of(TICK));
     }
 }
