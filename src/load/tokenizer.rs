@@ -127,19 +127,23 @@ mod tests {
         let bare = llama.encode("A text").unwrap().len();
         let Frame { before, after } = llama.frame(Form::Completions);
         assert_eq!(framed, bare + (before + after) as usize);
-        assert!(before > 0, "it begins with a mark");
+        let text = llama.frame(Form::Chat);
+        assert!(text.before > 0 && text.after > 0, "{text:?}");
     }
 
     #[test]
     fn a_folder_without_a_tokenizer_says_what_to_name() {
-        let mut arguments = PromptArguments::default();
-        arguments.tokenizer = Some(PathBuf::from("nowhere"));
-        let error = counting(&arguments).unwrap_err().to_string();
+        let of = |folder: &str| {
+            counting(&PromptArguments {
+                tokenizer: Some(PathBuf::from(folder)),
+                ..PromptArguments::default()
+            })
+        };
+        let error = of("nowhere").unwrap_err().to_string();
         assert!(
             error.contains("nowhere") && error.contains("tokenizer.json"),
             "{error}"
         );
-        arguments.tokenizer = Some(PathBuf::from("bytes"));
-        assert!(counting(&arguments).unwrap().is_exact());
+        assert!(of("bytes").unwrap().is_exact());
     }
 }

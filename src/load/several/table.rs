@@ -131,7 +131,11 @@ mod tests {
             is_degraded: true,
             ..Row::default()
         };
-        insta::assert_snapshot!(of(&[row, silent]), @r"");
+        insta::assert_snapshot!(of(&[row, silent]).trim_start(), @r"
+        RATE   requests     done/s     tokens/s        ttft p50, p99        tpot p50, p99  objectives
+            4.000    239/240       3.98        512.2     21.40 ms, 181 ms      7.70 ms, 1.50 s  1 of 2 met
+            8.000       0/10       0.00          0.0                    –                    –  –, degraded
+        ");
     }
 
     #[test]
