@@ -21,6 +21,9 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::terminal::OutputFormat;
 
+/// A run of a search in which this machine was the limit is done again so often, in case it was busy for a moment.
+const REPEATED_MAX: u32 = 2;
+
 pub(super) fn run(session: &Session<'_>) -> Result<ExitCode, Failure> {
     match &session.common.arguments.rates.rate {
         Some(list) => sweep(session, list),
@@ -85,6 +88,7 @@ fn search(session: &Session<'_>) -> Result<ExitCode, Failure> {
     let mut search = Search::new(settings).map_err(input)?;
     let mut done = Vec::new();
     let mut ended = Ended::default();
+    let mut repeated = 0;
     let found = loop {
         let run = match search.next() {
             Step::Done(found) => break found,
@@ -101,10 +105,17 @@ fn search(session: &Session<'_>) -> Result<ExitCode, Failure> {
             (run.number, run.repeat),
             &mut ended,
         )?;
+        if ended.is_degraded && !ended.is_interrupted && repeated < REPEATED_MAX {
+            repeated += 1;
+            ended.is_degraded = false;
+            session.terminal.note("the run is done again");
+            continue;
+        }
         if ended.is_interrupted || ended.is_degraded {
             done.push(ran);
             break search.stopped();
         }
+        repeated = 0;
         search.told(reading(&session.judged.searched, &ran.summary.objectives));
         done.push(ran);
     };
