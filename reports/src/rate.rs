@@ -59,8 +59,12 @@ impl Default for Rate {
 }
 
 impl Rate {
-    /// What completes from one time up to another, exclusive, is counted as well (ns).
+    /// What completes from one time up to another, exclusive, is counted as well (ns). A window
+    /// without an end (`u64::MAX`), as that of a closed loop has none, is no other than the span.
     pub(crate) fn set_window(&mut self, from_ns: u64, until_ns: u64) {
+        if until_ns == u64::MAX {
+            return;
+        }
         let window = Window { from_ns, until_ns };
         self.window = Some((window, Done::default()));
     }
@@ -193,6 +197,16 @@ mod tests {
         let (done, in_s) = rate.done();
         assert!((done.requests as f64 / in_s - 10.0).abs() < 0.01);
         assert_eq!((done.output_tokens, done.good), (200, 100));
+    }
+
+    #[test]
+    fn a_window_without_an_end_is_the_span() {
+        let mut rate = Rate::default();
+        rate.set_window(0, u64::MAX);
+        rate.due(0);
+        rate.completed(&record(0, 2 * SECOND), true);
+        let (done, in_s) = rate.done();
+        assert_eq!((done.requests, in_s), (1, 2.0));
     }
 
     #[test]
