@@ -118,6 +118,11 @@ impl Measurements {
         self.itl.add(itl);
     }
 
+    /// Output tokens of completed requests.
+    pub(crate) fn output_tokens(&self) -> u64 {
+        self.tokens.output
+    }
+
     /// How many requests ended so.
     #[must_use]
     pub fn count(&self, outcome: Outcome) -> u64 {
@@ -158,7 +163,8 @@ impl Measurements {
     pub fn summary(&self, description: &RunDescription, totals: &RunTotals) -> Summary {
         let slowest = self.tail.slowest(self.slowest_count());
         let count_max = description.scenario.replica_count_max;
-        let cost = self.cost(totals.cost_nanodollars);
+        let completed = self.count(Outcome::Completed);
+        let cost = cost(totals.cost_nanodollars, completed, self.tokens.output);
         Summary {
             requests: Requests {
                 waited_for_cold_start: totals.waited_for_cold_start,
@@ -201,7 +207,11 @@ impl Measurements {
         totals: &MeasuredTotals,
     ) -> Summary {
         let deployment = totals.deployment.as_ref();
-        let cost = deployment.map(|deployment| self.cost(deployment.cost_nanodollars));
+        // What it cost is of the whole run, and so is what that is shared by.
+        let whole_run = &totals.measured.window.whole_run;
+        let (completed, tokens) = (whole_run.completed, whole_run.output_tokens);
+        let cost =
+            deployment.map(|deployment| cost(deployment.cost_nanodollars, completed, tokens));
         let of_any = self.of_any(description, totals.offered, totals.end_ns, cost);
         Summary {
             requests: Requests {
@@ -341,16 +351,6 @@ impl Measurements {
         }
     }
 
-    fn cost(&self, cost_nanodollars: u128) -> Cost {
-        let usd = cost_nanodollars as f64 / 1e9;
-        let per = |count: u64, unit: f64| (count > 0).then(|| usd / count as f64 * unit);
-        Cost {
-            usd,
-            usd_per_million_output_tokens: per(self.tokens.output, 1e6),
-            usd_per_request: per(self.count(Outcome::Completed), 1.0),
-        }
-    }
-
     /// How many requests are the slowest: the share of them, at least one.
     fn slowest_count(&self) -> u64 {
         self.tail.all().requests.div_ceil(SLOWEST_SHARE)
@@ -462,6 +462,17 @@ fn mean_over_time(integral_ns: u128, end_ns: u64) -> f64 {
     // Whole ones and the rest apart: the integral has more digits than a float.
     let end_ns = u128::from(end_ns);
     (integral_ns / end_ns) as f64 + (integral_ns % end_ns) as f64 / end_ns as f64
+}
+
+/// What a run costs, and a part of it for each of so many requests and tokens.
+fn cost(cost_nanodollars: u128, completed: u64, output_tokens: u64) -> Cost {
+    let usd = cost_nanodollars as f64 / 1e9;
+    let per = |count: u64, unit: f64| (count > 0).then(|| usd / count as f64 * unit);
+    Cost {
+        usd,
+        usd_per_million_output_tokens: per(output_tokens, 1e6),
+        usd_per_request: per(completed, 1.0),
+    }
 }
 
 /// What only the provider knows, such as failed starts, is 0 of a measured run.

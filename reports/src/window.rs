@@ -173,6 +173,7 @@ impl WindowTally {
         Counters {
             requests: all.ended(),
             completed: all.count(Outcome::Completed),
+            output_tokens: all.output_tokens(),
             requests_per_s: throughput.requests_per_s,
             output_tokens_per_s: throughput.output_tokens_per_s,
             ttft_s: latency(Latency::Ttft),

@@ -101,7 +101,7 @@ fn a_measured_run_is_the_same_table_and_how_far_to_trust_it() {
       ttft max              ▇███▇███▇██████▇████████████████████████████████████         max 62.1 ms
                  0 s                             31.0 s                           62.0 s
 
-    COST  $0.208 · $17.29 a million output tokens · $1.18 a thousand requests
+    COST  $0.208 · $12.98 a million output tokens · $0.883 a thousand requests
       billed      0.05 GPU-h at $3.99 a GPU-hour (list price, 2025-11)
       ready       0.05 GPU-h  100 %
       starting       0 GPU-h    0 %, not billed

@@ -12,7 +12,7 @@ use crate::records::{
     DeploymentTotals, Gaps, MeasuredTotals, Outcome, RecordSink, RequestRecord, TokensFrom, Wire,
 };
 use crate::summary::{
-    Degraded, Load, Measured, Rates, RunDescription, ScenarioFacts, Source, Tool, Window,
+    Counters, Degraded, Load, Measured, Rates, RunDescription, ScenarioFacts, Source, Tool, Window,
 };
 
 const MS: u64 = 1_000_000;
@@ -112,6 +112,11 @@ fn totals() -> MeasuredTotals {
         window: Window {
             from_s: 0.5,
             until_s: 2.5,
+            whole_run: Counters {
+                completed: 3,
+                output_tokens: 9,
+                ..Counters::default()
+            },
             ..Window::default()
         },
         rates: Rates {

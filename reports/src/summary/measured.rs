@@ -100,6 +100,8 @@ pub struct Counters {
     pub requests: u64,
     /// Requests that completed.
     pub completed: u64,
+    /// Output tokens of completed requests.
+    pub output_tokens: u64,
     /// Requests that completed, a second.
     pub requests_per_s: f64,
     /// Output tokens of completed requests, a second.
