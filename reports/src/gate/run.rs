@@ -121,11 +121,14 @@ fn values(summary: &Summary) -> BTreeMap<String, f64> {
         .collect()
 }
 
+/// A statistic, and how it is read from a summary.
+type Figure = (Statistic, fn(LatencySummary) -> f64);
+
 fn of_latency(
     (latency, summary): (Latency, Option<LatencySummary>),
 ) -> [(ObjectiveMetric, Option<f64>); 6] {
     let percentile = Statistic::Percentile;
-    let figures: [(Statistic, fn(LatencySummary) -> f64); 6] = [
+    let figures: [Figure; 6] = [
         (Statistic::Mean, |s| s.mean),
         (percentile(50.0), |s| s.p50),
         (percentile(90.0), |s| s.p90),
