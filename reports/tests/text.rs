@@ -79,7 +79,7 @@ fn a_measured_run_is_the_same_table_and_how_far_to_trust_it() {
       ✓ ttft_p95           62.1 ms  at most 2.00 s
       ✓ tpot_p99           5.42 ms  at most 50.0 ms
       ✗ success_rate      98.333 %  at least 99.9 %
-      goodput 3.92/s: 100 % of completed requests are within every latency limit
+      goodput 3.93/s: 100 % of completed requests are within every latency limit
 
     REQUESTS  180 offered in the window, of 240 in all
       177 completed · 2 failed · 1 rejected
@@ -107,7 +107,7 @@ fn a_measured_run_is_the_same_table_and_how_far_to_trust_it() {
       starting       0 GPU-h    0 %, not billed
       draining       0 GPU-h    0 %, billed
 
-    LOAD  4.00/s asked · 3.98/s sent · 3.92/s completed · 267 output tokens/s · most 2 in flight
+    LOAD  4.00/s asked · 3.98/s sent · 3.93/s completed · 268 output tokens/s · most 2 in flight
 
     WINDOW  10.0 s to 55.0 s of 62.0 s
       as many ended as were in flight
@@ -150,7 +150,7 @@ fn what_cannot_be_trusted_says_so_first() {
       ✓ ttft_p95           62.1 ms  at most 2.00 s
       ✓ tpot_p99           5.42 ms  at most 50.0 ms
       ✗ success_rate      98.333 %  at least 99.9 %
-      goodput 3.92/s: 100 % of completed requests are within every latency limit
+      goodput 3.93/s: 100 % of completed requests are within every latency limit
 
     REQUESTS  180 offered in the window, of 240 in all
       177 completed · 2 failed · 1 rejected
@@ -172,7 +172,7 @@ fn what_cannot_be_trusted_says_so_first() {
       ttft max              ▇███▇███▇██████▇████████████████████████████████████         max 62.1 ms
                  0 s                             31.0 s                           62.0 s
 
-    LOAD  3.98/s sent · 3.92/s completed · 267 output tokens/s · most 2 in flight
+    LOAD  3.98/s sent · 3.93/s completed · 268 output tokens/s · most 2 in flight
 
     WINDOW  10.0 s to 55.0 s of 62.0 s
       as many ended as were in flight
