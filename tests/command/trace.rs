@@ -213,7 +213,7 @@ fn an_access_log_is_recorded() {
         line("07.250", 200),
         line("08.000", 429),
     ];
-    sandbox.write("access.log", &log.concat());
+    sandbox.write("access.log", log.concat());
     let ended = sandbox
         .run(&["trace", "record", "access.log", "--out", "trace.csv"])
         .with_code(0);

@@ -136,9 +136,12 @@ fn keep(record: &RequestRecord) -> Option<Kept> {
         return None;
     }
     let since = |from: u64, until: Option<u64>| until.map(|until| until.saturating_sub(from));
-    let tpot_ns = since(record.first_token_ns.unwrap_or(u64::MAX), Some(record.last_token_ns()))
-        .filter(|_| record.output_tokens >= 2 && record.first_token_ns.is_some())
-        .map(|ns| ns / u64::from(record.output_tokens - 1));
+    let tpot_ns = since(
+        record.first_token_ns.unwrap_or(u64::MAX),
+        Some(record.last_token_ns()),
+    )
+    .filter(|_| record.output_tokens >= 2 && record.first_token_ns.is_some())
+    .map(|ns| ns / u64::from(record.output_tokens - 1));
     let latencies_ns = [
         since(record.due_ns, record.first_token_ns),
         tpot_ns,
