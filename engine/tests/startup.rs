@@ -282,6 +282,13 @@ fn settings_that_cannot_be_met_say_what_to_change() {
             ..dummy("tiny")
         },
         EngineSettings {
+            world_size: 2,
+            device: Device::Cpu {
+                threads: NonZeroUsize::new(3),
+            },
+            ..dummy("tiny")
+        },
+        EngineSettings {
             max_num_seqs: 65,
             ..dummy("tiny")
         },
@@ -299,6 +306,7 @@ fn settings_that_cannot_be_met_say_what_to_change() {
     a world has at least one rank
     a sequence of 100 tokens needs 7 KV blocks of 24.0 KiB, and there are 2; choose a larger --kv-cache-memory or a smaller --max-model-len
     --max-lora-rank is 65; ranks up to 64 are supported
+    --threads is 3, which 2 ranks cannot share equally; choose a multiple of 2
     --max-batched-tokens (64) is below --max-num-seqs (65): a full batch needs one token for each sequence
     there are no all-reduce times for world size 2; there are for []
     ");

@@ -53,8 +53,7 @@ impl Plan {
         }
         let threads = arguments
             .threads
-            .or_else(cores)
-            .unwrap_or(NonZeroUsize::MIN);
+            .unwrap_or_else(|| threads_of(arguments.world_size.get()));
         let requests = requests(config);
         Ok(Self {
             settings: settings(arguments, &grid, requests, source, threads),
@@ -65,6 +64,12 @@ impl Plan {
             model_name: model_name(arguments),
         })
     }
+}
+
+/// As many threads as there are cores, or as many of them as ranks can share equally; one a rank at least.
+fn threads_of(ranks: usize) -> NonZeroUsize {
+    let cores = cores().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new((cores / ranks).max(1) * ranks).unwrap_or(NonZeroUsize::MIN)
 }
 
 fn source(arguments: &Arguments) -> Result<ModelSource, Failure> {

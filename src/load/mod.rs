@@ -41,7 +41,7 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::terminal::Terminal;
 pub(crate) use arguments::Arguments;
-use arguments::DatasetName;
+use arguments::{DatasetName, ServerArguments};
 use endpoint::Api;
 use exports::Records;
 use job::{Common, Job};
@@ -165,10 +165,7 @@ impl Session<'_> {
             },
             endpoint: endpoint::shown(&arguments.endpoint),
             billing: subject.billing,
-            replicas: match arguments.servers.metrics_url.is_empty() {
-                true => subject.replicas.map(ReplicaCount::Fixed),
-                false => Some(ReplicaCount::ByTarget),
-            },
+            replicas: replica_count(&arguments.servers, subject.replicas),
             shard: arguments.run.shard.map(|shard| (shard.index, shard.count)),
             notes: self.notes(job),
         }
@@ -219,6 +216,17 @@ fn dataset(arguments: &Arguments) -> Result<Option<Dataset>, Failure> {
     Ok(Some(dataset))
 }
 
+/// How it is known how many replicas there are; a scenario may fix their number.
+fn replica_count(servers: &ServerArguments, fixed: Option<u32>) -> Option<ReplicaCount> {
+    if servers.replicas_metric.is_some() {
+        Some(ReplicaCount::ByMetric)
+    } else if servers.metrics_url.is_empty() {
+        fixed.map(ReplicaCount::Fixed)
+    } else {
+        Some(ReplicaCount::ByTarget)
+    }
+}
+
 /// What of the servers is asked for their metrics.
 fn scrape(arguments: &Arguments) -> Result<Option<scrape::Settings>, Failure> {
     let (servers, endpoint) = (&arguments.servers, &arguments.endpoint);
@@ -231,6 +239,7 @@ fn scrape(arguments: &Arguments) -> Result<Option<scrape::Settings>, Failure> {
     });
     let mut settings = scrape::Settings::new(targets.collect::<Result<_, _>>()?);
     settings.every = std::time::Duration::from_nanos(servers.metrics_interval);
+    settings.replicas = servers.replicas_metric.clone();
     Ok(Some(settings))
 }
 

@@ -238,6 +238,32 @@ fn servers_that_are_asked_are_billed_and_told_of() {
     );
 }
 
+/// The metric need not be of replicas: without one of its name there is no count, and no bill.
+#[test]
+fn replicas_are_what_the_metric_says_that_is_named_for_them() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    let url = endpoint.base_url();
+    let options = "--request-rate 100 --num-prompts 20 --isl 10 --osl 4 --usd-per-gpu-hour 3.60";
+    for (metric, are_known) in [
+        ("vllm:generation_tokens_total", true),
+        ("no_such_metric", false),
+    ] {
+        let servers = format!("--metrics-url {url}/metrics --replicas-metric {metric}");
+        let ended = load(
+            &sandbox,
+            &endpoint,
+            &format!("{options} {servers} --out {are_known}"),
+        );
+        assert_ended(&ended, 0);
+        let summary = summary(&sandbox, &are_known.to_string());
+        assert_eq!(summary["replicas"].is_object(), are_known, "{summary}");
+        assert_eq!(summary["cost"].is_object(), are_known, "{summary}");
+    }
+    let alone = sandbox.run(&["load", "--url", &url, "--replicas-metric", "replicas"]);
+    let refused = alone.with_code(2).stderr;
+    assert!(refused.contains("--metrics-url"), "{refused}");
+}
+
 #[test]
 fn refusals_are_counted_and_not_fatal() {
     let behaviour = Behaviour {

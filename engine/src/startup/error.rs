@@ -36,6 +36,16 @@ pub enum StartError {
         /// What was asked for.
         max_lora_rank: usize,
     },
+    /// Ranks have equally many threads.
+    #[error(
+        "--threads is {threads}, which {ranks} ranks cannot share equally; choose a multiple of {ranks}"
+    )]
+    Threads {
+        /// What was asked for.
+        threads: usize,
+        /// Ranks that are here.
+        ranks: usize,
+    },
     /// A rank panicked while it was made.
     #[error("rank {rank} failed to start: {reason}")]
     Rank {

@@ -102,7 +102,7 @@ pub(super) fn load(
     let (config, limits, kv_format) = (Arc::clone(&plan.config), plan.limits, plan.kv_format);
     match settings.device {
         Device::Cpu { threads } => {
-            let threads = threads_each(threads, &plan.world);
+            let threads = threads_each(threads, &plan.world)?;
             load_ranks(plan, checkpoint, move |comm| {
                 let config = Arc::clone(&config);
                 Ok(CpuOps::new(config, limits, kv_format, comm, threads)?)
@@ -115,14 +115,22 @@ pub(super) fn load(
     }
 }
 
-/// Threads of each rank that is here.
-fn threads_each(threads: Option<NonZeroUsize>, world: &World) -> usize {
-    let all = threads.or_else(|| std::thread::available_parallelism().ok());
+/// Threads of each rank that is here: what was asked for, shared equally, or else
+/// as far as the cores go, and one at least.
+fn threads_each(threads: Option<NonZeroUsize>, world: &World) -> Result<usize, StartError> {
     let ranks = match world {
         World::Ranks(world_size) => *world_size,
         World::Shard(_) => 1,
     };
-    (all.map_or(1, NonZeroUsize::get) / ranks).max(1)
+    let Some(threads) = threads.map(NonZeroUsize::get) else {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        return Ok((cores / ranks).max(1));
+    };
+    if threads.is_multiple_of(ranks) {
+        Ok(threads / ranks)
+    } else {
+        Err(StartError::Threads { threads, ranks })
+    }
 }
 
 fn load_ranks<O>(

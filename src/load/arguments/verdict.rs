@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use foresail_core::control::biller::Price;
 use foresail_core::time::Nanos;
+use foresail_loadgen::scrape::Selector;
 
 use super::value;
 use crate::terminal::OutputFormat;
@@ -21,6 +22,11 @@ pub(crate) struct ServerArguments {
     /// How often they are read
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = value::duration)]
     pub(crate) metrics_interval: Nanos,
+
+    /// A metric of theirs that is the number of ready replicas, such as
+    /// 'kube_deployment_status_replicas_ready{deployment="llm"}' [default: each --metrics-url is one]
+    #[arg(long, value_name = "METRIC", requires = "metrics_url")]
+    pub(crate) replicas_metric: Option<Selector>,
 
     /// Replicas that serve [default: the scenario's, if their number is fixed]
     #[arg(long, value_name = "N", conflicts_with = "metrics_url")]

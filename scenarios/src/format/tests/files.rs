@@ -16,9 +16,9 @@ fn neither_a_file_nor_a_ready_scenario() {
     scenario::file
 
       × there is no file or ready scenario `chatt`
-      help: did you mean `chat`? ready scenarios, by name, are: chat, one-replica, scale-to-zero,
-            two-to-three, world-size-1, world-size-2, burst, diurnal, long-prompts, multi-turn,
-            adapters, failures, two-teams, thrash, hold-or-503, stock-out, spend-limit, update, shoot-out,
+      help: did you mean `chat`? ready scenarios, by name, are: chat, one-replica, scale-to-zero, two-
+            to-three, world-size-1, world-size-2, burst, diurnal, long-prompts, multi-turn, adapters,
+            failures, two-teams, thrash, hold-or-503, stock-out, spend-limit, update, shoot-out,
             million
     ");
 }
