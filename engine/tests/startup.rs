@@ -28,7 +28,8 @@ fn small(source: ModelSource) -> EngineSettings {
         max_num_seqs: 4,
         max_batched_tokens: 64,
         device: Device::Cpu {
-            threads: NonZeroUsize::new(2),
+            // So many that ranks of every number here can share them equally.
+            threads: NonZeroUsize::new(8),
         },
         ..EngineSettings::new(source)
     }
