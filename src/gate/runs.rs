@@ -22,9 +22,24 @@ pub(super) struct Run {
     pub(super) gate: GateRun,
 }
 
+/// A run that is named twice would count as two.
+fn check_twice(folders: &[PathBuf]) -> Result<(), Failure> {
+    let place = |folder: &PathBuf| folder.canonicalize().unwrap_or_else(|_| folder.clone());
+    let places: Vec<_> = folders.iter().map(place).collect();
+    let twice = (1..places.len()).find(|&index| places[..index].contains(&places[index]));
+    match twice {
+        Some(index) => Err(Failure::Input(format!(
+            "`{}` is named twice on one side; leave one out",
+            folders[index].display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The runs of all folders, in the order in which they are named.
 pub(super) fn read_all(folders: &[PathBuf]) -> Result<Vec<Run>, Failure> {
     let mut runs = Vec::new();
+    check_twice(folders)?;
     for folder in folders {
         for folder in run_folders(folder)? {
             runs.push(read(folder)?);

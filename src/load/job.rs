@@ -19,6 +19,7 @@ use foresail_scenarios::workload::Workload;
 
 use super::arguments::{Arguments, ClientArguments};
 use super::subject::Subject;
+use super::traffic;
 use crate::failure::Failure;
 
 /// For a connection; longer than that, nothing is there.
@@ -34,6 +35,8 @@ pub(super) struct Job {
     /// The seed that reports are of.
     pub(super) seed: u64,
     pub(super) workload_seed: u64,
+    /// Whether all requests are due at once, so that no rate is asked for.
+    pub(super) is_at_once: bool,
 }
 
 /// What all jobs of a command have in common.
@@ -50,13 +53,18 @@ impl Common<'_> {
     pub(super) fn job(&self, workload: &Workload, repeat: u64) -> Result<Job, Failure> {
         let seed = self.subject.seed.wrapping_add(repeat);
         let workload_seed = self.subject.workload_seed.wrapping_add(repeat);
-        let plan = self.plan(workload, workload_seed)?;
+        let is_at_once = traffic::is_at_once(workload);
+        let mut plan = self.plan(workload, workload_seed)?;
+        if is_at_once {
+            plan.description = traffic::without_rate(&plan.description);
+        }
         let settings = self.settings(&plan, workload_seed);
         Ok(Job {
             plan: Arc::new(plan),
             settings,
             seed,
             workload_seed,
+            is_at_once,
         })
     }
 

@@ -11,6 +11,7 @@ use foresail_loadgen::clock::RunClock;
 use foresail_loadgen::record::Recording;
 use foresail_loadgen::run::{self, MakeBody, Run, RunError, RunOutcome};
 use foresail_loadgen::scrape::{self, Scraped, Scraper};
+use foresail_reports::records::AttemptRecord;
 use foresail_reports::summary::Load;
 use foresail_reports::{FilesError, MeasuredFiles, ObjectiveSpec, Summary};
 
@@ -51,6 +52,8 @@ pub(super) struct Done {
     pub(super) summary: Summary,
     /// What is good to know about it.
     pub(super) notes: Vec<String>,
+    /// What the first request that came to nothing was told.
+    pub(super) first_failure: Option<String>,
     /// What failed on this side, so that the run was broken off.
     pub(super) failure: Option<String>,
     /// Why its records could not all be written; what is there says where.
@@ -117,6 +120,7 @@ pub(super) fn run(job: &Job, means: Means<'_>) -> Result<Done, Failure> {
         .transpose()
         .map_err(|error| Failure::Input(format!("metrics cannot be read: {error}")))?;
     let is_exact = means.bodies.is_exact();
+    let keeps = means.files.is_some();
     let mut recording = Recording::new(means.objectives, means.files);
     recording.measurements = recording.measurements.with_request_limits(means.limits);
     let started = run::start(
@@ -128,7 +132,7 @@ pub(super) fn run(job: &Job, means: Means<'_>) -> Result<Done, Failure> {
         recording,
     );
     let started = started.map_err(of_run)?;
-    watch(&started, job, means.interrupt, means.terminal);
+    watch(&started, job, keeps, means.interrupt, means.terminal);
     let outcome = started.wait().map_err(of_run)?;
     let scraped = scraper.map(Scraper::stop);
     finish(job, outcome, scraped, is_exact, &means.facts, means.start)
@@ -146,14 +150,18 @@ fn of_run(error: RunError) -> Failure {
 }
 
 /// Shows how it goes, and hands on what the person asks for.
-fn watch(run: &Run<Recording>, job: &Job, interrupt: &Interrupt, terminal: &Terminal) {
+fn watch(run: &Run<Recording>, job: &Job, keeps: bool, interrupt: &Interrupt, terminal: &Terminal) {
     let ends_at = ends_at(job);
     let mut live = Live::new(terminal);
     let mut is_stopped = false;
     while !run.is_finished() {
         if interrupt.is_requested() && !is_stopped {
             is_stopped = true;
-            terminal.note("interrupted: nothing more is sent; the records so far are kept");
+            terminal.note(if keeps {
+                "interrupted: nothing more is sent, and the records so far are kept; a second signal keeps nothing"
+            } else {
+                "interrupted: nothing more is sent"
+            });
             run.stopper().stop(INTERRUPTED_DRAIN);
         }
         live.tell(snapshot(run, job, ends_at), terminal);
@@ -191,6 +199,17 @@ fn snapshot(run: &Run<Recording>, job: &Job, ends_at: Option<Nanos>) -> Snapshot
     }
 }
 
+fn in_words(attempt: &AttemptRecord) -> String {
+    let status = attempt.status.map(|status| format!(" with {status}"));
+    let detail = match attempt.detail.trim() {
+        "" => String::new(),
+        // What comes from a server may have control characters in it.
+        detail => format!(": {}", detail.replace(char::is_control, " ")),
+    };
+    let outcome = attempt.outcome.name().replace('_', " ");
+    format!("{outcome}{}{detail}", status.unwrap_or_default())
+}
+
 /// From what was recorded to the summary and the files.
 fn finish(
     job: &Job,
@@ -202,6 +221,7 @@ fn finish(
 ) -> Result<Done, Failure> {
     let failure = outcome.failure.take();
     let mut files = outcome.sink.files.take();
+    let first_failure = outcome.sink.first_failure.as_ref().map(in_words);
     let result = result::of(job, &outcome, scraped.as_ref(), is_exact, facts, start)?;
     if let Some(files) = &mut files {
         result.write_changes(files, scraped.as_ref());
@@ -211,6 +231,7 @@ fn finish(
     Ok(Done {
         summary: result.summary.with_wall_s(wall_s),
         notes: result.notes,
+        first_failure,
         failure,
         not_written: written.and_then(Result::err),
     })

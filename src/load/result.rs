@@ -8,7 +8,9 @@ use foresail_loadgen::run::RunOutcome;
 use foresail_loadgen::scrape::{self, Billing, Deployment, Point, ReplicaCount, Scraped};
 use foresail_reports::intervals::ServerLoad;
 use foresail_reports::records::{MeasuredTotals, RecordSink as _};
-use foresail_reports::summary::{Load, Measured, ScenarioFacts, Shard, Source, Summary, Window};
+use foresail_reports::summary::{
+    Degraded, Load, Measured, ScenarioFacts, Shard, Source, Summary, Window,
+};
 use foresail_reports::{Histograms, MeasuredFiles, RunDescription};
 
 use super::job::{Job, plan_digest};
@@ -163,10 +165,23 @@ fn measured(
         of,
         plan_digest: plan_digest(&job.plan, job.workload_seed),
     });
-    if matches!(measured.load, Load::Closed { .. }) {
+    if matches!(measured.load, Load::Closed { .. }) || job.is_at_once {
         measured.rates.asked_per_s = None;
     }
+    if outcome.tally.in_window == 0 && !measured.is_interrupted {
+        measured.degraded.push(empty_window());
+    }
     measured
+}
+
+/// Figures of no request are none.
+fn empty_window() -> Degraded {
+    Degraded {
+        code: "empty_window".to_owned(),
+        text: "no request was due in the window that counts; send more, for longer, or choose \
+            a shorter --warmup and --cooldown"
+            .to_owned(),
+    }
 }
 
 /// The histograms, so that runs can be added.

@@ -81,6 +81,10 @@ fn search(session: &Session<'_>) -> Result<ExitCode, Failure> {
     let arguments = session.common.arguments;
     let mut settings = search::Settings::default();
     if let Some(runs) = arguments.rates.runs {
+        if runs.get() < 2 {
+            let text = "--runs 1: a rate is decided by several runs; give at least 2";
+            return Err(Failure::Input(text.to_owned()));
+        }
         // As many at first, and up to twice as many where they do not tell.
         settings.looks = vec![runs.get(), 2 * runs.get()];
     }

@@ -35,7 +35,9 @@ pub(super) fn exit_code(done: &Done, terminal: &Terminal) -> Result<ExitCode, Fa
         return Err(Failure::Input(failure.clone()));
     }
     if let Some(text) = unanswered(&done.summary) {
-        terminal.failure(&Failure::Input(text));
+        let first = done.first_failure.as_ref();
+        let first = first.map(|first| format!("; the first: {first}"));
+        terminal.failure(&Failure::Input(text + &first.unwrap_or_default()));
     }
     Ok(of(&done.summary))
 }
@@ -68,7 +70,7 @@ fn unanswered(summary: &Summary) -> Option<String> {
     (is_silent && !measured.is_interrupted).then(|| {
         format!(
             "not one of {} requests was answered; is the endpoint up, is the model's name right, and is \
-             --timeout long enough? attempts.csv in the folder of --out has each with its reason",
+             --timeout long enough? With --out, attempts.csv has each with its reason",
             whole_run.requests
         )
     })

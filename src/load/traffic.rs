@@ -2,7 +2,7 @@
 
 use foresail_core::time::{Nanos, SECOND};
 use foresail_loadgen::schedule::{Pattern, RampUp, Rate, Traffic};
-use foresail_scenarios::workload::{GrowthLaw, Workload};
+use foresail_scenarios::workload::{GrowthLaw, Source, Workload};
 
 use super::arguments::{self, Arguments, ArrivalPattern, TrafficArguments, value};
 use crate::failure::Failure;
@@ -16,10 +16,28 @@ const REQUESTS_MAX: u64 = 1_000_000;
 /// How long each of several runs lasts unless it is said.
 const RUN_DURATION: Nanos = 60 * SECOND;
 
+/// From here on a rate is none: one request a nanosecond stands for all at once.
+const AT_ONCE_PER_S: f64 = 1e9;
+
 /// The workload that the options stand for.
 pub(super) fn workload(arguments: &Arguments) -> Result<Workload, Failure> {
     let workload = traffic(arguments).workload();
     workload.map_err(|error| Failure::Input(error.to_string()))
+}
+
+/// Whether its requests are due as close to each other as times can be: all at once, or in a
+/// closed loop, where `due` is only their order.
+pub(super) fn is_at_once(workload: &Workload) -> bool {
+    match &workload.source {
+        Source::Generated(generator) => generator.arrivals.rate_per_s >= AT_ONCE_PER_S,
+        Source::Trace(_) | Source::ServeGen(_) => false,
+    }
+}
+
+/// What is said of a workload without its first words, which are those of a rate.
+pub(super) fn without_rate(description: &str) -> String {
+    let rest = description.split_once("requests/s").map(|(_, rest)| rest);
+    format!("as fast as can be{}", rest.unwrap_or_default())
 }
 
 fn traffic(arguments: &Arguments) -> Traffic {

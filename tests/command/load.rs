@@ -265,6 +265,35 @@ fn replicas_are_what_the_metric_says_that_is_named_for_them() {
 }
 
 #[test]
+fn figures_of_no_request_are_not_to_be_trusted() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    let options = "--request-rate 100 --num-prompts 5 --isl 10 --osl 4 --cooldown 1h";
+    let ended = load(&sandbox, &endpoint, options);
+    assert_eq!(ended.code, 4, "{}", ended.stdout);
+    assert!(ended.stdout.contains("empty_window"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_closed_loop_and_all_at_once_ask_for_no_rate() {
+    let (sandbox, endpoint) = (Sandbox::new(), endpoint(quick()));
+    for how in ["--concurrency 4", "--request-rate inf"] {
+        let options = format!("{how} --num-prompts 40 --isl 10 --osl 4 --out run");
+        let ended = load(&sandbox, &endpoint, &options);
+        assert_ended(&ended, 0);
+        let summary = summary(&sandbox, "run");
+        assert!(summary["measured"]["rates"]["asked_per_s"].is_null());
+        let workload = summary["scenario"]["workload"].as_str();
+        let workload = workload.expect("it is said what was sent");
+        assert!(
+            workload.starts_with("as fast as can be, prompts"),
+            "{workload}"
+        );
+        let per_s = summary["throughput"]["requests_per_s"].as_f64();
+        assert!(per_s > Some(1.0), "{how}: {per_s:?}");
+    }
+}
+
+#[test]
 fn refusals_are_counted_and_not_fatal() {
     let behaviour = Behaviour {
         rules: vec![Rule {
@@ -298,6 +327,11 @@ fn no_answer_at_all_is_said() {
     let ended = load(&sandbox, &endpoint, options).with_code(4);
     assert!(
         ended.stderr.contains("not one of 5 requests was answered"),
+        "{}",
+        ended.stderr
+    );
+    assert!(
+        ended.stderr.contains("the first: failed timeout"),
         "{}",
         ended.stderr
     );

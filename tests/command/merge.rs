@@ -137,6 +137,29 @@ fn an_objective_that_all_shards_together_miss_is_not_met() {
 }
 
 #[test]
+fn a_shard_is_not_written_over() {
+    let sandbox = shards(0.2);
+    let before = sandbox.read("shard-1/requests.csv");
+    let ended = sandbox.run(&["merge", "shard-1", "shard-2", "--out", "shard-1"]);
+    let text = ended.with_code(2).stderr;
+    assert!(text.contains("name another folder"), "{text}");
+    assert_eq!(sandbox.read("shard-1/requests.csv"), before);
+}
+
+/// Half a load says nothing of the whole.
+#[test]
+fn one_shard_alone_is_not_judged_and_no_run_counts_twice() {
+    let sandbox = shards(0.2);
+    let ended = sandbox
+        .run(&["gate", "--candidate", "shard-1"])
+        .with_code(4);
+    assert!(ended.stdout.contains("1 of 2 shards"), "{}", ended.stdout);
+    let twice = sandbox.run(&["gate", "--candidate", "shard-1", "./shard-1"]);
+    let text = twice.with_code(2).stderr;
+    assert!(text.contains("named twice"), "{text}");
+}
+
+#[test]
 fn a_run_without_one_of_its_shards_is_degraded() {
     let sandbox = shards(0.2);
     let ended = sandbox.run(&["merge", "shard-2", "--out", "all"]);

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each worker thread has a [`Client`], with connections of its own. What decides what an answer is
-//! ([`answer`], [`events`], [`chunk`], [`deadlines`]) does no I/O; [`drive`] brings it the bytes.
+//! (`answer`, `events`, `chunk`, `deadlines`) does no I/O; `drive` brings it the bytes.
 //!
 //! What it counts as what:
 //! - Bytes arrive at the read from the socket that returns them, before TLS and HTTP. A read that

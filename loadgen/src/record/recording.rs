@@ -1,6 +1,6 @@
 //! The sink of a measured run: what counts is measured, everything is tallied and written.
 
-use foresail_reports::records::{AttemptRecord, Gaps, RecordSink, RequestRecord};
+use foresail_reports::records::{AttemptRecord, Gaps, Outcome, RecordSink, RequestRecord};
 use foresail_reports::window::WindowTally;
 use foresail_reports::{MeasuredFiles, Measurements, ObjectiveSpec};
 
@@ -14,6 +14,8 @@ pub struct Recording {
     pub measurements: Measurements,
     /// What all of them come to; `None` before the window is known.
     pub tally: Option<WindowTally>,
+    /// The first attempt that came to nothing.
+    pub first_failure: Option<AttemptRecord>,
     /// The files, if they are wanted.
     pub files: Option<MeasuredFiles>,
 }
@@ -25,6 +27,7 @@ impl Recording {
         Self {
             measurements: Measurements::new(objectives),
             tally: None,
+            first_failure: None,
             files,
         }
     }
@@ -55,6 +58,9 @@ impl Sink for Recording {
     }
 
     fn attempt(&mut self, attempt: &AttemptRecord) {
+        if attempt.outcome != Outcome::Completed {
+            self.first_failure.get_or_insert_with(|| attempt.clone());
+        }
         if let Some(files) = &mut self.files {
             files.attempt(attempt);
         }

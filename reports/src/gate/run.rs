@@ -102,8 +102,18 @@ fn degraded(summary: &Summary) -> Vec<String> {
     let interrupted = measured
         .is_interrupted
         .then(|| "it was ended before its plan was".to_owned());
+    let part = measured.shard.as_ref().and_then(|shard| {
+        let is_part = shard.parts.len() < shard.of as usize;
+        is_part.then(|| {
+            format!(
+                "it has {} of {} shards; merge them",
+                shard.parts.len(),
+                shard.of
+            )
+        })
+    });
     let reasons = measured.degraded.iter().map(|reason| reason.text.clone());
-    interrupted.into_iter().chain(reasons).collect()
+    interrupted.into_iter().chain(part).chain(reasons).collect()
 }
 
 fn values(summary: &Summary) -> BTreeMap<String, f64> {

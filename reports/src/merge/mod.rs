@@ -69,6 +69,12 @@ pub enum MergeError {
         /// Which, from 1.
         part: u32,
     },
+    /// The merged run would be written over a shard.
+    #[error("{} is one of the shards, which the merged run would replace; name another folder", folder.display())]
+    IntoShard {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A shard cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -105,6 +111,20 @@ impl Source {
     }
 }
 
+/// A shard that the run is written over is lost.
+fn check_target(folders: &[PathBuf], target: &Path) -> Result<(), MergeError> {
+    let Ok(target) = target.canonicalize() else {
+        return Ok(());
+    };
+    let is_target = |folder: &&PathBuf| folder.canonicalize().is_ok_and(|place| place == target);
+    match folders.iter().find(is_target) {
+        Some(folder) => Err(MergeError::IntoShard {
+            folder: folder.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Merges the shards in the folders into a run in the target folder, and says what it comes to.
 ///
 /// # Errors
@@ -121,6 +141,7 @@ pub fn merge(
     }
     plan::check(&sources)?;
     sources.sort_by_key(|source| plan::shard(&source.summary).parts.iter().min().copied());
+    check_target(folders, target.as_ref())?;
     let mut files = MeasuredFiles::create(target)?;
     let merged = Merged::of(&sources, &mut files)?;
     let (summary, histograms) = merged.summary(&sources, tool);

@@ -44,7 +44,7 @@ pub(crate) struct RunArguments {
     pub(crate) drain_timeout: Nanos,
 
     /// Threads that send
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = value::threads)]
     pub(crate) threads: NonZeroUsize,
 
     /// Send every N-th request only, the I-th of each N; other machines send the others

@@ -24,7 +24,7 @@ pub(crate) struct TrafficArguments {
     pub(crate) arrival_pattern: Option<ArrivalPattern>,
 
     /// How many requests are sent at most [default without a scenario: 1000, unless --duration ends them]
-    #[arg(long, aliases = ["request-count", "num-requests"], value_name = "N")]
+    #[arg(long, aliases = ["request-count", "num-requests"], value_name = "N", value_parser = value::requests)]
     pub(crate) num_prompts: Option<NonZeroU64>,
 
     /// No request is sent after this

@@ -1,5 +1,7 @@
 //! Values of arguments: from text to what it means, or what to write instead.
 
+use std::num::{NonZeroU64, NonZeroUsize};
+
 use foresail_core::control::biller::Price;
 use foresail_core::time::Nanos;
 use foresail_scenarios::duration as go;
@@ -29,6 +31,36 @@ pub(super) fn rate(text: &str) -> Result<Rate, String> {
     }
     let wrong = |_| "expected a number above 0, or `inf`".to_owned();
     positive(text).map(Rate::PerSecond).map_err(wrong)
+}
+
+/// More requests than this are no plan that a machine holds: 20 million have 2 GB.
+const REQUESTS_MAX: u64 = 20_000_000;
+
+/// More threads than this send no better.
+const THREADS_MAX: usize = 256;
+
+/// Shorter than this, metrics are more work to a server than a request.
+const INTERVAL_MIN: Nanos = 10_000_000;
+
+pub(super) fn requests(text: &str) -> Result<NonZeroU64, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number: &NonZeroU64| number.get() <= REQUESTS_MAX);
+    number.ok_or_else(|| format!("expected a number of requests from 1 to {REQUESTS_MAX}"))
+}
+
+pub(super) fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number: &NonZeroUsize| number.get() <= THREADS_MAX);
+    number.ok_or_else(|| format!("expected a number of threads from 1 to {THREADS_MAX}"))
+}
+
+pub(super) fn interval(text: &str) -> Result<Nanos, String> {
+    let interval = duration(text)?;
+    if interval >= INTERVAL_MIN {
+        Ok(interval)
+    } else {
+        Err("expected a duration of at least 10ms".to_owned())
+    }
 }
 
 pub(super) fn positive(text: &str) -> Result<f64, String> {

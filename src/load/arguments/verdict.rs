@@ -20,7 +20,7 @@ pub(crate) struct ServerArguments {
     pub(crate) metrics_url: Vec<String>,
 
     /// How often they are read
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", requires = "metrics_url", value_parser = value::interval)]
     pub(crate) metrics_interval: Nanos,
 
     /// A metric of theirs that is the number of ready replicas, such as
