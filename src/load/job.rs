@@ -86,6 +86,9 @@ impl Common<'_> {
             plan = plan
                 .with_dataset(dataset, &selection, (self.counting, self.form), seed)
                 .map_err(|error| Failure::Input(error.to_string()))?;
+            if let Some(path) = &self.arguments.prompts.dataset_path {
+                plan.description = traffic::with_prompts_of(&plan.description, path);
+            }
         }
         if plan.requests.is_empty() {
             return Err(Failure::Input(

@@ -1,5 +1,7 @@
 //! The options of other load generators, in this one's words.
 
+use std::path::Path;
+
 use foresail_core::time::{Nanos, SECOND};
 use foresail_loadgen::schedule::{Pattern, RampUp, Rate, Traffic};
 use foresail_scenarios::workload::{GrowthLaw, Source, Workload};
@@ -38,6 +40,16 @@ pub(super) fn is_at_once(workload: &Workload) -> bool {
 pub(super) fn without_rate(description: &str) -> String {
     let rest = description.split_once("requests/s").map(|(_, rest)| rest);
     format!("as fast as can be{}", rest.unwrap_or_default())
+}
+
+/// What is said of a workload whose prompts are those of a file.
+pub(super) fn with_prompts_of(description: &str, path: &Path) -> String {
+    let arrivals = description.split(", prompts of ").next();
+    format!(
+        "{}, prompts of {}",
+        arrivals.unwrap_or_default(),
+        path.display()
+    )
 }
 
 fn traffic(arguments: &Arguments) -> Traffic {
