@@ -48,6 +48,9 @@ struct Options {
     /// Output tokens of a request.
     #[arg(long, default_value_t = 32)]
     output: usize,
+    /// Judge runs too in which the client was disturbed.
+    #[arg(long)]
+    allow_degraded: bool,
     /// The program [default: that beside this one].
     #[arg(long)]
     foresail: Option<PathBuf>,
@@ -214,6 +217,7 @@ impl Lane<'_> {
             .arg(folder.join(SIDES[0]))
             .arg("--candidate")
             .arg(folder.join(candidate))
+            .args(self.options.allow_degraded.then_some("--allow-degraded"))
             .args(["--no-scenario-objectives", "--json"])
             .arg(folder.join(format!("{candidate}.json")))
             .output()?;

@@ -45,10 +45,12 @@ pub(super) fn without_rate(description: &str) -> String {
 /// What is said of a workload whose prompts are those of a file.
 pub(super) fn with_prompts_of(description: &str, path: &Path) -> String {
     let arrivals = description.split(", prompts of ").next();
+    // Without its folder: shards of one plan may have the file at different places.
+    let file = path.file_name().unwrap_or(path.as_os_str());
     format!(
         "{}, prompts of {}",
         arrivals.unwrap_or_default(),
-        path.display()
+        file.display()
     )
 }
 
