@@ -14,6 +14,7 @@
 //! ```
 
 pub mod bench;
+pub mod calendar;
 pub mod compare;
 pub mod export;
 pub mod files;

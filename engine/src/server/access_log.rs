@@ -15,6 +15,7 @@ use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use foresail_reports::calendar::date;
 use serde::Serialize;
 
 /// Lines that wait to be written. The longest has some 600 bytes.
@@ -122,22 +123,6 @@ fn timestamp(seconds: u64, millis: u32) -> String {
     let (year, month, day) = date(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
-/// The date of a day since 1970-01-01: `civil_from_days` of Howard Hinnant,
-/// <https://howardhinnant.github.io/date_algorithms.html>, for days that are not negative.
-fn date(days: u64) -> (u64, u64, u64) {
-    // Years begin in March, so that the leap day is a year's last.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Dates, for files that have them.
 
+use crate::calendar::date;
+
 const SECONDS_PER_DAY: u64 = 86_400;
 
 /// A moment of the calendar, UTC.
@@ -54,22 +56,6 @@ impl Date {
         let second = self.second_of_day;
         (second / 3600, second / 60 % 60, second % 60)
     }
-}
-
-/// The date of a day since 1970-01-01: `civil_from_days` of Howard Hinnant,
-/// <https://howardhinnant.github.io/date_algorithms.html>, for days that are not negative.
-fn date(days: u64) -> (u64, u64, u64) {
-    // Years begin in March, so that the leap day is a year's last.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]
