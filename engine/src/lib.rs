@@ -29,6 +29,7 @@ pub mod checkpoint;
 pub mod comm;
 pub mod config;
 pub mod cpu;
+pub mod cuda;
 pub mod driver;
 pub mod emulated;
 pub mod generation;
