@@ -80,6 +80,7 @@ fn step(backend: &mut dyn Backend, sequences: usize, past: usize, len: usize) {
         load,
         adapters: 0,
         continues: true,
+        ahead: 0,
         rows: tables.iter().map(|table| row(table)).collect(),
     });
     assert_eq!(outputs.expect("the step succeeds").len(), sequences);

@@ -24,6 +24,11 @@ pub trait Backend: Send {
 
     /// Empties a slot, which no sequence uses.
     fn unload_adapter(&mut self, slot: usize);
+
+    /// Whether it is gone for good, so that no step can succeed any more.
+    fn is_lost(&self) -> bool {
+        false
+    }
 }
 
 /// Why a step, or a load, failed.
@@ -40,6 +45,11 @@ pub struct StepInput<'a> {
     pub adapters: u32,
     /// Whether it begins when the one before ends: there was always something to do.
     pub continues: bool,
+    /// For so many steps after this one, the rows are certain to decode again, each one
+    /// token further in the blocks that its table has, unless a token that is sampled
+    /// ends one of them or somebody comes or goes. A backend may begin those steps
+    /// before it is asked to, and forgets them if it is asked for others.
+    pub ahead: u32,
     /// A row for each sequence: those that decode, oldest first, then pieces of prompts.
     pub rows: Vec<Row<'a>>,
 }

@@ -1,8 +1,10 @@
 //! The forward pass of every family.
 
+use crate::backend::StepError;
 use crate::batch::Batch;
+use crate::choose::Wants;
 use crate::config::{ModelConfig, Partition};
-use crate::ops::Ops;
+use crate::ops::{Begun, Ops};
 use crate::weights::Weights;
 
 /// One rank's part of a model, with room for the activations of a step.
@@ -28,6 +30,7 @@ impl<O: Ops> Model<O> {
         weights: Weights<O::Matrix>,
     ) -> Self {
         let query_width = partition.query_heads(config).len() * config.head_dim;
+        ops.prepare(&weights);
         Self {
             weights,
             x: ops.buffer(config.hidden_size),
@@ -37,9 +40,16 @@ impl<O: Ops> Model<O> {
         }
     }
 
-    /// Computes a step: the KV cache has its tokens, and the logits of the rows
-    /// that want them are returned, `[logit_rows][vocab_size]` in rank 0.
-    pub fn forward<'ops>(&mut self, ops: &'ops mut O, batch: &Batch) -> &'ops [f32] {
+    /// Computes a pass: the KV cache has its tokens, and the device the logits of the rows that want them.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn compute(
+        &mut self,
+        ops: &mut O,
+        batch: &Batch,
+        wants: Option<&Wants<'_>>,
+    ) -> Result<(), StepError> {
         let Self {
             weights,
             x,
@@ -47,6 +57,9 @@ impl<O: Ops> Model<O> {
             a,
             h,
         } = self;
+        if ops.begin(batch, wants)? == Begun::UnderWay {
+            return Ok(());
+        }
         ops.embed(weights, batch, x);
         for layer in &weights.layers {
             ops.queries_keys_values(layer, batch, x, q);
@@ -55,6 +68,17 @@ impl<O: Ops> Model<O> {
             ops.gate_and_up(layer, batch, x, h);
             ops.add_mlp_output(layer, batch, h, x);
         }
-        ops.logits(weights, batch, x)
+        ops.logits(weights, batch, x);
+        ops.end()
+    }
+
+    /// Computes a pass and returns its logits, `[logit_rows][vocab_size]` in rank 0.
+    ///
+    /// # Panics
+    /// If the device fails: a CPU does not.
+    pub fn forward<'ops>(&mut self, ops: &'ops mut O, batch: &Batch) -> &'ops [f32] {
+        let logits = self.compute(ops, batch, None);
+        let logits = logits.and_then(|()| ops.read_logits());
+        logits.unwrap_or_else(|error| panic!("{error}"))
     }
 }

@@ -76,7 +76,8 @@ fn backend_with<O: Made>(
     RankBackend::start(World::Ranks(world_size), config, LIMITS, move |comm| {
         let partition = comm.partition();
         let mut ops = O::made(Arc::clone(&of_ranks), wrap(comm));
-        let weights = checkpoint.load(partition, WeightFormat::F32, |it| ops.pack(it))?;
+        let weights =
+            checkpoint.load(partition, WeightFormat::F32, |it, role| ops.pack(it, role))?;
         let model = Model::new(&mut ops, &of_ranks, partition, weights);
         Ok(Rank { ops, model })
     })
@@ -140,6 +141,7 @@ fn step(backend: &mut impl Backend, rows: Vec<Row<'_>>) -> Result<Vec<RowOutput>
         },
         adapters: 0,
         continues: false,
+        ahead: 0,
         rows,
     })
 }

@@ -98,6 +98,7 @@ fn generate(started: &mut Started, prompt: &[u32], count: usize) -> Vec<u32> {
             },
             adapters: 0,
             continues: false,
+            ahead: 0,
             rows: vec![row],
         };
         let output = started.backend.step(&step).unwrap().remove(0);

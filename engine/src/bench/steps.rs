@@ -224,6 +224,7 @@ impl Bench<'_> {
             },
             adapters: 0,
             continues: true,
+            ahead: 0,
             rows: tables.iter().map(|table| row(table)).collect(),
         })?;
         Ok(())
@@ -284,6 +285,7 @@ fn timed(
         load,
         adapters: 0,
         continues: true,
+        ahead: 0,
         rows,
     };
     let began = Instant::now();

@@ -7,6 +7,7 @@ use std::thread;
 use half::bf16;
 
 use crate::config::{Dtype, ModelConfig, Partition};
+use crate::ops::Role;
 use crate::weights::{HostMatrix, HostValues, Layer, Weights};
 
 use super::error::CheckpointError;
@@ -55,7 +56,7 @@ pub fn load<M>(
     config: &ModelConfig,
     partition: Partition,
     format: WeightFormat,
-    mut pack: impl FnMut(HostMatrix) -> M,
+    mut pack: impl FnMut(HostMatrix, Role) -> M,
 ) -> Result<Weights<M>, CheckpointError> {
     Partition::check(config, partition.world_size)?;
     source.check(config)?;
@@ -78,10 +79,10 @@ pub fn load<M>(
                 }
             }
         });
-        let embedding = pack(reader.matrix(&layout::EMBEDDING, None)?);
+        let embedding = pack(reader.matrix(&layout::EMBEDDING, None)?, Role::Embedding);
         let norm = reader.vector(&layout::NORM, None)?;
         let lm_head = reader.optional(&layout::LM_HEAD, Reader::matrix, None)?;
-        let lm_head = lm_head.map(&mut pack);
+        let lm_head = lm_head.map(|matrix| pack(matrix, Role::Projection));
         let layers = layers.into_iter();
         let layers: Result<_, _> = layers
             .map(|layer| layer.map(|layer| packed(layer, &mut pack)))
@@ -118,18 +119,18 @@ pub fn weight_bytes(
     layout::pieces(config, partition).map(bytes).sum()
 }
 
-fn packed<M>(layer: Layer<HostMatrix>, pack: &mut impl FnMut(HostMatrix) -> M) -> Layer<M> {
+fn packed<M>(layer: Layer<HostMatrix>, pack: &mut impl FnMut(HostMatrix, Role) -> M) -> Layer<M> {
     Layer {
         index: layer.index,
         attention_norm: layer.attention_norm,
-        qkv: pack(layer.qkv),
+        qkv: pack(layer.qkv, Role::Projection),
         qkv_bias: layer.qkv_bias,
         query_key_norm: layer.query_key_norm,
-        output: pack(layer.output),
+        output: pack(layer.output, Role::Projection),
         output_bias: layer.output_bias,
         mlp_norm: layer.mlp_norm,
-        gate_up: pack(layer.gate_up),
-        down: pack(layer.down),
+        gate_up: pack(layer.gate_up, Role::GateUp),
+        down: pack(layer.down, Role::Projection),
     }
 }
 

@@ -38,6 +38,7 @@ pub use safetensors_files::SafetensorsFiles;
 use std::path::Path;
 
 use crate::config::{Dtype, ModelConfig, Partition};
+use crate::ops::Role;
 use crate::weights::{HostMatrix, Weights};
 
 /// A model that can be loaded: what it is, and where its weights come from.
@@ -96,7 +97,7 @@ impl Checkpoint {
         &self,
         partition: Partition,
         format: WeightFormat,
-        pack: impl FnMut(HostMatrix) -> M,
+        pack: impl FnMut(HostMatrix, Role) -> M,
     ) -> Result<Weights<M>, CheckpointError> {
         match &self.source {
             Source::Files(files) => load(files, &self.config, partition, format, pack),

@@ -19,15 +19,16 @@ use super::product::{Columns, Finish, multiply};
 use super::tiling::Tiling;
 use super::vector::{LANES, Vector};
 use super::{Buffer, CpuOps};
+use crate::backend::StepError;
 use crate::batch::Batch;
-use crate::ops::Ops;
+use crate::ops::{Ops, Role};
 use crate::weights::{Adapter, HostMatrix, Layer, Weights};
 
 impl Ops for CpuOps {
     type Matrix = Matrix;
     type Buffer = Buffer;
 
-    fn pack(&mut self, matrix: HostMatrix) -> Matrix {
+    fn pack(&mut self, matrix: HostMatrix, _role: Role) -> Matrix {
         Matrix::pack(&matrix, &mut self.arena, &mut self.pool)
     }
 
@@ -37,10 +38,15 @@ impl Ops for CpuOps {
         Buffer { width, values }
     }
 
-    fn load_adapter(&mut self, slot: usize, adapter: &Adapter) {
+    fn load_adapter(&mut self, slot: usize, adapter: &Adapter) -> Result<(), StepError> {
         assert!(adapter.rank <= self.limits.max_lora_rank);
         let shard = AdapterShard::new(adapter, &self.config, self.partition, &mut self.pool);
         self.adapters[slot] = Some(shard);
+        Ok(())
+    }
+
+    fn read_logits(&mut self) -> Result<&[f32], StepError> {
+        Ok(&self.logits)
     }
 
     fn unload_adapter(&mut self, slot: usize) {
@@ -193,7 +199,7 @@ impl Ops for CpuOps {
         self.add_product(&layer.down, None, layer.index, Target::Down, batch, h, x);
     }
 
-    fn logits(&mut self, weights: &Weights<Matrix>, batch: &Batch, x: &Buffer) -> &[f32] {
+    fn logits(&mut self, weights: &Weights<Matrix>, batch: &Batch, x: &Buffer) {
         let (rows, matrix) = (batch.logit_rows.len(), weights.output_projection());
         self.norm(x, Some(&batch.logit_rows), rows, &weights.norm);
         let width = matrix.rows();
@@ -212,7 +218,6 @@ impl Ops for CpuOps {
         } else {
             self.comm.gather(rows, &part, &mut self.logits);
         }
-        &self.logits
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Driver {
     pub(super) gate: AdapterGate,
     /// Whether there was always something to do since the last step.
     pub(super) continues: bool,
+    /// For how many steps after the one in flight the batch is certain to stay as it is.
+    pub(super) ahead: u32,
     pub(super) counters: Arc<Counters>,
     /// Reused: requests that end with a step.
     pub(super) finished: Vec<Live>,
@@ -79,6 +81,7 @@ impl Driver {
             sequences: HashMap::new(),
             gate: AdapterGate::new(settings.limits.max_loras),
             continues: false,
+            ahead: 0,
             counters: Arc::new(Counters::new(blocks)),
             finished: Vec::new(),
         })

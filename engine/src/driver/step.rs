@@ -46,7 +46,9 @@ impl Driver {
                 let live = lives[id as usize].as_mut()?;
                 live.contents.hash(block, block_size, &live.known)
             };
+            let horizon = self.scheduler.horizon();
             let step = self.scheduler.schedule(&mut contents);
+            self.ahead = horizon.saturating_sub(1);
             self.counters.preemptions.add(step.preempted.len() as u64);
             for (id, chunk) in step.admitted() {
                 let live = live_mut(&mut self.lives, id);
@@ -79,15 +81,32 @@ impl Driver {
                 ..live.row(work.chunk)
             });
         }
+        let ahead = self.ahead_of(&rows);
         let input = StepInput {
             load: self.scheduler.planned().load(),
             adapters: self.scheduler.adapters_in_batch(),
             continues: self.continues,
+            ahead,
             rows,
         };
         let outputs = guarded(|| self.backend.0.step(&input))?;
         self.check_outputs(&outputs)?;
         Ok(outputs)
+    }
+
+    /// For how many steps after this one the rows go on alike: as the scheduler
+    /// said before it planned the step, as far as the blocks go that they have, and
+    /// if what may be sampled does not change meanwhile.
+    fn ahead_of(&self, rows: &[Row<'_>]) -> u32 {
+        let block_size = self.rules.config.block_size;
+        let room = |row: &Row<'_>| {
+            let sample = row.sample.as_ref();
+            let is_free = sample.is_some_and(|context| context.banned.is_empty());
+            let left = row.table.len() * block_size as usize - row.past - row.len;
+            if is_free { left as u32 } else { 0 }
+        };
+        let room = rows.iter().map(room).min().unwrap_or(0);
+        self.ahead.min(room)
     }
 
     /// Whether the outputs are what the rows asked for.

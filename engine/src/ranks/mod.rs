@@ -16,13 +16,13 @@
 //! A panic in a rank is caught there and breaks the exchange, so that the other
 //! ranks do not wait for it; the step fails, and the next one may succeed.
 
-mod choose;
 mod plan;
 mod rank;
 
 use std::sync::Arc;
 
 use crate::backend::{Backend, Limits, RowOutput, StepError, StepInput};
+use crate::choose::Wants;
 use crate::comm::{Comm, Exchange, Modelled, Solo};
 use crate::config::{ModelConfig, Partition, PartitionError};
 use crate::ops::Ops;
@@ -30,7 +30,7 @@ use crate::weights::Adapter;
 
 use self::plan::Plan;
 pub use self::rank::Rank;
-use self::rank::{Failure, Follower, Order, caught};
+use self::rank::{Failure, Follower, Order, attempt, caught};
 
 /// Which ranks there are, and where.
 #[derive(Clone, Debug)]
@@ -118,13 +118,13 @@ impl<O: Ops + 'static> RankBackend<O> {
     fn all<T>(
         &mut self,
         order: &Order,
-        then: impl FnOnce(&mut Rank<O>) -> T,
+        then: impl FnOnce(&mut Rank<O>) -> Result<T, StepError>,
     ) -> Result<T, StepError> {
         for follower in &self.followers {
             follower.order(order.clone());
         }
         let leader = &mut self.leader;
-        let done = caught(&self.exchange, || then(leader));
+        let done = attempt(&self.exchange, || then(leader));
         let answers = (1..).zip(self.followers.iter().map(Follower::answer));
         let failed = answers.filter_map(|(rank, answer)| Some((rank, answer.err()?)));
         let mut failures: Vec<_> = failed.collect();
@@ -183,18 +183,31 @@ where
 {
     fn step(&mut self, step: &StepInput<'_>) -> Result<Vec<RowOutput>, StepError> {
         let plan = Plan::new(step, &self.config, &self.limits, &self.loaded)?;
+        // Other ranks are told batch by batch.
+        let is_alone = self.followers.is_empty() && plan.passes.len() == 1;
+        let ahead = if is_alone { step.ahead } else { 0 };
         let mut outputs = vec![RowOutput::default(); step.rows.len()];
         for pass in plan.passes {
             let batch = Arc::new(pass.batch);
             let order = Order::Forward(Arc::clone(&batch));
+            let wants = Wants {
+                wants: &pass.wants,
+                rows: &step.rows,
+                ahead,
+            };
             let chosen = self.all(&order, |rank| {
-                choose::choose(rank.forward(&batch), &pass.wants, &step.rows)
+                rank.compute(&batch, Some(&wants))?;
+                rank.ops.choose(&wants)
             })?;
             for (want, choice) in pass.wants.iter().zip(chosen) {
                 choice.add_to(&mut outputs[want.row]);
             }
         }
         Ok(outputs)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.leader.ops.is_lost()
     }
 
     fn load_adapter(&mut self, slot: usize, adapter: &Adapter) -> Result<(), StepError> {
@@ -214,7 +227,10 @@ where
         if let Some(loaded) = self.loaded.get_mut(slot) {
             *loaded = false;
             // A slot that could not be emptied is overwritten by its next adapter.
-            let _ = self.all(&Order::Unload(slot), |rank| rank.unload_adapter(slot));
+            let _ = self.all(&Order::Unload(slot), |rank| {
+                rank.unload_adapter(slot);
+                Ok(())
+            });
         }
     }
 }

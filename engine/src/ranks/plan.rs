@@ -9,6 +9,7 @@ use foresail_core::batching::BlockId;
 
 use crate::backend::{Limits, Row, StepError, StepInput};
 use crate::batch::Batch;
+use crate::choose::Want;
 use crate::config::ModelConfig;
 use crate::weights::Adapter;
 
@@ -27,15 +28,6 @@ pub(super) struct Pass {
     pub(super) batch: Batch,
     /// What each row of logits is for, in their order.
     pub(super) wants: Vec<Want>,
-}
-
-/// What a row of logits is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Want {
-    /// The row of the step.
-    pub(super) row: usize,
-    /// The place in its sequence of the token that the logits are of: a known one, or the one to sample.
-    pub(super) place: usize,
 }
 
 impl Plan {

@@ -7,7 +7,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 
 use super::{RankError, panicked};
+use crate::backend::StepError;
 use crate::batch::Batch;
+use crate::choose::Wants;
 use crate::comm::{Comm, Exchange, ExchangeBroken};
 use crate::model::Model;
 use crate::ops::Ops;
@@ -23,23 +25,30 @@ pub struct Rank<O: Ops> {
 
 impl<O: Ops> Rank<O> {
     /// Computes a batch. The logits are rank 0's; see [`Ops::logits`].
-    pub(super) fn forward(&mut self, batch: &Batch) -> &[f32] {
-        self.model.forward(&mut self.ops, batch)
+    pub(super) fn compute(
+        &mut self,
+        batch: &Batch,
+        wants: Option<&Wants<'_>>,
+    ) -> Result<(), StepError> {
+        self.model.compute(&mut self.ops, batch, wants)
     }
 
-    pub(super) fn load_adapter(&mut self, slot: usize, adapter: &Adapter) {
-        self.ops.load_adapter(slot, adapter);
+    pub(super) fn load_adapter(&mut self, slot: usize, adapter: &Adapter) -> Result<(), StepError> {
+        self.ops.load_adapter(slot, adapter)
     }
 
     pub(super) fn unload_adapter(&mut self, slot: usize) {
         self.ops.unload_adapter(slot);
     }
 
-    fn obey(&mut self, order: &Order) {
+    fn obey(&mut self, order: &Order) -> Result<(), StepError> {
         match order {
-            Order::Forward(batch) => _ = self.forward(batch),
+            Order::Forward(batch) => self.compute(batch, None),
             Order::Load(slot, adapter) => self.load_adapter(*slot, adapter),
-            Order::Unload(slot) => self.unload_adapter(*slot),
+            Order::Unload(slot) => {
+                self.unload_adapter(*slot);
+                Ok(())
+            }
         }
     }
 }
@@ -55,6 +64,9 @@ pub(super) enum Order {
 /// Why a rank did not do what all do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
+    /// Its device failed.
+    #[error("{0}")]
+    Failed(StepError),
     /// It panicked.
     #[error("{0}")]
     Panicked(String),
@@ -69,6 +81,17 @@ pub(super) fn caught<T>(exchange: &Exchange, work: impl FnOnce() -> T) -> Result
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         exchange.break_up();
         failure(panic.as_ref())
+    })
+}
+
+/// The same with something that may fail, which the other ranks need not wait for either.
+pub(super) fn attempt<T>(
+    exchange: &Exchange,
+    work: impl FnOnce() -> Result<T, StepError>,
+) -> Result<T, Failure> {
+    caught(exchange, work)?.map_err(|error| {
+        exchange.break_up();
+        Failure::Failed(error)
     })
 }
 
@@ -179,7 +202,7 @@ fn serve<O: Ops>(
     exchange: &Exchange,
 ) {
     for order in orders {
-        let done = caught(exchange, || rank.obey(&order));
+        let done = attempt(exchange, || rank.obey(&order));
         drop(order);
         if answers.send(done).is_err() {
             return;

@@ -29,11 +29,11 @@ use self::adapters::AdapterShard;
 use self::kv_cache::KvCache;
 use self::linear::linear;
 use self::norm::rms_norm;
-use crate::backend::Limits;
+use crate::backend::{Limits, StepError};
 use crate::batch::Batch;
 use crate::comm::Comm;
 use crate::config::{ModelConfig, Partition};
-use crate::ops::{KvFormat, Ops};
+use crate::ops::{KvFormat, Ops, Role};
 use crate::weights::{Adapter, AdapterLayer, HostMatrix, Layer, LowRank, Weights};
 
 /// One rank's operations in plain loops, with its KV cache and its adapters.
@@ -130,7 +130,7 @@ impl Ops for ReferenceOps {
     type Matrix = HostMatrix;
     type Buffer = Vec<f32>;
 
-    fn pack(&mut self, matrix: HostMatrix) -> HostMatrix {
+    fn pack(&mut self, matrix: HostMatrix, _role: Role) -> HostMatrix {
         matrix
     }
 
@@ -138,9 +138,14 @@ impl Ops for ReferenceOps {
         vec![0.0; self.limits.max_batched_tokens * width]
     }
 
-    fn load_adapter(&mut self, slot: usize, adapter: &Adapter) {
+    fn load_adapter(&mut self, slot: usize, adapter: &Adapter) -> Result<(), StepError> {
         let shard = AdapterShard::new(adapter, &self.config, self.partition);
         self.adapters[slot] = Some(shard);
+        Ok(())
+    }
+
+    fn read_logits(&mut self) -> Result<&[f32], StepError> {
+        Ok(&self.logits)
     }
 
     fn unload_adapter(&mut self, slot: usize) {
@@ -280,7 +285,7 @@ impl Ops for ReferenceOps {
         self.add_over_ranks(part, x);
     }
 
-    fn logits(&mut self, weights: &Weights<HostMatrix>, batch: &Batch, x: &Vec<f32>) -> &[f32] {
+    fn logits(&mut self, weights: &Weights<HostMatrix>, batch: &Batch, x: &Vec<f32>) {
         let hidden = self.config.hidden_size;
         let wanted: Vec<f32> = batch
             .logit_rows
@@ -292,6 +297,5 @@ impl Ops for ReferenceOps {
         let part = linear(weights.output_projection(), None, &n);
         self.comm
             .gather(batch.logit_rows.len(), &part, &mut self.logits);
-        &self.logits
     }
 }

@@ -152,9 +152,9 @@ where
         let kv_cache = began.elapsed();
         let began = Instant::now();
         let mut pack = Duration::ZERO;
-        let weights = checkpoint.load(partition, plan.weight_format, |matrix| {
+        let weights = checkpoint.load(partition, plan.weight_format, |matrix, role| {
             let began = Instant::now();
-            let packed = ops.pack(matrix);
+            let packed = ops.pack(matrix, role);
             pack += began.elapsed();
             packed
         })?;

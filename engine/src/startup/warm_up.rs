@@ -57,6 +57,7 @@ pub(super) fn step(
         },
         adapters: 0,
         continues: false,
+        ahead: 0,
         rows: vec![row],
     };
     let outputs = backend.step(&step).map_err(StartError::WarmUp)?;

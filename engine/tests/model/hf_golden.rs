@@ -113,7 +113,7 @@ fn start<D: Device>(
         kv_format,
     };
     World::start(device, &setting, world_size, |partition| {
-        let weights = checkpoint.load(partition, WeightFormat::AsStored, |matrix| matrix);
+        let weights = checkpoint.load(partition, WeightFormat::AsStored, |matrix, _| matrix);
         weights.expect("the model can be loaded")
     })
 }

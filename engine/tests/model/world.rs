@@ -8,7 +8,7 @@ use foresail_engine::batch::Batch;
 use foresail_engine::comm::{Comm, Exchange, Solo};
 use foresail_engine::config::Partition;
 use foresail_engine::model::Model;
-use foresail_engine::ops::Ops;
+use foresail_engine::ops::{Ops, Role};
 use foresail_engine::weights::{Adapter, HostMatrix, Layer, Weights};
 
 use crate::devices::{Device, Setting};
@@ -123,7 +123,9 @@ fn obey<O: Ops>(
                 assert!(logits.is_empty(), "only rank 0 has logits");
             }
         }
-        Command::LoadAdapter(slot, adapter) => ops.load_adapter(slot, &adapter),
+        Command::LoadAdapter(slot, adapter) => {
+            ops.load_adapter(slot, &adapter).expect("there is memory");
+        }
         Command::UnloadAdapter(slot) => ops.unload_adapter(slot),
     }
 }
@@ -133,20 +135,22 @@ fn packed<O: Ops>(ops: &mut O, weights: Weights<HostMatrix>) -> Weights<O::Matri
     let layers = weights.layers.into_iter().map(|layer| Layer {
         index: layer.index,
         attention_norm: layer.attention_norm,
-        qkv: ops.pack(layer.qkv),
+        qkv: ops.pack(layer.qkv, Role::Projection),
         qkv_bias: layer.qkv_bias,
         query_key_norm: layer.query_key_norm,
-        output: ops.pack(layer.output),
+        output: ops.pack(layer.output, Role::Projection),
         output_bias: layer.output_bias,
         mlp_norm: layer.mlp_norm,
-        gate_up: ops.pack(layer.gate_up),
-        down: ops.pack(layer.down),
+        gate_up: ops.pack(layer.gate_up, Role::GateUp),
+        down: ops.pack(layer.down, Role::Projection),
     });
     let layers = layers.collect();
     Weights {
-        embedding: ops.pack(weights.embedding),
+        embedding: ops.pack(weights.embedding, Role::Embedding),
         layers,
         norm: weights.norm,
-        lm_head: weights.lm_head.map(|lm_head| ops.pack(lm_head)),
+        lm_head: weights
+            .lm_head
+            .map(|lm_head| ops.pack(lm_head, Role::Projection)),
     }
 }

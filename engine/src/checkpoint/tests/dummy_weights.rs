@@ -136,7 +136,7 @@ fn tiny_splits_over_every_usual_world() {
     assert!((1_000_000..2_000_000).contains(&parameters), "{parameters}");
     let weights = Checkpoint::dummy("tiny", 0).unwrap();
     let weights = weights
-        .load(Partition::WHOLE, WeightFormat::AsStored, |matrix| matrix)
+        .load(Partition::WHOLE, WeightFormat::AsStored, |matrix, _| matrix)
         .unwrap();
     assert!(matches!(weights.embedding.values, HostValues::Bf16(_)));
     assert_eq!(weights.layers.len(), 6);

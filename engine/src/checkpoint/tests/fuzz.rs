@@ -98,7 +98,7 @@ fn changed(mut bytes: Vec<u8>, mutations: &[Mutation], room: usize) -> Vec<u8> {
 /// Opens and loads; an error is as good as a model.
 fn open_and_load(folder: &Path) {
     if let Ok(checkpoint) = Checkpoint::open(folder) {
-        let loaded = checkpoint.load(Partition::WHOLE, WeightFormat::AsStored, |matrix| matrix);
+        let loaded = checkpoint.load(Partition::WHOLE, WeightFormat::AsStored, |matrix, _| matrix);
         let weights = loaded.expect("what was checked can be loaded");
         assert_eq!(weights.layers.len(), checkpoint.config().num_hidden_layers);
     }

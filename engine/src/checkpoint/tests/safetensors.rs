@@ -15,7 +15,7 @@ const GATE: &str = "model.layers.1.mlp.gate_proj.weight";
 fn loaded(folder: &Path, format: WeightFormat) -> Weights<HostMatrix> {
     let checkpoint = Checkpoint::open(folder).unwrap();
     checkpoint
-        .load(Partition::WHOLE, format, |matrix| matrix)
+        .load(Partition::WHOLE, format, |matrix, _| matrix)
         .unwrap()
 }
 
@@ -66,7 +66,9 @@ fn what_is_loaded_is_what_was_written() {
                     WeightFormat::F32,
                     WeightFormat::Bf16,
                 ] {
-                    let expected = load(&dummy, &config, Partition::WHOLE, format, |matrix| matrix);
+                    let expected = load(&dummy, &config, Partition::WHOLE, format, |matrix, _| {
+                        matrix
+                    });
                     let expected = format!("{:?}", expected.unwrap());
                     assert!(expected == format!("{:?}", loaded(folder.path(), format)));
                 }
@@ -336,7 +338,7 @@ fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
         .write(true)
         .open(folder.path().join("model.safetensors"));
     file.unwrap().set_len(3000).unwrap();
-    let loaded = checkpoint.load(Partition::WHOLE, WeightFormat::AsStored, |matrix| matrix);
+    let loaded = checkpoint.load(Partition::WHOLE, WeightFormat::AsStored, |matrix, _| matrix);
     let error = loaded.unwrap_err().to_string();
     assert!(error.contains("model.safetensors: tensor "), "{error}");
 }

@@ -152,7 +152,7 @@ fn check_model(config: &Value, world_size: usize) {
             &config,
             partition,
             WeightFormat::AsStored,
-            |matrix| matrix,
+            |matrix, _| matrix,
         )
         .unwrap()
     };
@@ -167,7 +167,7 @@ fn check_model(config: &Value, world_size: usize) {
             &config,
             *partition,
             WeightFormat::AsStored,
-            |matrix| matrix,
+            |matrix, _| matrix,
         );
         assert!(
             format!("{:?}", made.unwrap()) == format!("{part:?}"),
@@ -270,7 +270,7 @@ fn a_world_that_does_not_divide_the_heads_is_refused() {
         &config,
         partition,
         WeightFormat::AsStored,
-        |matrix| matrix,
+        |matrix, _| matrix,
     );
     insta::assert_snapshot!(loaded.unwrap_err(), @"4 query heads cannot be split over 3 ranks; choose a world size that divides them");
 }

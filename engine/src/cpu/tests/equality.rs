@@ -14,8 +14,8 @@ const SEED: u64 = 11;
 fn model(shape: &Shape, isa: Isa, threads: usize) -> (CpuOps, Model<CpuOps>) {
     let mut ops = shape.fast(KvFormat::Bf16, isa, threads);
     let model = shape.model(&mut ops, SEED);
-    ops.load_adapter(0, &shape.adapter(7, 2));
-    ops.load_adapter(1, &shape.adapter(4, 3));
+    ops.load_adapter(0, &shape.adapter(7, 2)).unwrap();
+    ops.load_adapter(1, &shape.adapter(4, 3)).unwrap();
     (ops, model)
 }
 
@@ -107,7 +107,7 @@ fn what_a_block_held_before_does_not_matter() {
         // A broken adapter leaves infinities and worse in the cache.
         let mut broken = shape.adapter(2, 5);
         broken.scale = f32::INFINITY;
-        ops.load_adapter(0, &broken);
+        ops.load_adapter(0, &broken).unwrap();
         let mut batch = Batch::default();
         Text::random(&shape, 0, 70, Some(0)).push(&mut batch, 0..70);
         assert!(
@@ -165,7 +165,7 @@ fn an_adapter_that_was_unloaded_leaves_nothing() {
     );
     let (mut ops, mut model) = model(&shape, isa, 1);
     ops.unload_adapter(1);
-    ops.load_adapter(1, &shape.adapter(1, 9));
+    ops.load_adapter(1, &shape.adapter(1, 9)).unwrap();
     let mut batch = Batch::default();
     base.push(&mut batch, 0..20);
     assert!(model.forward(&mut ops, &batch) == plain);

@@ -12,7 +12,7 @@ use crate::config::{
 };
 use crate::cpu::{CpuOps, Isa};
 use crate::model::Model;
-use crate::ops::{KvFormat, Ops};
+use crate::ops::{KvFormat, Ops, Role};
 use crate::reference::ReferenceOps;
 use crate::weights::{Adapter, AdapterLayer, HostMatrix, HostValues, Layer, LowRank, Weights};
 
@@ -207,21 +207,23 @@ fn pack<O: Ops>(ops: &mut O, weights: Weights<HostMatrix>) -> Weights<O::Matrix>
     let layers = weights.layers.into_iter().map(|layer| Layer {
         index: layer.index,
         attention_norm: layer.attention_norm,
-        qkv: ops.pack(layer.qkv),
+        qkv: ops.pack(layer.qkv, Role::Projection),
         qkv_bias: layer.qkv_bias,
         query_key_norm: layer.query_key_norm,
-        output: ops.pack(layer.output),
+        output: ops.pack(layer.output, Role::Projection),
         output_bias: layer.output_bias,
         mlp_norm: layer.mlp_norm,
-        gate_up: ops.pack(layer.gate_up),
-        down: ops.pack(layer.down),
+        gate_up: ops.pack(layer.gate_up, Role::GateUp),
+        down: ops.pack(layer.down, Role::Projection),
     });
     let layers = layers.collect();
     Weights {
         layers,
-        embedding: ops.pack(weights.embedding),
+        embedding: ops.pack(weights.embedding, Role::Embedding),
         norm: weights.norm,
-        lm_head: weights.lm_head.map(|matrix| ops.pack(matrix)),
+        lm_head: weights
+            .lm_head
+            .map(|matrix| ops.pack(matrix, Role::Projection)),
     }
 }
 

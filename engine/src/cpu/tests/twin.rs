@@ -60,8 +60,8 @@ fn steps(shape: &Shape, lens: &[usize]) -> Vec<Batch> {
 
 fn run<O: Ops>(ops: &mut O, shape: &Shape, steps: &[Batch]) -> Vec<Vec<f32>> {
     let mut model: Model<O> = shape.model(ops, 1);
-    ops.load_adapter(0, &shape.adapter(7, 2));
-    ops.load_adapter(1, &shape.adapter(4, 3));
+    ops.load_adapter(0, &shape.adapter(7, 2)).unwrap();
+    ops.load_adapter(1, &shape.adapter(4, 3)).unwrap();
     let steps = steps.iter().filter(|step| !step.is_empty());
     steps
         .map(|step| model.forward(ops, step).to_vec())

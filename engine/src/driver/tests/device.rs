@@ -15,6 +15,9 @@ pub(super) const VOCAB_SIZE: u32 = 50;
 /// Nothing can be sampled after this token, which is never sampled itself.
 pub(super) const UNSPEAKABLE: u32 = VOCAB_SIZE - 1;
 
+/// Steps that the device does before it is asked to.
+const AHEAD_MAX: u32 = 5;
+
 /// A hash of an adapter and some tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chain(u64);
@@ -71,6 +74,8 @@ pub(super) struct Told {
     pub(super) broken: Vec<String>,
     /// Rows of steps that failed.
     pub(super) rows_failed: usize,
+    /// What each step was told of the steps after it.
+    pub(super) ahead: Vec<u32>,
     /// Whether each step continued.
     pub(super) continued: Vec<bool>,
     /// Adapters in slots.
@@ -142,6 +147,24 @@ impl Device {
         }
     }
 
+    /// Does already what the next steps will do if all goes on as it is, and
+    /// forgets that it did: what it wrote must be in nobody's way.
+    fn run_ahead(&mut self, input: &StepInput<'_>, outputs: &[RowOutput]) {
+        for (row, output) in input.rows.iter().zip(outputs) {
+            let Some(first) = output.sampled.as_ref().filter(|_| input.ahead > 0) else {
+                continue;
+            };
+            let mut chain = Chain::of(self.adapter(row).as_deref(), row.known);
+            let mut token = first.token;
+            for step in 0..input.ahead.min(AHEAD_MAX) as usize {
+                chain = chain.then(token);
+                let place = self.place(row, row.known.len() + step);
+                self.cache[place] = chain;
+                token = chain.token(&[]);
+            }
+        }
+    }
+
     fn compute(&self, row: &Row<'_>) -> RowOutput {
         if row.known.contains(&UNSPEAKABLE) {
             return RowOutput {
@@ -197,6 +220,7 @@ impl Backend for Device {
         }
         let fault = self.orders.told(|told| {
             told.continued.push(input.continues);
+            told.ahead.push(input.ahead);
             let fault = told.faults.pop_front().flatten();
             told.rows_failed += usize::from(fault.is_some()) * input.rows.len();
             fault
@@ -205,6 +229,8 @@ impl Backend for Device {
         if fault.is_some() {
             // What a failed step leaves behind is not to be used.
             self.cache.fill(Chain(1));
+        } else {
+            self.run_ahead(input, &outputs);
         }
         match fault {
             None => {}

@@ -355,3 +355,29 @@ fn an_adapter_that_is_removed_serves_those_that_were_taken_with_it() {
         "its memory is free"
     );
 }
+
+#[test]
+fn the_device_is_told_how_long_a_batch_stays_as_it_is() {
+    let mut bench = Bench::new(&small());
+    // Its prompt fills a block; its first token begins the next.
+    let events = bench.submit(generation(&[1, 2, 3, 4], 9));
+    bench.run();
+    assert_eq!(tokens_of(&all(events)).len(), 9);
+    // After the prompt, blocks of 4: as far as the block goes, or to the last token.
+    let ahead = bench.orders.told(|told| told.ahead.clone());
+    assert_eq!(ahead, [0, 3, 2, 1, 0, 3, 2, 1, 0]);
+}
+
+#[test]
+fn nothing_is_promised_while_the_end_is_banned() {
+    let mut bench = Bench::new(&small());
+    let events = bench.submit(Generation {
+        min_new: 3,
+        stop_tokens: vec![7],
+        ..generation(&[1, 2], 6)
+    });
+    bench.run();
+    all(events);
+    let ahead = bench.orders.told(|told| told.ahead.clone());
+    assert_eq!(ahead[..3], [0, 0, 0], "{ahead:?}");
+}

@@ -1,11 +1,11 @@
 //! From logits to what a step returns.
 //!
 //! What comes of a row of logits depends on that row alone, so rows can be
-//! shared out over threads without changing anything.
+//! shared out over threads without changing anything. A device may choose by
+//! itself; this is what it does otherwise, and what it is compared with.
 
 use std::num::NonZeroUsize;
 
-use super::plan::Want;
 use crate::backend::{Row, RowOutput};
 use crate::sampling::{Logprobs, SampleError, Sampled, Scratch, logprobs, sample};
 
@@ -16,8 +16,30 @@ const LOGITS_THREADED_MIN: usize = 200_000;
 /// Threads at most.
 const THREADS_MAX: usize = 8;
 
+/// What a row of logits is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// The row of the step.
+    pub row: usize,
+    /// The place in its sequence of the token that the logits are of: a known one, or the one to sample.
+    pub place: usize,
+}
+
+/// What is wanted of the logits of a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Wants<'a> {
+    /// What each row of logits is for, in their order.
+    pub wants: &'a [Want],
+    /// The rows of the step.
+    pub rows: &'a [Row<'a>],
+    /// For how many steps after this one, at most, the rows are certain to go on
+    /// alike: see [`crate::backend::StepInput::ahead`].
+    pub ahead: u32,
+}
+
 /// What came of a row of logits.
-pub(super) enum Choice {
+#[derive(Clone, Debug, PartialEq)]
+pub enum Choice {
     /// It is of a token that is known.
     Known(Logprobs),
     /// A token was chosen.
@@ -27,7 +49,7 @@ pub(super) enum Choice {
 }
 
 impl Choice {
-    pub(super) fn add_to(self, output: &mut RowOutput) {
+    pub(crate) fn add_to(self, output: &mut RowOutput) {
         match self {
             Self::Known(logprobs) => output.prompt_logprobs.push(logprobs),
             Self::Sampled(sampled) => output.sampled = Some(sampled),
@@ -39,7 +61,9 @@ impl Choice {
 }
 
 /// What is wanted of each row of `logits`, `[wants][vocabulary]`, in their order.
-pub(super) fn choose(logits: &[f32], wants: &[Want], rows: &[Row<'_>]) -> Vec<Choice> {
+#[must_use]
+pub fn choose(logits: &[f32], wants: &Wants<'_>) -> Vec<Choice> {
+    let Wants { wants, rows, .. } = *wants;
     if wants.is_empty() {
         return Vec::new();
     }
@@ -133,6 +157,11 @@ mod tests {
         let rows: Vec<_> = (0..9).map(|index| row(&prompt[..1 + index % 2])).collect();
         let wants: Vec<_> = (0..9).map(|row| Want { row, place: 1 }).collect();
         let logits = logits(9);
+        let asked = Wants {
+            wants: &wants,
+            rows: &rows,
+            ahead: 0,
+        };
         assert!(logits.len() > LOGITS_THREADED_MIN);
         let outputs = |choices: Vec<Choice>| {
             let mut output = RowOutput::default();
@@ -142,7 +171,7 @@ mod tests {
             });
             told.collect::<Vec<_>>()
         };
-        let together = outputs(choose(&logits, &wants, &rows));
+        let together = outputs(choose(&logits, &asked));
         for (index, together) in together.iter().enumerate() {
             let alone = &logits[index * WIDTH..(index + 1) * WIDTH];
             let alone = choose_in_order(alone, &wants[index..=index], &rows);
@@ -172,7 +201,12 @@ mod tests {
         let wants = [0, 1].map(|row| Want { row, place: 1 });
         let logits = [1.0, 2.0, 3.0, f32::NAN];
         let mut outputs = [RowOutput::default(), RowOutput::default()];
-        let chosen = choose(&logits, &wants, &[row.clone(), row]);
+        let asked = Wants {
+            wants: &wants,
+            rows: &[row.clone(), row],
+            ahead: 0,
+        };
+        let chosen = choose(&logits, &asked);
         for (choice, output) in chosen.into_iter().zip(&mut outputs) {
             choice.add_to(output);
         }
