@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     if interrupt.is_requested() {
         terminal.note("finishing the requests that were taken; a second signal ends at once");
     }
-    finish(host, terminal, interrupt.is_requested())
+    finish(host, terminal, interrupt.is_requested(), replica.loss())
 }
 
 /// Loads the model, unless that is interrupted.
@@ -78,10 +78,20 @@ fn load(plan: start::Plan, interrupt: &Interrupt) -> Result<Ready, Failure> {
     }
 }
 
-fn finish(host: Host, terminal: &Terminal, was_asked: bool) -> Result<ExitCode, Failure> {
+fn finish(
+    host: Host,
+    terminal: &Terminal,
+    was_asked: bool,
+    loss: Option<&str>,
+) -> Result<ExitCode, Failure> {
     host.stop();
     let ended = host.join();
     let ended = ended.map_err(|error| Failure::Defect(format!("the server failed: {error}")))?;
+    if let Some(loss) = loss {
+        return Err(Failure::Defect(format!(
+            "{loss}; requests that were under way have failed"
+        )));
+    }
     if !was_asked {
         return Err(Failure::Defect("the replica ended by itself".to_owned()));
     }

@@ -22,12 +22,14 @@ pub type RequestKey = u64;
 pub type AdapterKey = u32;
 
 /// What came of asking for a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// A step was computed, or failed.
     Stepped,
     /// There was nothing to compute.
     Idle,
+    /// The step failed, and so will every other, for this reason: the device is gone.
+    Lost(String),
 }
 
 /// A backend, the scheduler that decides its steps, and the requests that it serves.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -33,6 +33,8 @@ struct Shared {
     counters: Arc<Counters>,
     /// `true` when the thread has ended.
     ended: watch::Receiver<bool>,
+    /// Why the device is gone, if it is.
+    loss: Arc<OnceLock<String>>,
 }
 
 /// What is in order: commands reach the thread as they were decided here. The
@@ -74,6 +76,8 @@ impl Replica {
         let driver = Driver::new(backend, &settings)?;
         let (commands, inbox) = mpsc::channel();
         let (end, ended) = watch::channel(false);
+        let loss = Arc::new(OnceLock::new());
+        let lost = Arc::clone(&loss);
         let shared = Shared {
             rules: driver.rules(),
             counters: Arc::clone(driver.counters()),
@@ -86,12 +90,15 @@ impl Replica {
             }),
             settings,
             ended,
+            loss,
         };
         let builder = thread::Builder::new().name("replica".to_owned());
         builder.spawn(move || {
             // Told when the driver is no more, be it by a panic.
             let _end = End(end);
-            run(driver, &inbox);
+            if let Some(reason) = run(driver, &inbox) {
+                lost.get_or_init(|| reason);
+            }
         })?;
         Ok(Self {
             shared: Arc::new(shared),
@@ -213,6 +220,12 @@ impl Replica {
         *self.shared.ended.borrow()
     }
 
+    /// Why its device is gone for good, if that is why its thread has ended.
+    #[must_use]
+    pub fn loss(&self) -> Option<&str> {
+        self.shared.loss.get().map(String::as_str)
+    }
+
     /// Waits until its thread has ended and the device is free.
     pub async fn drained(&self) {
         let mut ended = self.shared.ended.clone();
@@ -252,22 +265,26 @@ impl Drop for End {
 }
 
 /// The thread: what has come, a step, and again; while there is nothing to do, it sleeps.
-fn run(mut driver: Driver, inbox: &Receiver<Command>) {
+/// It ends when nothing is left to do, or with the reason why nothing can be done.
+fn run(mut driver: Driver, inbox: &Receiver<Command>) -> Option<String> {
     let mut draining = false;
     loop {
         while let Ok(command) = inbox.try_recv() {
             draining |= obey(&mut driver, command);
         }
-        if driver.step() == Progress::Stepped {
-            continue;
+        match driver.step() {
+            Progress::Stepped => continue,
+            // Requests that wait end with the driver.
+            Progress::Lost(reason) => return Some(reason),
+            Progress::Idle => {}
         }
         if draining {
-            return;
+            return None;
         }
         match inbox.recv() {
             Ok(command) => draining |= obey(&mut driver, command),
             // All handles and tickets are gone, and so nothing is left to do.
-            Err(mpsc::RecvError) => return,
+            Err(mpsc::RecvError) => return None,
         }
     }
 }

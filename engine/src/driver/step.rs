@@ -28,7 +28,13 @@ impl Driver {
         self.count_step(device_time.as_secs_f64());
         match outputs {
             Ok(outputs) => self.complete(outputs),
-            Err(StepError(reason)) => self.fail_step(&reason),
+            Err(StepError(reason)) => {
+                self.fail_step(&reason);
+                if self.backend.0.is_lost() {
+                    self.publish();
+                    return Progress::Lost(reason);
+                }
+            }
         }
         self.continues = true;
         self.publish();

@@ -72,6 +72,8 @@ pub(super) struct Told {
     pub(super) faults: VecDeque<Option<Fault>>,
     /// Loads of these adapters fail.
     pub(super) broken: Vec<String>,
+    /// Whether the device is gone once a step has failed.
+    pub(super) is_mortal: bool,
     /// Rows of steps that failed.
     pub(super) rows_failed: usize,
     /// What each step was told of the steps after it.
@@ -267,5 +269,10 @@ impl Backend for Device {
 
     fn unload_adapter(&mut self, slot: usize) {
         self.orders.told(|told| told.slots[slot] = None);
+    }
+
+    fn is_lost(&self) -> bool {
+        self.orders
+            .told(|told| told.is_mortal && told.rows_failed > 0)
     }
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::alone::alone;
-use super::device::UNSPEAKABLE;
+use super::device::{Fault, UNSPEAKABLE};
 use super::*;
 use crate::backend::{Backend, RowOutput, StepError, StepInput};
 use crate::generation::{FinishReason, GenerationError, Refusal};
@@ -31,6 +31,10 @@ impl Backend for Gated {
 
     fn unload_adapter(&mut self, slot: usize) {
         self.device.unload_adapter(slot);
+    }
+
+    fn is_lost(&self) -> bool {
+        self.device.is_lost()
     }
 }
 
@@ -318,4 +322,33 @@ fn ten_thousand_requests_of_which_a_third_are_dropped_leave_nothing() {
         "{stats:?}"
     );
     assert_eq!(stats.failed, 0);
+}
+
+#[test]
+fn a_device_that_is_lost_ends_the_replica_with_all_its_requests() {
+    let orders = Orders::default();
+    orders.told(|told| {
+        told.is_mortal = true;
+        told.faults = [None, Some(Fault::Error)].into();
+    });
+    let settings = small();
+    let device = Device::new(&settings.limits, &orders);
+    let replica = Replica::start(Box::new(device), settings).unwrap();
+    // Five of which four fit into a batch.
+    let tickets: Vec<_> = (0..5)
+        .filter_map(|token| replica.submit(generation(&[token], 9)).ok())
+        .collect();
+    for ticket in tickets {
+        let events = read(ticket);
+        assert!(
+            matches!(events.last(), Some(Event::Failed(_))),
+            "{events:?}"
+        );
+    }
+    eventually("the thread ends", || replica.is_ended());
+    assert_eq!(replica.loss(), Some("out of luck"));
+    assert_eq!(
+        replica.submit(generation(&[1], 1)).unwrap_err(),
+        Refusal::Draining
+    );
 }
