@@ -1,7 +1,9 @@
 //! The CUDA backend: one rank's part of a model on a GPU.
 //!
 //! ```text
-//!  what is computed      kernels/    a launcher a kernel: shapes in, a launch out   <── ../../kernels/*.cu
+//!  what is computed      ops.rs      a forward pass on launchers; recorded where it decodes
+//!                        inputs.rs  buckets.rs  memory.rs            what they are told, and where it is
+//!                        kernels/    a launcher a kernel: shapes in, a launch out   <── ../../kernels/*.cu
 //!                                              │
 //!  the wall              gpu.rs      memory, kernels, a queue, recordings
 //!                                    │                              │
@@ -9,5 +11,8 @@
 //!                        (driver, NVRTC, cuBLASLt, NCCL)                        for tests without a GPU
 //! ```
 
+pub mod buckets;
 pub mod gpu;
+pub mod inputs;
 pub mod kernels;
+pub mod memory;
