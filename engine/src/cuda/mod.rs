@@ -16,3 +16,4 @@ pub mod gpu;
 pub mod inputs;
 pub mod kernels;
 pub mod memory;
+pub mod software;

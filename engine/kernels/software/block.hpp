@@ -1,0 +1,145 @@
+// A block of threads that are fibers, and what each of them waits for.
+#pragma once
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <string>
+#include <vector>
+
+#include "fibers.hpp"
+#include "runtime.hpp"
+
+namespace software {
+
+enum class Wait : unsigned char { nothing, collective, barrier, earlier_kernels, memory_barrier, ended };
+
+struct Copy {
+    void* to;
+    const void* from;
+    unsigned bytes;
+    bool valid;
+};
+
+struct Thread : ThreadView {
+    Block* block;
+    Context context;
+    Wait wait;
+    unsigned wait_detail;
+    bool called_wait_for_earlier;
+    // Copies that have begun, and where each group of them ends.
+    std::vector<Copy> copies;
+    std::vector<size_t> group_ends;
+};
+
+struct Warp {
+    uint32_t runnable;
+    uint32_t arrived;  // at the collective
+    Kind kind;
+    void* operands[32];
+};
+
+struct Barrier {
+    unsigned arrived;
+    unsigned threads;  // as those that came said; 0 if all
+};
+
+struct Launch;
+
+struct Block {
+    Launch* launch = nullptr;
+    unsigned index = 0;
+    unsigned threads_count = 0;
+    unsigned live = 0;
+    uint32_t runnable_warps = 0;
+    std::vector<Thread> threads;
+    std::vector<Warp> warps;
+    std::vector<WarpStacks> stacks;
+    Barrier barriers[16];
+    GuardedPages shared;
+    unsigned char* shared_at = nullptr;
+
+    ~Block() {
+        for (WarpStacks& stack : stacks) stack.unmap();
+        shared.unmap();
+    }
+
+    void make_runnable(unsigned thread) {
+        threads[thread].wait = Wait::nothing;
+        warps[thread / 32].runnable |= 1u << thread % 32;
+        runnable_warps |= 1u << thread / 32;
+    }
+    // All that wait for this.
+    void release(Wait wait, unsigned detail) {
+        for (unsigned thread = 0; thread < threads_count; ++thread) {
+            if (threads[thread].wait == wait && threads[thread].wait_detail == detail) make_runnable(thread);
+        }
+    }
+    bool waits(Wait wait) const {
+        for (unsigned thread = 0; thread < threads_count; ++thread) {
+            if (threads[thread].wait == wait) return true;
+        }
+        return false;
+    }
+};
+
+inline const char* name_of(Kind kind) {
+    static const char* const names[(unsigned)Kind::count_of_kinds] = {
+        "sync_warp", "shuffle_xor", "shuffle", "shuffle_up", "shuffle_down", "ballot", "mma", "load_matrices",
+        "load_matrices_transposed", "store_matrices", "registers_take or registers_give_up", "warpgroup_arrive",
+        "warpgroup_commit", "warpgroup_wait", "a product of a warpgroup"};
+    return names[(unsigned)kind];
+}
+
+// "threads 0-31, 64-95", of those for which it holds.
+template <typename Holds> std::string ranges(unsigned count, Holds holds) {
+    std::string text;
+    for (unsigned first = 0; first < count; ++first) {
+        if (!holds(first)) continue;
+        unsigned last = first;
+        while (last + 1 < count && holds(last + 1)) ++last;
+        text += text.empty() ? "" : ", ";
+        text += std::to_string(first);
+        if (last > first) text += "-" + std::to_string(last);
+        first = last;
+    }
+    return text;
+}
+
+// What each thread of a stuck block waits for.
+inline std::string describe_waits(const Block& block) {
+    std::string text;
+    std::vector<bool> told(block.threads_count, false);
+    for (unsigned thread = 0; thread < block.threads_count; ++thread) {
+        if (told[thread]) continue;
+        const Thread& first = block.threads[thread];
+        auto same = [&](unsigned other) {
+            const Thread& thread = block.threads[other];
+            return thread.wait == first.wait && thread.wait_detail == first.wait_detail;
+        };
+        for (unsigned other = thread; other < block.threads_count; ++other) {
+            if (same(other)) told[other] = true;
+        }
+        text += "\n  threads " + ranges(block.threads_count, same);
+        switch (first.wait) {
+            case Wait::nothing: text += " run"; break;
+            case Wait::ended: text += " have ended"; break;
+            case Wait::collective:
+                text += " wait at " + std::string(name_of((Kind)first.wait_detail)) + " for other lanes of their warps";
+                break;
+            case Wait::barrier: {
+                const Barrier& barrier = block.barriers[first.wait_detail];
+                text += " wait at barrier " + std::to_string(first.wait_detail) + ", where " + std::to_string(barrier.arrived) + " of " +
+                        std::to_string(barrier.threads == 0 ? block.live : barrier.threads) + " threads have come";
+                break;
+            }
+            case Wait::earlier_kernels: text += " wait for earlier kernels"; break;
+            case Wait::memory_barrier:
+                text += " wait for the barrier at " + std::to_string(first.wait_detail) + " of shared memory";
+                break;
+        }
+    }
+    return text;
+}
+
+}  // namespace software

@@ -1,0 +1,6 @@
+//! Kernels against slow twins that are written plainly: on a GPU where one is, else on the software device.
+
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
+mod device;
+mod software;
