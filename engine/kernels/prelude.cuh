@@ -111,6 +111,17 @@ DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "mem
 // Waits until all of this thread's groups but the last `pending` have arrived. Others see them after a barrier.
 template <int pending> DEVICE void copy_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory"); }
 
+// Where 16 bytes of a tile in shared memory are (bytes): `unit` of `row`, in rows of `units` of them, an
+// even number. The same unit of any 8 rows that follow each other is in different banks, and so are the units of
+// a row: rows of a power of two have their units permuted (those of 8 as wgmma's 128-byte swizzle has
+// them: PTX ISA, "Swizzling modes"), all others are followed by a unit that nothing uses.
+template <u32 units> DEVICE constexpr u32 tile_row_bytes() { return (units & (units - 1)) ? 16 * units + 16 : 16 * units; }
+template <u32 units> DEVICE u32 tile_offset(u32 row, u32 unit) {
+    if constexpr ((units & (units - 1)) != 0) return row * (16 * units + 16) + 16 * unit;
+    else if constexpr (units >= 8) return 16 * (row * units + (unit ^ (row & 7)));
+    else return 16 * (row * units + (unit ^ (row / (8 / units) & (units - 1))));
+}
+
 // ---- between blocks ---------------------------------------------------------
 
 // What was written before is seen by all of the device before what is written after.

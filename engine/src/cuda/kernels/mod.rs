@@ -5,6 +5,11 @@
 //! addresses into launches. It decides how work is cut into blocks; those
 //! decisions are plain functions, tested without a GPU.
 
+pub mod attention_decode;
+pub mod attention_decode_plan;
+pub mod attention_shape;
+pub mod heads;
+
 use super::gpu::{Address, Gpu, GpuError, Kernel, Launch};
 
 /// A structure of arguments, as bytes, in the layout that the kernel's own structure has.
