@@ -13,7 +13,7 @@
 //
 // Bound by memory: of 8 KV heads of 128, 4096 bytes a token, 0.93 us per 1k tokens of a sequence at 4.4 TB/s, plus
 // latency: about 2 us to begin, 1 us to add up, 0.5 us an item. Per 8 KB of keys and values a warp issues about
-// 32 mma, 16 ldmatrix, 16 copies and 100 others: 8 warps of a multiprocessor do that in a fourth of the time that
+// 32 mma, 24 ldmatrix, 16 copies and 100 others: 8 warps of a multiprocessor do that in a fourth of the time that
 // memory takes. STAGES - 1 of them are in flight per warp: 128 KB a multiprocessor, where 4.8 TB/s need about 40.
 //
 // Constants: HEAD_DIM, PADDED, GROUP (query heads a KV head), KV_HEADS, BLOCK_SIZE, STAGES.
@@ -125,15 +125,19 @@ struct Loader {
     // Begins to copy the next tokens' keys and values; zeros where the sequence has none.
     DEVICE void copy(const DecodeArguments& args, u8* stage) {
         if (tokens.next < tokens.end) {
+            constexpr u32 BLOCK_VALUES = 2 * KV_HEADS * BLOCK_SIZE * PADDED;
+            const bf16* first = keys + (u64)block * BLOCK_VALUES + tokens.next % BLOCK_SIZE * PADDED;
 #pragma unroll 8
-            for (u32 i = 0; i < TOKENS * UNITS / 32; i++) {
-                const u32 place = i * 32 + lane_index();
-                const u32 token = place / UNITS, unit = place % UNITS;
-                const u32 its_block = BLOCK_SIZE >= TOKENS ? block : shuffle(block, token);
-                const u32 offset = (tokens.next + token) % BLOCK_SIZE;
-                const bf16* from = keys + (u64)its_block * (2 * KV_HEADS * BLOCK_SIZE * PADDED) + offset * PADDED + unit * 8;
-                const bool valid = tokens.next + token >= tokens.begin && tokens.next + token < tokens.end;
-                u8* to = stage + tile_offset<UNITS>(token, unit);
+            for (u32 round = 0; round < TOKENS * UNITS / 32; round++) {
+                const u32 i = round * 32 + lane_index();
+                const u32 place = i / UNITS, unit = i % UNITS, token = tokens.next + place;
+                const bf16* from = first + 8 * i;
+                if constexpr (BLOCK_SIZE < TOKENS) {
+                    const u64 its_block = shuffle(block, place);
+                    from = keys + its_block * BLOCK_VALUES + token % BLOCK_SIZE * PADDED + 8 * unit;
+                }
+                const bool valid = token >= tokens.begin && token < tokens.end;
+                u8* to = stage + tile_offset<UNITS>(place, unit);
                 copy_async_16(to, from, valid);
                 copy_async_16(to + MATRIX_BYTES, from + KV_HEADS * BLOCK_SIZE * PADDED, valid);
             }
@@ -152,29 +156,28 @@ struct Sums {
     float o[UNITS][4];
 };
 
-DEVICE void load_queries(u32 (&q)[STEPS][4], const bf16* from, u32 rows) {
-    const u32 row = lane_index() / 4, column = lane_index() % 4 * 2;
-#pragma unroll
-    for (u32 step = 0; step < STEPS; step++) {
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) {
-            const u32 its_row = row + i % 2 * 8;
-            const bool exists = (BOTH_HALVES || i % 2 == 0) && its_row < rows;
-            q[step][i] = exists ? *(const u32*)(from + its_row * PADDED + step * 16 + i / 2 * 8 + column) : 0;
-        }
+// Copies an item's queries to shared memory; zeros to the rows that it has none for. All threads of the block come here.
+DEVICE void load_queries(u8* queries, const bf16* from, u32 rows) {
+    for (u32 i = threadIdx.x; i < 16 * UNITS; i += THREADS) {
+        const u32 row = i / UNITS, unit = i % UNITS;
+        const uint4 value = row < rows ? load_16(from + row * PADDED + unit * 8) : make_uint4(0, 0, 0, 0);
+        store_16(queries + tile_offset<UNITS>(row, unit), value);
     }
+    sync_block();
 }
 
 // Scores of 16 tokens: two products' chains each, so that they overlap.
-DEVICE void score(float (&s)[2][4], const u32 (&q)[STEPS][4], const u8* keys) {
-    const u32 row = lane_index() % 8 + lane_index() / 16 * 8, half = lane_index() / 8 % 2;
+DEVICE void score(float (&s)[2][4], const u8* queries, const u8* keys) {
+    const u32 query = tile_offset<UNITS>(lane_index() % 16, lane_index() / 16);
+    const u32 key = tile_offset<UNITS>(lane_index() % 8 + lane_index() / 16 * 8, lane_index() / 8 % 2);
     float odd[2][4] = {};
 #pragma unroll
     for (u32 step = 0; step < STEPS; step++) {
-        u32 k[4];
-        load_matrices(k, keys + tile_offset<UNITS>(row, 2 * step + half));
-        mma(step % 2 ? odd[0] : s[0], q[step], k[0], k[1]);
-        mma(step % 2 ? odd[1] : s[1], q[step], k[2], k[3]);
+        u32 q[4], k[4];
+        load_matrices(q, queries + tile_step<UNITS>(query, step));
+        load_matrices(k, keys + tile_step<UNITS>(key, step));
+        mma(step % 2 ? odd[0] : s[0], q, k[0], k[1]);
+        mma(step % 2 ? odd[1] : s[1], q, k[2], k[3]);
     }
 #pragma unroll
     for (u32 n = 0; n < 2; n++)
@@ -213,21 +216,21 @@ DEVICE void exponentiate(float (&s)[2][4], Sums& sums, float scale) {
 
 // o += P V of 16 tokens.
 DEVICE void weigh(const float (&s)[2][4], Sums& sums, const u8* values) {
-    const u32 row = lane_index() % 16, half = lane_index() / 16;
+    const u32 value = tile_offset<UNITS>(lane_index() % 16, lane_index() / 16);
     const u32 p[4] = {pack(s[0][0], s[0][1]), BOTH_HALVES ? pack(s[0][2], s[0][3]) : 0, pack(s[1][0], s[1][1]),
                       BOTH_HALVES ? pack(s[1][2], s[1][3]) : 0};
 #pragma unroll
     for (u32 step = 0; step < STEPS; step++) {
         u32 v[4];
-        load_matrices_transposed(v, values + tile_offset<UNITS>(row, 2 * step + half));
+        load_matrices_transposed(v, values + tile_step<UNITS>(value, step));
         mma(sums.o[2 * step], p, v[0], v[1]);
         mma(sums.o[2 * step + 1], p, v[2], v[3]);
     }
 }
 
-DEVICE void attend(const u32 (&q)[STEPS][4], const Tokens& tokens, Sums& sums, const u8* stage, float scale) {
+DEVICE void attend(const u8* queries, const Tokens& tokens, Sums& sums, const u8* stage, float scale) {
     float s[2][4] = {};
-    score(s, q, stage);
+    score(s, queries, stage);
     if (tokens.next < tokens.begin || tokens.next + TOKENS > tokens.end) {
 #pragma unroll
         for (u32 i = 0; i < 8; i++) {
@@ -321,8 +324,8 @@ DEVICE void combine(const DecodeArguments& args, const Item& item, u32 rows) {
 
 // The end of an item: adds up what the warps have, and what other blocks have if this is the last.
 DEVICE void finish(const DecodeArguments& args, const Item& item, u32 rows, Sums& sums) {
-    float* shared_sums = (float*)(shared_memory() + PIPELINE_BYTES);
-    float(*shared_rows)[ROWS][2] = (float(*)[ROWS][2])(shared_memory() + PIPELINE_BYTES + SUMS_BYTES);
+    float* shared_sums = (float*)(shared_memory() + PIPELINE_BYTES + MATRIX_BYTES);
+    float(*shared_rows)[ROWS][2] = (float(*)[ROWS][2])(shared_sums + SUMS_BYTES / 4);
     u32* flag = (u32*)(shared_rows + WARPS);
     share(sums, shared_sums, shared_rows);
     sync_block();
@@ -354,6 +357,7 @@ KERNEL(attention_decode, THREADS, 1, DecodeArguments) {
     wait_for_earlier_kernels();
 
     u8* pipeline = shared_memory() + warp_index() * (STAGES * STAGE_BYTES);
+    u8* queries = shared_memory() + PIPELINE_BYTES;
     loader.advance(args);
     for (u32 stage = 0; stage + 1 < STAGES; stage++) loader.copy(args, pipeline + stage * STAGE_BYTES);
 
@@ -364,14 +368,13 @@ KERNEL(attention_decode, THREADS, 1, DecodeArguments) {
         if (args.positions[item.sequence] < 0) continue;  // Padding: so it is for all of its ranges.
         const u32 part = item.unit % PARTS, rows = min(ROWS, GROUP - part * 16);
         const u32 head = item.unit / PARTS * GROUP + part * 16;
-        u32 q[STEPS][4];
-        load_queries(q, args.q + ((u64)item.row * QUERY_HEADS + head) * PADDED, rows);
+        load_queries(queries, args.q + ((u64)item.row * QUERY_HEADS + head) * PADDED, rows);
         Sums sums = {{minus_infinity(), minus_infinity()}, {0, 0}, {}};
         for (; tokens.next < tokens.end; tokens.next += TILE) {
             copy_async_wait<STAGES - 2>();
             sync_warp();  // The step is there for all lanes, and all are done with the one before it, which is overwritten now.
             loader.copy(args, pipeline + (stage + STAGES - 1) % STAGES * STAGE_BYTES);
-            attend(q, tokens, sums, pipeline + stage * STAGE_BYTES, args.scale);
+            attend(queries, tokens, sums, pipeline + stage * STAGE_BYTES, args.scale);
             stage = stage + 1 == STAGES ? 0 : stage + 1;
         }
         finish(args, item, rows, sums);

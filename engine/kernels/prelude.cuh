@@ -63,6 +63,12 @@ DEVICE float exp2_fast(float x) {
     return power;
 }
 
+// The same number, of which the compiler knows nothing: what is computed from it in a loop stays there, and takes no registers outside.
+DEVICE u32 opaque(u32 number) {
+    asm volatile("" : "+r"(number));
+    return number;
+}
+
 DEVICE float minus_infinity() { return __uint_as_float(0xff800000u); }
 
 // ---- threads ----------------------------------------------------------------
@@ -120,6 +126,12 @@ template <u32 units> DEVICE u32 tile_offset(u32 row, u32 unit) {
     if constexpr ((units & (units - 1)) != 0) return row * (16 * units + 16) + 16 * unit;
     else if constexpr (units >= 8) return 16 * (row * units + (unit ^ (row & 7)));
     else return 16 * (row * units + (unit ^ (row / (8 / units) & (units - 1))));
+}
+// From there to the unit that is 2 `steps` to the right in the same row, if `unit` was 0 or 1. The offset may be from
+// before the tile, by a multiple of the bytes of a row.
+template <u32 units> DEVICE u32 tile_step(u32 offset, u32 steps) {
+    if constexpr ((units & (units - 1)) != 0) return offset + 32 * steps;
+    else return offset ^ (32 * steps);
 }
 
 // ---- between blocks ---------------------------------------------------------

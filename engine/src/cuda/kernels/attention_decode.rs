@@ -13,7 +13,7 @@ const ROWS_MAX: usize = 16;
 /// What a block's shared memory takes beside what it asks for (CUDA C++ Programming Guide, "Compute capabilities").
 const RESERVED_BYTES: usize = 1024;
 
-const KERNELS: &[KernelFacts] = &[facts(184)];
+const KERNELS: &[KernelFacts] = &[facts(216)];
 /// Heads wider than 128, of which a thread has more sums.
 const KERNELS_WIDE: &[KernelFacts] = &[facts(255)];
 
@@ -182,11 +182,11 @@ fn geometry(shape: &AttentionShape, gpu: &Properties) -> Result<Geometry, GpuErr
     })
 }
 
-/// Keys and values of all warps' stages; then each warp's sums, largest scores and sums of powers; then a flag.
+/// Keys and values of all warps' stages; the queries; each warp's sums, largest scores and sums of powers; a flag.
 fn shared_bytes(shape: &AttentionShape, stages: usize) -> usize {
-    let pipeline = WARPS * stages * 2 * TOKENS * shape.tile_row_bytes();
+    let matrix = TOKENS * shape.tile_row_bytes();
     let sums = WARPS * rows(shape) * (shape.padded() + 8) * 4;
-    pipeline + sums + WARPS * rows(shape) * 2 * 4 + 16
+    (WARPS * stages * 2 + 1) * matrix + sums + WARPS * rows(shape) * 2 * 4 + 16
 }
 
 fn unit(shape: &AttentionShape, stages: usize) -> Unit {
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(on(&llama, 99 * 1024), Ok((2, 1)));
         let refused = on(&wide, 99 * 1024).unwrap_err().to_string();
         assert!(
-            refused.contains("heads of 256 need 148624 bytes"),
+            refused.contains("heads of 256 need 156816 bytes"),
             "{refused}"
         );
     }

@@ -7,6 +7,8 @@
 
 pub mod attention_decode;
 pub mod attention_decode_plan;
+pub mod attention_prefill;
+pub mod attention_prefill_plan;
 pub mod attention_shape;
 pub mod heads;
 
