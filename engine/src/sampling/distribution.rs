@@ -1,6 +1,6 @@
 //! Drawing from weights: the inverse of the cumulative distribution, in order.
 
-use super::exponential::{exp, sum};
+use super::exponential::{self, sum};
 
 /// Weights added up before they are looked at one by one.
 const BLOCK: usize = 1024;
@@ -18,7 +18,7 @@ pub(super) fn weigh(
     sums.clear();
     for (weights, logits) in weights.chunks_mut(BLOCK).zip(logits.chunks(BLOCK)) {
         for (weight, &logit) in weights.iter_mut().zip(logits) {
-            *weight = exp((logit - largest) / temperature);
+            *weight = exponential::weight((logit - largest) / temperature);
         }
         sums.push(sum(weights));
     }

@@ -6,7 +6,7 @@
 //! get a weight of zero.
 
 use super::Sampling;
-use super::exponential::exp;
+use super::exponential;
 use super::top::{Candidate, likeliest_first, most_likely};
 
 /// Candidates that are sorted rather than halved.
@@ -38,7 +38,7 @@ pub(super) fn few(
 ) {
     most_likely(logits, count, candidates);
     for candidate in &mut *candidates {
-        candidate.weight = exp((candidate.logit - largest) / sampling.temperature);
+        candidate.weight = exponential::weight((candidate.logit - largest) / sampling.temperature);
     }
     candidates.retain(|candidate| candidate.weight >= sampling.min_p);
     if sampling.top_p < 1.0 {

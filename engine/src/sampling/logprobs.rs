@@ -1,7 +1,7 @@
 //! Log-probabilities of tokens.
 
 use super::argmax::argmax;
-use super::exponential::{exp, sum};
+use super::exponential::{self, sum};
 use super::top::{likeliest_first, most_likely};
 use super::{Logprobs, SampleError};
 
@@ -44,7 +44,7 @@ fn total_weight(logits: &[f32], largest: f32) -> f64 {
     let mut total = 0.0;
     for block in logits.chunks(BLOCK) {
         for (weight, &logit) in weights.iter_mut().zip(block) {
-            *weight = exp(logit - largest);
+            *weight = exponential::weight(logit - largest);
         }
         total += sum(&weights[..block.len()]);
     }
