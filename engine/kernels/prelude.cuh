@@ -138,9 +138,10 @@ template <u32 units> DEVICE u32 tile_step(u32 offset, u32 steps) {
 
 // What was written before is seen by all of the device before what is written after.
 DEVICE void fence_device() { __threadfence(); }
-// Both return what was there before.
+// All return what was there before.
 DEVICE u32 atomic_add(u32* at, u32 value) { return atomicAdd(at, value); }
 DEVICE u32 atomic_add_shared(u32* at, u32 value) { return atomicAdd(at, value); }
+DEVICE u32 atomic_exchange(u32* at, u32 value) { return atomicExch(at, value); }
 
 // ---- between kernels --------------------------------------------------------
 
