@@ -43,6 +43,14 @@ pub struct DummyWeights {
     pub dtype: Dtype,
 }
 
+impl DummyWeights {
+    /// Where the counter of a tensor begins, for devices that make its values themselves.
+    #[must_use]
+    pub fn key(&self, name: &str) -> u64 {
+        mix(self.seed ^ fnv1a(name))
+    }
+}
+
 impl TensorSource for DummyWeights {
     fn check(&self, _config: &ModelConfig) -> Result<(), CheckpointError> {
         Ok(())
@@ -53,7 +61,7 @@ impl TensorSource for DummyWeights {
     }
 
     fn read(&self, piece: &Piece, values: &mut HostValues) -> Result<(), CheckpointError> {
-        let key = key(self.seed, &piece.tensor.name);
+        let key = self.key(&piece.tensor.name);
         let offset = match piece.tensor.kind {
             TensorKind::Matrix | TensorKind::Bias => 0.0,
             TensorKind::NormScales => 1.0,
@@ -74,11 +82,6 @@ impl TensorSource for DummyWeights {
 
 /// By what the integers are multiplied.
 const SCALE: f32 = 1.0 / (1 << 22) as f32;
-
-/// Where a tensor's counter begins.
-fn key(seed: u64, name: &str) -> u64 {
-    mix(seed ^ fnv1a(name))
-}
 
 /// The 64-bit FNV-1a hash (Fowler, Noll and Vo; RFC 9923).
 fn fnv1a(name: &str) -> u64 {

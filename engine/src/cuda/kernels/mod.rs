@@ -5,12 +5,16 @@
 //! addresses into launches. It decides how work is cut into blocks; those
 //! decisions are plain functions, tested without a GPU.
 
+pub mod advance;
 pub mod attention_decode;
 pub mod attention_decode_plan;
 pub mod attention_prefill;
 pub mod attention_prefill_plan;
 pub mod attention_shape;
+pub mod delay;
+pub mod dummy;
 pub mod heads;
+pub mod sample;
 
 use super::gpu::{Address, Gpu, GpuError, Kernel, Launch};
 
