@@ -13,8 +13,12 @@ pub mod attention_prefill_plan;
 pub mod attention_shape;
 pub mod delay;
 pub mod dummy;
+pub mod embed;
+pub mod gate;
 pub mod heads;
+pub mod norm;
 pub mod sample;
+pub mod skinny;
 
 use super::gpu::{Address, Gpu, GpuError, Kernel, Launch};
 
