@@ -198,12 +198,12 @@ impl Shape {
     /// About how long a product takes (cycles of a multiprocessor): only good to compare shapes.
     ///
     /// A multiprocessor gets 18 bytes a cycle from an H200's memory (4.3 TB/s over 132 at 1.75 GHz). What it gets from
-    /// the L2 cache is assumed: 25 while all read, 50 alone.
+    /// the L2 cache, and what it loses a step, are assumed: 25 while all read, 50 alone, 10 cycles.
     fn cycles(self, tokens: usize, outputs: usize, inputs: usize, multiprocessors: usize) -> usize {
         let partition = Partition::of(self, outputs, inputs, multiprocessors);
         let weights = self.rows() * self.step() * 2;
         let x = tokens * self.step() * 2;
-        let streamed = partition.longest() * (weights / 18).max((weights + x) / 25);
+        let streamed = partition.longest() * ((weights / 18).max((weights + x) / 25) + 10);
         let part = self.rows() * tokens.next_multiple_of(8) * 4;
         streamed + partition.parts_max() * part / 50
     }
