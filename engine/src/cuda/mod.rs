@@ -12,8 +12,14 @@
 //! ```
 
 pub mod buckets;
+pub mod compile;
+pub mod cubin;
+pub mod cubin_cache;
 pub mod gpu;
+pub mod hardware;
 pub mod inputs;
 pub mod kernels;
+pub mod libraries;
 pub mod memory;
+pub mod plan_cache;
 pub mod software;
