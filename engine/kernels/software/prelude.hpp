@@ -274,6 +274,13 @@ DEVICE u32 atomic_add(u32* at, u32 value) {
     *(volatile u32*)at = before + value;
     return before;
 }
+DEVICE u32 atomic_exchange(u32* at, u32 value) {
+    software::check_alignment(at, 4, "atomic_exchange");
+    software::maybe_yield();
+    u32 before = *(volatile u32*)at;
+    *(volatile u32*)at = value;
+    return before;
+}
 DEVICE u32 atomic_add_shared(u32* at, u32 value) {
     software::check_shared(at, 4, 4, "atomic_add_shared");
     return atomic_add(at, value);
