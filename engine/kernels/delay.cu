@@ -4,8 +4,8 @@ struct DelayArguments {
     u64 nanoseconds;
 };
 
-// One thread. The clock ticks coarsely, so the wait is right to about a microsecond.
-KERNEL(delay, 1, 1, DelayArguments) {
+// One warp. The clock ticks coarsely, so the wait is right to about a microsecond.
+KERNEL(delay, 32, 1, DelayArguments) {
     wait_for_earlier_kernels();
     u64 begin = clock_ns();
     while (clock_ns() - begin < args.nanoseconds) {

@@ -33,21 +33,24 @@ DEVICE u32 find_thread(DrawShared& shared, u64 value, u64 target, u64& before) {
     return found;
 }
 
-// What a row keeps of a token: its weight, or zero.
+// What a row keeps: tokens from a key on, of at least so much weight.
 struct Keeper {
     u64 key_least;
     float largest, temperature, min_p;
-    DEVICE float operator()(float logit, u32 token) const {
-        if (key_of(logit, token) < key_least) return 0.0f;
-        float kept = weight_of(logit, largest, temperature);
-        return kept >= min_p ? kept : 0.0f;
-    }
 };
+
+// The weight of a token that is kept; zero of others.
+DEVICE float kept_weight(const Keeper& keeper, float logit, u32 token) {
+    if (key_of(logit, token) < keeper.key_least) return 0.0f;
+    float weight = weight_of(logit, keeper.largest, keeper.temperature);
+    return weight >= keeper.min_p ? weight : 0.0f;
+}
 
 // What this thread's 16 neighbours of a chunk keep.
 DEVICE u64 kept_by_thread(const Keeper& keeper, const float* logits, u32 chunk, u32 tokens) {
     u64 sum = 0;
-    visit_16(logits, chunk * CHUNK + threadIdx.x * 16, 4, tokens, [&](float logit, u32 token, u32) { sum += ticks(keeper(logit, token)); });
+    visit_16(logits, chunk * CHUNK + threadIdx.x * 16, 4, tokens,
+             [&](float logit, u32 token, u32) { sum += ticks(kept_weight(keeper, logit, token)); });
     return sum;
 }
 
@@ -67,7 +70,7 @@ DEVICE void draw(DrawShared& shared, const SamplingArguments& args, const RowPar
     u64 left = target - before;
     u32 token = chunk * CHUNK + thread * 16;
     for (;; ++token) {
-        u64 kept = ticks(keeper(logits[token], token));
+        u64 kept = ticks(kept_weight(keeper, logits[token], token));
         if (left < kept) break;
         left -= kept;
     }
@@ -154,7 +157,7 @@ KERNEL(weigh, THREADS, 4, SamplingArguments) {
     // Top-k counts tokens whether or not min-p leaves them; a weight of zero is never drawn.
     if (top_k) keeper.min_p = 0.0f;
     visit_16(logits, chunk * CHUNK + threadIdx.x * 4, THREADS * 4, args.tokens, [&](float logit, u32 token, u32) {
-        float kept = keeper(logit, token);
+        float kept = kept_weight(keeper, logit, token);
         if (kept == 0.0f) return;
         u32 bin = bin_of(kept);
         atomic_add_shared(&shared.low[bin], top_k ? 1 : ticks_low(ticks(kept)));
@@ -184,20 +187,20 @@ struct Candidates {
     u32 count, tokens;
     u32 bin_first, bin_last;
     bool listed;
-
-    // The key of the candidate at a place, and its weight; zero if there is none.
-    DEVICE u64 at(const FilterShared& shared, const Keeper& keeper, u32 place, float& weight) const {
-        if (listed) {
-            weight = place < count ? shared.weights[place] : 0.0f;
-            return place < count ? shared.keys[place] : 0;
-        }
-        float logit = place < tokens ? logits[place] : minus_infinity();
-        weight = weight_of(logit, keeper.largest, keeper.temperature);
-        bool inside = weight > 0.0f && bin_of(weight) >= bin_first && bin_of(weight) <= bin_last;
-        return inside ? key_of(logit, place) : 0;
-    }
-    DEVICE u32 places() const { return listed ? count : tokens; }
 };
+
+DEVICE u32 places(const Candidates& candidates) { return candidates.listed ? candidates.count : candidates.tokens; }
+
+// The key of the candidate at a place, and its weight; zero if there is none.
+DEVICE u64 candidate_at(const FilterShared& shared, const Candidates& candidates, const Keeper& keeper, u32 place, float& weight) {
+    if (candidates.listed) {
+        weight = shared.weights[place];
+        return shared.keys[place];
+    }
+    weight = weight_of(candidates.logits[place], keeper.largest, keeper.temperature);
+    bool inside = weight > 0.0f && bin_of(weight) >= candidates.bin_first && bin_of(weight) <= candidates.bin_last;
+    return inside ? key_of(candidates.logits[place], place) : 0;
+}
 
 // Places that are looked at before 32-bit sums of halves of ticks could overflow.
 constexpr u32 STRIP = 16384;
@@ -206,7 +209,7 @@ constexpr u32 STRIP = 16384;
 template <bool by_mass>
 DEVICE u64 candidate(const FilterShared& shared, const Candidates& candidates, const Keeper& keeper, u64 key_least, u32 place,
                      float& weight) {
-    u64 key = candidates.at(shared, keeper, place, weight);
+    u64 key = candidate_at(shared, candidates, keeper, place, weight);
     return key < key_least || (by_mass && weight < keeper.min_p) ? 0 : key;
 }
 
@@ -221,12 +224,12 @@ DEVICE u64 bar(FilterShared& shared, const Candidates& candidates, const Keeper&
         shift -= 8;
         u64 found = 0;
         u32 found_count = 0;
-        for (u32 strip = 0; strip < candidates.places(); strip += STRIP) {
+        for (u32 strip = 0; strip < places(candidates); strip += STRIP) {
             shared.counts[threadIdx.x] = 0;
             shared.low[threadIdx.x] = 0;
             shared.high[threadIdx.x] = 0;
             sync_block();
-            u32 end = strip + STRIP < candidates.places() ? strip + STRIP : candidates.places();
+            u32 end = strip + STRIP < places(candidates) ? strip + STRIP : places(candidates);
             for (u32 place = strip + threadIdx.x; place < end; place += THREADS) {
                 float weight;
                 u64 key = candidate<by_mass>(shared, candidates, keeper, key_least, place, weight);
@@ -251,7 +254,7 @@ DEVICE u64 bar(FilterShared& shared, const Candidates& candidates, const Keeper&
         same = (u32)block_sum(threadIdx.x == place_of_digit ? found_count : 0, shared.room);
     }
     // Others that are not among these candidates may have the same digits: the bar is the token itself.
-    for (u32 place = threadIdx.x; place < candidates.places(); place += THREADS) {
+    for (u32 place = threadIdx.x; place < places(candidates); place += THREADS) {
         float weight;
         u64 key = candidate<by_mass>(shared, candidates, keeper, key_least, place, weight);
         if (key != 0 && key >> shift == digits) shared.found_before = key;
@@ -265,9 +268,9 @@ DEVICE u64 bar(FilterShared& shared, const Candidates& candidates, const Keeper&
 // The mass of the candidates that a row keeps.
 DEVICE u64 kept_mass(FilterShared& shared, const Candidates& candidates, const Keeper& keeper) {
     u64 mass = 0;
-    for (u32 place = threadIdx.x; place < candidates.places(); place += THREADS) {
+    for (u32 place = threadIdx.x; place < places(candidates); place += THREADS) {
         float weight;
-        u64 key = candidates.at(shared, keeper, place, weight);
+        u64 key = candidate_at(shared, candidates, keeper, place, weight);
         if (key != 0 && key >= keeper.key_least && weight >= keeper.min_p) mass += ticks(weight);
     }
     return block_sum(mass, shared.room);
@@ -309,7 +312,7 @@ DEVICE void sort_out(FilterShared& shared, const SamplingArguments& args, const 
     u32 inside = 0;
     u32 listed = 0;
     visit_16(logits, chunk * CHUNK + threadIdx.x * 4, THREADS * 4, args.tokens, [&](float logit, u32 token, u32 place) {
-        float kept = keeper(logit, token);
+        float kept = kept_weight(keeper, logit, token);
         if (kept == 0.0f) return;
         u32 bin = bin_of(kept);
         if (bin < bin_first) mass += ticks(kept);
@@ -370,7 +373,8 @@ KERNEL(filter, THREADS, 2, SamplingArguments) {
     Candidates candidates = gather(shared, args, keeper, logits, index);
     u64 needed = state.needed_ticks;
     if (top_k) {
-        if (candidates.count > row.top_k) keeper.key_least = bar<false>(shared, candidates, keeper, 0, row.top_k);
+        // Fewer are all that are possible; as many are not, and those beyond the bin are to be left out.
+        if (candidates.count >= row.top_k) keeper.key_least = bar<false>(shared, candidates, keeper, 0, row.top_k);
         u64 total = kept_mass(shared, candidates, keeper);
         needed = (u64)ceil(__dmul_rn((double)total, (double)row.top_p));
     }

@@ -2,5 +2,9 @@
 
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod advance;
+mod delay;
 mod device;
+mod dummy;
+mod sample;
 mod software;

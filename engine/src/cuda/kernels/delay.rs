@@ -42,6 +42,6 @@ impl Delay {
     pub fn enqueue(&self, gpu: &mut dyn Gpu, nanoseconds: u32) -> Result<(), GpuError> {
         // The upper half of the 64 bits is zero.
         let arguments = Arguments::new().count(nanoseconds as usize).count(0);
-        launch(gpu, self.kernel, [1, 1, 1], 1, 0, arguments)
+        launch(gpu, self.kernel, [1, 1, 1], 32, 0, arguments)
     }
 }
