@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -32,11 +33,37 @@ struct Thread : ThreadView {
     std::vector<size_t> group_ends;
 };
 
+// A product of a warpgroup that a warp has begun: its part of 16 rows.
+struct WarpProduct {
+    std::array<WarpgroupProduct, 32> lanes;
+};
+
 struct Warp {
     uint32_t runnable;
     uint32_t arrived;  // at the collective
     Kind kind;
     void* operands[32];
+    // Products that have begun, and where each group of them ends.
+    std::vector<WarpProduct> products;
+    std::vector<size_t> product_group_ends;
+    bool has_arrived_for_products;
+    unsigned products_begun;
+
+    void reset() {
+        runnable = arrived = 0;
+        products.clear();
+        product_group_ends.clear();
+        has_arrived_for_products = false;
+        products_begun = 0;
+    }
+};
+
+// A copy in bulk that has begun.
+struct BulkCopy {
+    void* to;
+    const void* from;
+    uint32_t bytes;
+    uint64_t* barrier;
 };
 
 struct Barrier {
@@ -56,6 +83,7 @@ struct Block {
     std::vector<Warp> warps;
     std::vector<WarpStacks> stacks;
     Barrier barriers[16];
+    std::vector<BulkCopy> bulk_copies;
     GuardedPages shared;
     unsigned char* shared_at = nullptr;
 
@@ -106,6 +134,8 @@ template <typename Holds> std::string ranges(unsigned count, Holds holds) {
     return text;
 }
 
+std::string describe_barrier(const unsigned char* at);
+
 // What each thread of a stuck block waits for.
 inline std::string describe_waits(const Block& block) {
     std::string text;
@@ -135,7 +165,8 @@ inline std::string describe_waits(const Block& block) {
             }
             case Wait::earlier_kernels: text += " wait for earlier kernels"; break;
             case Wait::memory_barrier:
-                text += " wait for the barrier at " + std::to_string(first.wait_detail) + " of shared memory";
+                text += " wait for the barrier at " + std::to_string(first.wait_detail) + " of shared memory, which " +
+                        describe_barrier(block.shared_at + first.wait_detail);
                 break;
         }
     }

@@ -316,3 +316,30 @@ DEVICE u64 clock_ns() {
     software::maybe_yield();
     return software::now_ns();
 }
+
+// ---- Hopper -------------------------------------------------------------------------------
+
+#if FORESAIL_ARCHITECTURE == 90
+
+DEVICE void barrier_init(u64* barrier, u32 arrivals) { software::barrier_init((uint64_t*)barrier, arrivals); }
+DEVICE void fence_barriers_made() {}
+DEVICE void barrier_arrive(u64* barrier) { software::barrier_arrive((uint64_t*)barrier, 0); }
+DEVICE void barrier_arrive_expecting(u64* barrier, u32 bytes) { software::barrier_arrive((uint64_t*)barrier, bytes); }
+DEVICE void barrier_wait(u64* barrier, u32 parity) { software::barrier_wait((uint64_t*)barrier, parity); }
+DEVICE void copy_bulk(void* to_shared, const void* from, u32 bytes, u64* barrier) {
+    software::copy_bulk(to_shared, from, bytes, (uint64_t*)barrier);
+}
+DEVICE void fence_shared_for_tensor_cores() {}
+
+template <int count> DEVICE void set_registers() {
+    static_assert(count >= 24 && count <= 256 && count % 8 == 0, "registers are set to 24 to 256, by eights");
+    software::collective(software::Kind::set_registers, nullptr, nullptr);
+}
+template <int count> DEVICE void registers_give_up() { set_registers<count>(); }
+template <int count> DEVICE void registers_take() { set_registers<count>(); }
+
+DEVICE void warpgroup_arrive() { software::warpgroup_arrive(); }
+DEVICE void warpgroup_commit() { software::warpgroup_commit(); }
+template <int pending> DEVICE void warpgroup_wait() { software::warpgroup_wait(pending); }
+
+#endif

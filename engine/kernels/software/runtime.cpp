@@ -50,6 +50,7 @@ struct Launch {
         z = (z ^ z >> 27) * 0x94d049bb133111ebull;
         return z ^ z >> 31;
     }
+    unsigned request_shared_bytes() const { return request->shared_bytes; }
     bool copies_late() const { return (request->seed & 1) == 0; }
     // Blocks that run interleaved: one or three.
     size_t resident_max() const { return (request->seed & 2) == 0 ? 1 : 3; }
@@ -283,6 +284,12 @@ void check_shared(const void* at, size_t bytes, size_t alignment, const char* wh
     if (offset % alignment != 0) fail("%s at %zu of shared memory, which is not a multiple of %zu", what, (size_t)offset, alignment);
 }
 
+}  // namespace software
+
+#include "hopper.hpp"
+
+namespace software {
+
 // ---- blocks ----------------------------------------------------------------------------
 
 static bool begin_block(Launch& launch) {
@@ -315,7 +322,8 @@ static bool begin_block(Launch& launch) {
     memset(block->shared_at, 0xff, shared_bytes);
     if (block->threads.size() < request.threads) block->threads.resize(request.threads);
     if (block->warps.size() < warps) block->warps.resize(warps);
-    for (unsigned warp = 0; warp < warps; ++warp) memset(&block->warps[warp], 0, sizeof(Warp));
+    for (unsigned warp = 0; warp < warps; ++warp) block->warps[warp].reset();
+    block->bulk_copies.clear();
     for (unsigned index = 0; index < request.threads; ++index) {
         Thread& thread = block->threads[index];
         thread.thread_index = {index, 0, 0};
@@ -351,6 +359,7 @@ static void end_blocks(Launch& launch) {
                            " bytes of shared memory, at " + std::to_string(at - block.shared_at);
             break;
         }
+        check_all_arrived(launch, block);
         spare.blocks.push_back(std::move(launch.resident[i]));
         launch.resident.erase(launch.resident.begin() + (ptrdiff_t)i);
     }
@@ -387,6 +396,7 @@ static void run(Launch& launch, size_t blocks_max, size_t resident_max) {
             }
             continue;
         }
+        if (deliver_a_bulk_copy(launch)) continue;
         bool waits_for_earlier = false;
         for (const auto& block : launch.resident) {
             if (block->waits(Wait::earlier_kernels)) {

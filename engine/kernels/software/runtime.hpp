@@ -106,6 +106,26 @@ struct LoadMatricesOperand {
 SOFTWARE_EXPORT void execute_load_matrices(void* const* operands);
 SOFTWARE_EXPORT void execute_load_matrices_transposed(void* const* operands);
 
+// ---- Hopper ---------------------------------------------------------------------
+
+SOFTWARE_EXPORT void barrier_init(uint64_t* barrier, uint32_t arrivals);
+SOFTWARE_EXPORT void barrier_arrive(uint64_t* barrier, uint32_t expected_bytes);
+SOFTWARE_EXPORT void barrier_wait(uint64_t* barrier, uint32_t parity);
+SOFTWARE_EXPORT void copy_bulk(void* to, const void* from, uint32_t bytes, uint64_t* barrier);
+
+// D (+)= A B of 64 x 16 by 16 x `columns`, of a warpgroup; A is in registers or in shared memory.
+struct WarpgroupProduct {
+    float* d;  // columns / 2 numbers
+    unsigned columns;
+    bool a_in_registers, a_transposed, b_transposed, adds;
+    uint32_t a[4];
+    uint64_t a_descriptor, b_descriptor;
+};
+SOFTWARE_EXPORT void warpgroup_product(WarpgroupProduct product);
+SOFTWARE_EXPORT void warpgroup_arrive();
+SOFTWARE_EXPORT void warpgroup_commit();
+SOFTWARE_EXPORT void warpgroup_wait(unsigned pending);
+
 // ---- what units export, and what the host calls -----------------------------------
 
 struct Kernel {

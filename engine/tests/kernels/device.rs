@@ -109,9 +109,11 @@ pub(crate) fn devices() -> Vec<Device> {
         Ok(other) => panic!("FORESAIL_TEST_GPU={other}: it is hardware, software or none"),
         Err(_) => match hardware() {
             Ok(device) => vec![device],
-            Err(no_gpu) => {
-                software().unwrap_or_else(|error| skipped(&format!("{no_gpu}; {error}")))
-            }
+            Err(no_gpu) => match software() {
+                Ok(devices) => devices,
+                Err(GpuError::Library(no_compiler)) => skipped(&format!("{no_gpu}; {no_compiler}")),
+                Err(defect) => panic!("{defect}"),
+            },
         },
     }
 }

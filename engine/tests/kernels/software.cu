@@ -217,3 +217,65 @@ KERNEL(mistake, 64, 1, Mistake) {
         default: break;
     }
 }
+
+#if FORESAIL_ARCHITECTURE == 90
+
+struct Pipeline {
+    const u32* from;  // [count][64]
+    u32* sums;        // of each 64
+    u32 count;
+    u32 unused;
+};
+// One warp brings 256 bytes at a time to two places in turn, four others add them up.
+KERNEL(pipeline, 160, 1, Pipeline) {
+    u64* full = (u64*)shared_memory();
+    u64* empty = full + 2;
+    u32* stages = (u32*)(shared_memory() + 128);
+    if (threadIdx.x == 0) {
+        for (u32 stage = 0; stage < 2; ++stage) {
+            barrier_init(full + stage, 1);
+            barrier_init(empty + stage, 128);
+        }
+        fence_barriers_made();
+    }
+    sync_block();
+    wait_for_earlier_kernels();
+    if (warp_index() == 4) {
+        registers_give_up<24>();
+        for (u32 item = 0; item < args.count; ++item) {
+            u32 stage = item % 2;
+            if (lane_index() == 0) {
+                barrier_wait(empty + stage, (item / 2 + 1) & 1);
+                barrier_arrive_expecting(full + stage, 256);
+                copy_bulk(stages + 64 * stage, args.from + 64 * item, 128, full + stage);
+                copy_bulk(stages + 64 * stage + 32, args.from + 64 * item + 32, 128, full + stage);
+            }
+            sync_warp();
+        }
+    } else {
+        registers_take<64>();
+        for (u32 item = 0; item < args.count; ++item) {
+            u32 stage = item % 2;
+            barrier_wait(full + stage, item / 2 & 1);
+            u32 sum = stages[64 * stage + lane_index()] + stages[64 * stage + 32 + lane_index()];
+            barrier_arrive(empty + stage);
+            for (u32 mask = 16; mask > 0; mask >>= 1) sum += shuffle_xor(sum, mask);
+            if (threadIdx.x == 32 * (item % 4)) args.sums[item] = sum;
+        }
+    }
+}
+
+// Waits for bytes that no one brings.
+KERNEL(waits_for_bytes, 32, 1, Pipeline) {
+    u64* barrier = (u64*)shared_memory();
+    if (threadIdx.x == 0) {
+        barrier_init(barrier, 1);
+        barrier_arrive_expecting(barrier, 64);
+        copy_bulk(shared_memory() + 16, args.from, 32, barrier);
+    }
+    sync_warp();
+    barrier_wait(barrier, 0);
+    args.sums[0] = 1;
+}
+
+#endif

@@ -11,7 +11,7 @@ use half::bf16;
 
 use crate::device::{Plain, Random, relative_error, to_bytes, widened};
 
-const KERNELS: [KernelFacts; 10] = [
+const KERNELS: [KernelFacts; 12] = [
     facts("block_sums", 24),
     facts("lanes", 16),
     facts("product", 32),
@@ -22,6 +22,8 @@ const KERNELS: [KernelFacts; 10] = [
     facts("add_too_early", 16),
     facts("add_without_waiting", 16),
     facts("mistake", 16),
+    facts("pipeline", 24),
+    facts("waits_for_bytes", 24),
 ];
 
 const fn facts(name: &'static str, argument_bytes: usize) -> KernelFacts {
@@ -49,13 +51,21 @@ fn each_seed(mut test: impl FnMut(&mut Rig)) {
             seed,
             ..Options::default()
         };
-        match Software::with(options) {
-            Ok(gpu) => test(&mut Rig { gpu, seed }),
-            Err(error) => {
-                eprintln!("SKIPPED: a test of the software device: {error}");
-                return;
-            }
+        if let Some(gpu) = opened(Software::with(options)) {
+            test(&mut Rig { gpu, seed });
         }
+    }
+}
+
+/// What was opened, or none where there is no compiler. Any other error is a defect.
+fn opened<T>(result: Result<T, GpuError>) -> Option<T> {
+    match result {
+        Ok(opened) => Some(opened),
+        Err(GpuError::Library(error)) => {
+            eprintln!("SKIPPED: a test of the software device: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
     }
 }
 
@@ -280,6 +290,28 @@ fn barriers_do_not_wait_for_threads_that_have_ended() {
     });
 }
 
+#[test]
+fn a_warp_brings_what_others_wait_for() {
+    each_seed(|rig| {
+        let values: Vec<u32> = (0..64 * 7).map(|i| i * 5 + 1).collect();
+        let (from, sums) = (rig.upload(&values), rig.upload(&[0_u32; 7]));
+        let arguments = Arguments::new().address(from).address(sums).count(7);
+        rig.launch("pipeline", 1, 160, 1024, arguments)
+            .expect("launched");
+        let expected: Vec<u32> = values.chunks(64).map(|item| item.iter().sum()).collect();
+        assert_eq!(rig.download::<u32>(sums, 7).expect("done"), expected);
+
+        let arguments = Arguments::new().address(from).address(sums).count(7);
+        rig.launch("waits_for_bytes", 1, 32, 1024, arguments)
+            .expect("launched");
+        let error = rig.gpu.wait().expect_err("it waits forever").to_string();
+        assert!(
+            error.contains("misses 0 of 1 arrivals and 32 bytes in a phase of parity 0"),
+            "{error}"
+        );
+    });
+}
+
 /// What the first step of a chain leaves to the second, for a kernel of that name.
 fn add_twice(rig: &mut Rig, second: &str) -> Result<Vec<u32>, GpuError> {
     let values = rig.upload(&vec![0_u32; 320]);
@@ -437,8 +469,7 @@ fn what_touches_memory_that_is_not_its_own_ends_the_process_with_its_place() {
         (9, "byte 1024 of its 512 bytes of shared memory"),
         (10, "its stack of 65536 bytes is too small"),
     ];
-    if let Err(error) = Software::open() {
-        eprintln!("SKIPPED: a test of the software device: {error}");
+    if opened(Software::open()).is_none() {
         return;
     }
     let this = std::env::current_exe().expect("this program");
@@ -462,8 +493,7 @@ fn what_touches_memory_that_is_not_its_own_ends_the_process_with_its_place() {
 fn memory_has_an_end() {
     let mut options = Options::default();
     options.properties.memory_bytes = 1000;
-    let Ok(mut gpu) = Software::with(options) else {
-        eprintln!("SKIPPED: a test of the software device");
+    let Some(mut gpu) = opened(Software::with(options)) else {
         return;
     };
     let first = gpu.allocate(600).expect("there is memory");
@@ -539,8 +569,7 @@ fn what_does_not_compile_says_where() {
 #[test]
 fn ranks_exchange_values() {
     let options = Options::default();
-    let Ok(group) = Software::group(3, &options) else {
-        eprintln!("SKIPPED: a test of the software device");
+    let Some(group) = opened(Software::group(3, &options)) else {
         return;
     };
     let bytes: Vec<Vec<u8>> = std::thread::scope(|scope| {
@@ -574,8 +603,7 @@ fn exchange(rank: usize, mut rig: Rig) -> Vec<u8> {
 
 #[test]
 fn a_rank_that_leaves_leaves_no_other_waiting() {
-    let Ok(mut group) = Software::group(2, &Options::default()) else {
-        eprintln!("SKIPPED: a test of the software device");
+    let Some(mut group) = opened(Software::group(2, &Options::default())) else {
         return;
     };
     let other = group.pop().expect("two");

@@ -15,7 +15,7 @@ use super::runtime::{RawKernel, Runtime};
 use crate::cuda::gpu::{GpuError, Unit};
 
 /// The C++ part, by name.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     (
         "prelude.hpp",
         include_str!("../../../kernels/software/prelude.hpp"),
@@ -39,6 +39,10 @@ const FILES: [(&str, &str); 7] = [
     (
         "memory.hpp",
         include_str!("../../../kernels/software/memory.hpp"),
+    ),
+    (
+        "hopper.hpp",
+        include_str!("../../../kernels/software/hopper.hpp"),
     ),
     (
         "matrices.hpp",
@@ -146,9 +150,10 @@ impl Toolchain {
         let runtime_path = folder.join("runtime.so");
         if !runtime_path.exists() {
             compile(&compiler, &folder, "runtime.cpp", &[], &runtime_path).map_err(|log| {
-                GpuError::Library(format!(
-                    "the software device's runtime does not compile:\n{log}"
-                ))
+                GpuError::Compile {
+                    file: "runtime.cpp".to_owned(),
+                    log,
+                }
             })?;
         }
         Ok(Self {

@@ -92,7 +92,8 @@ impl Software {
     /// One of the usual kind.
     ///
     /// # Errors
-    /// [`GpuError::Library`] if there is no C++ compiler, or its output cannot be loaded.
+    /// [`GpuError::Library`] if there is no C++ compiler, or its output cannot be loaded;
+    /// [`GpuError::Compile`] if it does not take the runtime's source.
     pub fn open() -> Result<Self, GpuError> {
         Self::with(Options::default())
     }
