@@ -51,6 +51,9 @@ pub(crate) enum Failure {
     /// The person, or the system, asked to stop.
     #[error("interrupted; no file was written")]
     Interrupted,
+    /// What computes has failed for good, and the text says how.
+    #[error("{0}")]
+    Device(String),
     /// A defect of foresail.
     #[error("{0}; this is a defect of foresail, please report it")]
     Defect(String),
@@ -82,7 +85,7 @@ impl Failure {
             | Self::Stdout(_) => ExitCode::Input,
             Self::Simulation { source, .. } => of_simulation(source),
             Self::Interrupted => ExitCode::Interrupted,
-            Self::Defect(_) => ExitCode::Unexpected,
+            Self::Device(_) | Self::Defect(_) => ExitCode::Unexpected,
         }
     }
 }

@@ -25,6 +25,16 @@ pub trait Backend: Send {
     /// Empties a slot, which no sequence uses.
     fn unload_adapter(&mut self, slot: usize);
 
+    /// How often a kind of step has to be computed before it takes its usual time.
+    fn warm_up_steps(&self) -> usize {
+        1
+    }
+
+    /// How long the device computed since this was last asked (s), if it keeps count: it does from the first time on.
+    fn take_busy_seconds(&mut self) -> Option<f64> {
+        None
+    }
+
     /// Whether it is gone for good, so that no step can succeed any more.
     fn is_lost(&self) -> bool {
         false

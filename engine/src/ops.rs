@@ -103,6 +103,16 @@ pub trait Ops {
     /// If the pass failed on the device.
     fn read_logits(&mut self) -> Result<&[f32], StepError>;
 
+    /// As [`crate::backend::Backend::warm_up_steps`].
+    fn warm_up_steps(&self) -> usize {
+        1
+    }
+
+    /// As [`crate::backend::Backend::take_busy_seconds`].
+    fn take_busy_seconds(&mut self) -> Option<f64> {
+        None
+    }
+
     /// Whether the device is gone for good, so that nothing that comes after can succeed.
     fn is_lost(&self) -> bool {
         false

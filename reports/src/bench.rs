@@ -12,7 +12,7 @@ use crate::summary::Tool;
 use serde::{Deserialize, Serialize};
 
 /// The version of the form of a bench's JSON.
-pub const SCHEMA: &str = "foresail.bench/1";
+pub const SCHEMA: &str = "foresail.bench/2";
 
 /// Measured steps of one engine on one machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,14 +56,16 @@ pub struct Model {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {
-    /// The kind of device: `cpu`.
+    /// The kind of device: `cpu` or `cuda`.
     pub backend: String,
     /// Which one.
     pub device: String,
-    /// Threads that compute, of all ranks together.
+    /// Threads of a CPU that compute, of all ranks together; 0 with GPUs.
     pub threads: u32,
     /// Ranks that share the model.
     pub world_size: u32,
+    /// Whether only one of them was there, and waited where it would have exchanged: for timing, as its results are wrong.
+    pub is_shard_alone: bool,
     /// Number format of the weights.
     pub dtype: String,
     /// Number format of the KV cache.
@@ -88,8 +90,20 @@ pub struct Stage {
 pub struct Ceilings {
     /// Bytes read a second from memory that no cache holds.
     pub read_bytes_per_s: f64,
-    /// Operations of 32-bit floats a second, a fused multiply-add being two.
-    pub f32_flops_per_s: f64,
+    /// Floating-point operations a second, a fused multiply-add being two.
+    pub flops_per_s: f64,
+    /// What those operations are of: `f32` on a CPU, `bf16` in the matrix units of a GPU.
+    pub flops_of: Flops,
+}
+
+/// What floating-point operations are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flops {
+    /// 32-bit floats.
+    F32,
+    /// Products of 16-bit floats, added in 32 bits.
+    Bf16,
 }
 
 /// A step that only decodes.
@@ -102,6 +116,20 @@ pub struct DecodeStep {
     pub context: u64,
     /// What was measured.
     pub figures: Figures,
+    /// The same batch going on, step after step; `null` if its blocks had no room for that.
+    pub running: Option<RunningSteps>,
+}
+
+/// Decode steps that follow each other, each a token further.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunningSteps {
+    /// How many.
+    pub steps: u32,
+    /// What one took on average, from its call to the next one's (s).
+    pub seconds_mean: f64,
+    /// The share of the time in which the device did not compute; `null` if it keeps no count.
+    pub idle_share: Option<f64>,
 }
 
 /// A step of one chunk of one prompt.
@@ -152,7 +180,7 @@ pub struct Figures {
     /// Operations a second.
     pub flops_per_s: f64,
     /// Those as a share of the ceiling.
-    pub f32_share: f64,
+    pub flops_share: f64,
     /// What the step would take if one of its bytes and its operations were all
     /// that it waited for, at the ceiling; the longer of the two (s).
     pub floor_seconds: f64,
@@ -189,8 +217,8 @@ impl Figures {
         let (shortest, seconds_median, longest) = order(&seconds)?;
         let per_s = |amount: u64| amount as f64 / seconds_median;
         let read_seconds = work.bytes as f64 / ceilings.read_bytes_per_s;
-        let f32_seconds = work.flops as f64 / ceilings.f32_flops_per_s;
-        let floor_seconds = read_seconds.max(f32_seconds);
+        let flops_seconds = work.flops as f64 / ceilings.flops_per_s;
+        let floor_seconds = read_seconds.max(flops_seconds);
         Some(Self {
             seconds,
             seconds_median,
@@ -202,7 +230,7 @@ impl Figures {
             read_share: read_seconds / seconds_median,
             flops: work.flops,
             flops_per_s: per_s(work.flops),
-            f32_share: f32_seconds / seconds_median,
+            flops_share: flops_seconds / seconds_median,
             floor_seconds,
             floor_share: floor_seconds / seconds_median,
         })
@@ -239,7 +267,7 @@ mod tests {
 
     const CEILINGS: Ceilings = Ceilings {
         read_bytes_per_s: 100.0,
-        f32_flops_per_s: 1000.0,
+        flops_per_s: 1000.0,
     };
 
     fn figures(seconds: &[f64], bytes: u64, flops: u64) -> Figures {
@@ -282,7 +310,7 @@ mod tests {
         assert_eq!(bound_by_reading.floor_seconds, 2.0);
         assert_eq!(bound_by_reading.floor_share, 0.5);
         assert_eq!(bound_by_reading.read_share, 0.5);
-        assert_eq!(bound_by_reading.f32_share, 0.25);
+        assert_eq!(bound_by_reading.flops_share, 0.25);
         let bound_by_arithmetic = figures(&[4.0], 100, 3000);
         assert_eq!(bound_by_arithmetic.floor_seconds, 3.0);
         assert_eq!(bound_by_arithmetic.tokens_per_s, 2.0);

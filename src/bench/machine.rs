@@ -8,18 +8,49 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use foresail_engine::bench;
 use foresail_engine::cpu::Isa;
+use foresail_engine::startup::Device;
 use foresail_reports::bench::Ceilings;
 
 use crate::failure::Failure;
 
-/// What this machine can do with so many threads.
-pub(super) fn ceilings(threads: NonZeroUsize) -> Result<Ceilings, Failure> {
+/// What a device can do.
+pub(super) fn ceilings(device: Device) -> Result<Ceilings, Failure> {
+    match device {
+        Device::Cuda | Device::SoftwareGpu => {
+            let ceilings = bench::gpu_ceilings(device);
+            ceilings.map_err(|error| Failure::Input(error.to_string()))
+        }
+        Device::Cpu { .. } | Device::Reference => of_cpu(device),
+    }
+}
+
+/// What this machine can do with the threads that compute.
+fn of_cpu(device: Device) -> Result<Ceilings, Failure> {
+    let threads = NonZeroUsize::new(threads(device)).unwrap_or(NonZeroUsize::MIN);
     bench::cpu_ceilings(threads).map_err(|error| {
         Failure::Input(match error.kind() {
             ErrorKind::OutOfMemory => error.to_string(),
             _ => format!("cannot start {threads} threads: {error}; ask for fewer with --threads"),
         })
     })
+}
+
+/// The kind of a device.
+pub(super) fn backend(device: Device) -> &'static str {
+    match device {
+        Device::Cpu { .. } | Device::Reference => "cpu",
+        Device::Cuda => "cuda",
+        Device::SoftwareGpu => "software GPU",
+    }
+}
+
+/// Threads of a CPU that compute; none with a GPU.
+pub(super) fn threads(device: Device) -> usize {
+    match device {
+        Device::Cpu { threads } => threads.map_or(1, NonZeroUsize::get),
+        Device::Reference => 1,
+        Device::Cuda | Device::SoftwareGpu => 0,
+    }
 }
 
 /// The processor and its vectors.

@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SHAPE")]
     dummy: Option<String>,
 
-    /// What computes; `auto` is the fastest there is
+    /// What computes; `auto` is a GPU if there is one, else the CPU
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     backend: Backend,
 
@@ -59,7 +59,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value = "1")]
     world_size: NonZeroUsize,
 
-    /// Threads that compute, of all ranks together [default: as many as there are cores]
+    /// Only one of the ranks, which waits as long as exchanges between so many GPUs of this kind take,
+    /// such as h200: the times of a world size for which there are not enough GPUs
+    #[arg(long, value_name = "GPU")]
+    shard_alone: Option<String>,
+
+    /// Threads that compute on the CPU, of all ranks together [default: as many as there are cores]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 
@@ -71,9 +76,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = Dtype::Auto)]
     kv_dtype: Dtype,
 
-    /// Tokens a KV block holds
-    #[arg(long, value_name = "TOKENS", default_value = "16")]
-    block_size: NonZeroUsize,
+    /// Tokens a KV block holds [default: 16; cuda 64]
+    #[arg(long, value_name = "TOKENS")]
+    block_size: Option<NonZeroUsize>,
 
     /// Sequences of decode steps [default: 1,2,4,8,16]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
@@ -106,6 +111,10 @@ pub(crate) struct Arguments {
 enum Backend {
     Auto,
     Cpu,
+    Cuda,
+    /// The kernels of a GPU on a CPU, thousands of times slower: for rehearsals.
+    #[value(hide = true)]
+    SoftwareGpu,
 }
 
 /// A number format, or a choice.
@@ -131,7 +140,10 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     let plan = Plan::of(arguments, terminal)?;
     // First of all, so that a place that cannot be written is known before it is measured.
     let out = arguments.out.as_deref().map(profile_file).transpose()?;
-    let ceilings = machine::ceilings(plan.threads)?;
+    if let Some(note) = &plan.note {
+        terminal.note(note);
+    }
+    let ceilings = machine::ceilings(plan.settings.device)?;
     interrupt.check()?;
     let started = startup::start(&plan.settings).map_err(not_started)?;
     interrupt.check()?;
@@ -179,10 +191,11 @@ fn facts(plan: &Plan, started: &Started, ceilings: Ceilings) -> Facts {
         model_name: plan.model_name.clone(),
         model: started.config.clone(),
         formats: plan.formats,
-        backend: "cpu".to_owned(),
-        device: machine::device(),
-        threads: plan.threads.get(),
+        backend: machine::backend(plan.settings.device).to_owned(),
+        device: started.gpu_name.clone().unwrap_or_else(machine::device),
+        threads: machine::threads(plan.settings.device),
         world_size: plan.settings.world_size,
+        is_shard_alone: plan.settings.shard_alone.is_some(),
         block_size: started.limits.block_size,
         startup: started.stages.iter().map(stage).collect(),
         ceilings,
@@ -204,7 +217,8 @@ fn measure(
         limits,
         ..
     } = started;
-    let expected = bench::steps_total(&config, plan.formats.kv, &plan.grid) as u64;
+    let warm_ups = backend.warm_up_steps();
+    let expected = bench::steps_total(&config, plan.formats.kv, &plan.grid, warm_ups) as u64;
     let progress = Progress::of("steps", Some(expected), !terminal.quiet);
     let mut watch = |at: bench::Progress| {
         progress.advance(1, message(at));
@@ -227,7 +241,7 @@ fn measure(
     let requests = bench::measure_requests(backend, limits, config.vocab_size, plan.requests)
         .map_err(failure)?;
     interrupt.check()?;
-    facts.ceilings = bench::higher(facts.ceilings, machine::ceilings(plan.threads)?);
+    facts.ceilings = bench::higher(facts.ceilings, machine::ceilings(plan.settings.device)?);
     Ok((bench::record(facts, &steps, Some(requests)), steps))
 }
 

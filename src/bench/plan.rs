@@ -3,13 +3,17 @@
 use std::num::NonZeroUsize;
 use std::thread;
 
+use foresail_core::step_time::AllReduce;
 use foresail_engine::bench::cost::Formats;
 use foresail_engine::bench::{Grid, RequestSizes};
 use foresail_engine::checkpoint::Checkpoint;
 use foresail_engine::config::{Dtype, ModelConfig, Partition};
-use foresail_engine::startup::{Device, DtypeChoice, EngineSettings, KvCacheSize, ModelSource};
+use foresail_engine::startup::{
+    self, Device, DtypeChoice, EngineSettings, KvCacheSize, ModelSource,
+};
+use foresail_scenarios::catalogue::gpus;
 
-use super::Arguments;
+use super::{Arguments, Backend};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -31,7 +35,8 @@ pub(super) struct Plan {
     pub(super) grid: Grid,
     pub(super) requests: RequestSizes,
     pub(super) settings: EngineSettings,
-    pub(super) threads: NonZeroUsize,
+    /// What was decided that nobody asked for.
+    pub(super) note: Option<String>,
     pub(super) formats: Formats,
     pub(super) model_name: String,
 }
@@ -51,19 +56,60 @@ impl Plan {
         if arguments.out.is_some() {
             check_profile(&grid)?;
         }
-        let threads = arguments
-            .threads
-            .unwrap_or_else(|| threads_of(arguments.world_size.get()));
+        let (device, note) = device(arguments)?;
+        let shard_alone = arguments.shard_alone.as_deref();
+        let shard_alone = shard_alone.map(all_reduce).transpose()?;
         let requests = requests(config);
         Ok(Self {
-            settings: settings(arguments, &grid, requests, source, threads),
+            settings: EngineSettings {
+                shard_alone,
+                ..settings(arguments, &grid, requests, source, device)
+            },
             requests,
             grid,
-            threads,
-            formats: formats(arguments, config),
+            note,
+            formats: formats(arguments, config, device),
             model_name: model_name(arguments),
         })
     }
+}
+
+/// What computes, and why it is not a GPU if nobody said so.
+fn device(arguments: &Arguments) -> Result<(Device, Option<String>), Failure> {
+    let ranks = match arguments.shard_alone {
+        Some(_) => 1,
+        None => arguments.world_size.get(),
+    };
+    let threads = Some(arguments.threads.unwrap_or_else(|| threads_of(ranks)));
+    let cpu = Device::Cpu { threads };
+    let device = match arguments.backend {
+        Backend::Cpu => return Ok((cpu, None)),
+        Backend::Cuda => Device::Cuda,
+        Backend::SoftwareGpu => Device::SoftwareGpu,
+        // Who names threads means the CPU.
+        Backend::Auto if arguments.threads.is_some() => return Ok((cpu, None)),
+        Backend::Auto => match startup::gpus() {
+            Ok(_) => Device::Cuda,
+            Err(error) => return Ok((cpu, Some(format!("the CPU computes: {error}")))),
+        },
+    };
+    if arguments.threads.is_some() {
+        let message = "--threads is for the CPU; leave it away with a GPU";
+        return Err(Failure::Input(message.to_owned()));
+    }
+    Ok((device, None))
+}
+
+/// How long exchanges take between GPUs of this kind.
+fn all_reduce(gpu: &str) -> Result<AllReduce, Failure> {
+    let found = gpus::find(gpu).ok_or_else(|| {
+        let known: Vec<_> = gpus::GPUS.iter().map(|gpu| gpu.name).collect();
+        Failure::Input(format!(
+            "--shard-alone: unknown GPU {gpu}; there are {}",
+            known.join(", ")
+        ))
+    })?;
+    Ok(found.spec().all_reduce)
 }
 
 /// As many threads as there are cores, or as many of them as ranks can share equally; one a rank at least.
@@ -158,16 +204,14 @@ fn settings(
     grid: &Grid,
     requests: RequestSizes,
     source: ModelSource,
-    threads: NonZeroUsize,
+    device: Device,
 ) -> EngineSettings {
-    let block_size = arguments.block_size.get();
+    let defaults = EngineSettings::new(source).on(device);
+    let block_size = arguments.block_size.map_or(defaults.block_size, NonZeroUsize::get);
     let room = grid.room(block_size);
     let request_tokens = requests.prompt_tokens + requests.output_tokens;
     let num_blocks = room.num_blocks.max(requests.num_blocks(block_size));
     EngineSettings {
-        device: Device::Cpu {
-            threads: Some(threads),
-        },
         world_size: arguments.world_size.get(),
         dtype: arguments.dtype.into(),
         kv_dtype: arguments.kv_dtype.into(),
@@ -181,12 +225,19 @@ fn settings(
         kv_cache: KvCacheSize::Blocks(num_blocks),
         max_loras: 0,
         with_tokenizer: false,
-        ..EngineSettings::new(source)
+        ..defaults
     }
 }
 
 /// The number formats that the engine has with these arguments.
-fn formats(arguments: &Arguments, config: &ModelConfig) -> Formats {
+fn formats(arguments: &Arguments, config: &ModelConfig, device: Device) -> Formats {
+    if device.is_gpu() {
+        // What is otherwise is refused when it is started.
+        return Formats {
+            weights: Dtype::Bf16,
+            kv: Dtype::Bf16,
+        };
+    }
     let weights = match DtypeChoice::from(arguments.dtype) {
         DtypeChoice::F32 => Dtype::F32,
         DtypeChoice::Bf16 => Dtype::Bf16,

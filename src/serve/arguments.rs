@@ -41,7 +41,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH=VALUE", requires = "scenario")]
     pub(super) set: Vec<String>,
 
-    /// What computes: `auto` is the fastest there is, `emulated` takes the time of a GPU and needs no weights
+    /// What computes: `auto` is a GPU if there is one, else the CPU; `emulated` takes the time of a GPU
+    /// and needs no weights
     #[arg(long, value_enum, default_value_t = Backend::Auto)]
     pub(super) backend: Backend,
 
@@ -57,7 +58,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N")]
     pub(super) world_size: Option<NonZeroU32>,
 
-    /// Threads that compute, of all ranks together [default: as many as there are cores]
+    /// Threads that compute on the CPU, of all ranks together [default: as many as there are cores]
     #[arg(long, value_name = "N")]
     pub(super) threads: Option<NonZeroUsize>,
 
@@ -73,7 +74,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(super) kv_cache_memory: Option<u64>,
 
-    /// Tokens a KV block holds [default: 16, emulated 64]
+    /// Tokens a KV block holds [default: 16; cuda and emulated 64]
     #[arg(long, value_name = "TOKENS")]
     pub(super) block_size: Option<NonZeroU32>,
 
@@ -81,11 +82,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TOKENS")]
     pub(super) max_model_len: Option<NonZeroU32>,
 
-    /// Most sequences in a step [default: 64, emulated 256]
+    /// Most sequences in a step [default: 64; cuda and emulated 256]
     #[arg(long, value_name = "N")]
     pub(super) max_num_seqs: Option<NonZeroU32>,
 
-    /// Most tokens in a step [default: 512, emulated 8192]
+    /// Most tokens in a step [default: 512; cuda and emulated 8192]
     #[arg(long, value_name = "TOKENS")]
     pub(super) max_batched_tokens: Option<NonZeroU32>,
 
@@ -153,6 +154,9 @@ pub(super) enum Backend {
     Cpu,
     Cuda,
     Emulated,
+    /// The kernels of a GPU on a CPU, thousands of times slower: for rehearsals.
+    #[value(hide = true)]
+    SoftwareGpu,
 }
 
 /// A number format, or a choice.

@@ -88,8 +88,8 @@ fn finish(
     let ended = host.join();
     let ended = ended.map_err(|error| Failure::Defect(format!("the server failed: {error}")))?;
     if let Some(loss) = loss {
-        return Err(Failure::Defect(format!(
-            "{loss}; requests that were under way have failed"
+        return Err(Failure::Device(format!(
+            "{loss}; requests that were under way have failed, start again"
         )));
     }
     if !was_asked {

@@ -42,7 +42,11 @@ pub(super) struct Plan {
 
 #[derive(Debug)]
 enum Planned {
-    Computes(Box<EngineSettings>),
+    Computes {
+        settings: Box<EngineSettings>,
+        /// Why the CPU computes, if somebody might have expected a GPU.
+        note: Option<String>,
+    },
     Emulates {
         hardware: Hardware,
         clock: RealClock,
@@ -83,7 +87,7 @@ impl Planned {
     fn adapter_names(&self) -> impl Iterator<Item = &String> {
         let adapters = match self {
             Self::StandsFor { replica, .. } => &replica.adapters[..],
-            Self::Computes(_) | Self::Emulates { .. } => &[],
+            Self::Computes { .. } | Self::Emulates { .. } => &[],
         };
         adapters.iter().map(|adapter| &adapter.name)
     }
@@ -92,18 +96,14 @@ impl Planned {
 impl Plan {
     pub(super) fn of(arguments: &Arguments, style: Style) -> Result<Self, Failure> {
         let device = match arguments.backend {
-            arguments::Backend::Auto | arguments::Backend::Cpu => computes(arguments)?,
+            arguments::Backend::Auto
+            | arguments::Backend::Cpu
+            | arguments::Backend::Cuda
+            | arguments::Backend::SoftwareGpu => computes(arguments)?,
             arguments::Backend::Emulated if arguments.scenario.is_some() => {
                 stands_for(arguments, style)?
             }
             arguments::Backend::Emulated => emulates(arguments)?,
-            arguments::Backend::Cuda => {
-                return Err(Failure::Input(
-                    "this foresail has no CUDA backend; leave --backend away to compute on the \
-                     CPU, or take --backend emulated for the time that a GPU would take"
-                        .to_owned(),
-                ));
-            }
         };
         let names = names(arguments, &device)?;
         let adapters = arguments.adapter.iter().map(|(name, _)| name);
@@ -121,7 +121,7 @@ impl Plan {
 
     pub(super) fn load(self) -> Result<Ready, Failure> {
         let mut loaded = match self.device {
-            Planned::Computes(settings) => compute(&settings)?,
+            Planned::Computes { settings, note } => compute(&settings, note)?,
             Planned::Emulates { hardware, clock } => emulate(&hardware, clock)?,
             Planned::StandsFor { replica, clock } => stand_for(replica, clock)?,
         };
@@ -240,10 +240,9 @@ fn computes(arguments: &Arguments) -> Result<Planned, Failure> {
         let message = "--seed is what random weights are made from, and those of --model are not";
         return Err(Failure::Input(message.to_owned()));
     }
-    let mut settings = EngineSettings::new(source(arguments)?);
-    settings.device = Device::Cpu {
-        threads: arguments.threads,
-    };
+    let source = source(arguments)?;
+    let (device, note) = device(arguments)?;
+    let mut settings = EngineSettings::new(source).on(device);
     let count = |number: std::num::NonZeroU32| number.get() as usize;
     settings.world_size = arguments.world_size.map_or(1, count);
     settings.dtype = arguments.dtype.into();
@@ -259,7 +258,31 @@ fn computes(arguments: &Arguments) -> Result<Planned, Failure> {
     settings.max_loras = arguments.max_loras() as usize;
     settings.max_lora_rank = arguments.max_lora_rank();
     settings.seed = arguments.seed.unwrap_or(settings.seed);
-    Ok(Planned::Computes(Box::new(settings)))
+    Ok(Planned::Computes {
+        settings: Box::new(settings),
+        note,
+    })
+}
+
+/// What computes, and why it is not a GPU if nobody said so.
+fn device(arguments: &Arguments) -> Result<(Device, Option<String>), Failure> {
+    let threads = arguments.threads;
+    let cpu = Device::Cpu { threads };
+    let device = match arguments.backend {
+        arguments::Backend::Cuda => Device::Cuda,
+        arguments::Backend::SoftwareGpu => Device::SoftwareGpu,
+        // Who names threads means the CPU.
+        arguments::Backend::Auto if threads.is_none() => match startup::gpus() {
+            Ok(_) => return Ok((Device::Cuda, None)),
+            Err(error) => return Ok((cpu, Some(format!("the CPU computes: {error}")))),
+        },
+        _ => return Ok((cpu, None)),
+    };
+    if threads.is_some() {
+        let message = "--threads is for the CPU; leave it away with a GPU";
+        return Err(Failure::Input(message.to_owned()));
+    }
+    Ok((device, None))
 }
 
 fn emulates(arguments: &Arguments) -> Result<Planned, Failure> {
@@ -315,9 +338,10 @@ fn precision(name: &str, dtype: Dtype) -> Result<Precision, Failure> {
     }
 }
 
-fn compute(settings: &EngineSettings) -> Result<Loaded, Failure> {
+fn compute(settings: &EngineSettings, note: Option<String>) -> Result<Loaded, Failure> {
     let started = startup::start(settings)
         .map_err(|error| Failure::Input(failure::of_start_with_remedy(&error)))?;
+    let device = started.gpu_name.as_deref().unwrap_or("the CPU");
     let no_tokenizer = || Failure::Defect("the engine came without its tokenizer".to_owned());
     let stages = started.stages.iter();
     Ok(Loaded {
@@ -325,14 +349,24 @@ fn compute(settings: &EngineSettings) -> Result<Loaded, Failure> {
         backend: started.backend,
         tokenizer: started.tokenizer.ok_or_else(no_tokenizer)?,
         device: match settings.world_size {
-            1 => "the CPU".to_owned(),
-            ranks => format!("the CPU, {ranks} ranks"),
+            1 => device.to_owned(),
+            ranks => format!("{device}, {ranks} ranks"),
         },
-        note: context_note(settings, started.limits, &started.config),
+        note: both(
+            note,
+            context_note(settings, started.limits, &started.config),
+        ),
         config: Some(started.config),
         adapters: Vec::new(),
         stages: stages.map(|stage| (stage.name, stage.duration)).collect(),
     })
+}
+
+fn both(one: Option<String>, other: Option<String>) -> Option<String> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Without a context that was asked for, there is as much as the KV cache holds.

@@ -54,7 +54,7 @@ fn every_step_is_shown_beside_the_ceilings() {
 fn json_has_every_repeat() {
     let ended = tiny(&Sandbox::new(), &["--format=json"]).with_code(0);
     let json: Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!(json["schema"], "foresail.bench/1");
+    assert_eq!(json["schema"], "foresail.bench/2");
     assert_eq!(json["model"]["name"], "tiny");
     assert_eq!(json["engine"]["threads"], 2);
     let steps = |kind: &str| json[kind].as_array().unwrap().clone();

@@ -3,7 +3,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 
-use foresail_reports::bench::Ceilings;
+use foresail_reports::bench::{Ceilings, Flops};
 
 use crate::cpu::{Isa, Pool, ceilings};
 
@@ -23,7 +23,8 @@ pub fn cpu_ceilings(threads: NonZeroUsize) -> io::Result<Ceilings> {
     Ok(Ceilings {
         read_bytes_per_s: ceilings::read_bandwidth(&mut pool, isa, PASSES)
             .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?,
-        f32_flops_per_s: ceilings::multiply_add_rate(&mut pool, isa, BURSTS),
+        flops_per_s: ceilings::multiply_add_rate(&mut pool, isa, BURSTS),
+        flops_of: Flops::F32,
     })
 }
 
@@ -32,6 +33,7 @@ pub fn cpu_ceilings(threads: NonZeroUsize) -> io::Result<Ceilings> {
 pub fn higher(one: Ceilings, other: Ceilings) -> Ceilings {
     Ceilings {
         read_bytes_per_s: one.read_bytes_per_s.max(other.read_bytes_per_s),
-        f32_flops_per_s: one.f32_flops_per_s.max(other.f32_flops_per_s),
+        flops_per_s: one.flops_per_s.max(other.flops_per_s),
+        flops_of: one.flops_of,
     }
 }

@@ -61,6 +61,16 @@ pub fn work(config: &ModelConfig, world_size: usize, formats: Formats, step: Ste
     }
 }
 
+/// What one of a world's ranks has to do of it: they share evenly.
+#[must_use]
+pub fn of_one_rank(work: Work, world_size: usize) -> Work {
+    Work {
+        tokens: work.tokens,
+        bytes: work.bytes / world_size as u64,
+        flops: work.flops / world_size as u64,
+    }
+}
+
 /// Parameters of a model, norms and biases included.
 #[must_use]
 pub fn parameters(config: &ModelConfig) -> u64 {

@@ -16,6 +16,7 @@
 
 mod ceilings;
 pub mod cost;
+mod gpu_ceilings;
 mod grid;
 mod record;
 mod requests;
@@ -24,10 +25,11 @@ mod steps;
 mod tests;
 
 pub use ceilings::{cpu_ceilings, higher};
+pub use gpu_ceilings::{GpuCeilings, gpu_ceilings, measure_gpu};
 pub use grid::{Grid, GridError, Room, Step};
 pub use record::{Facts, profile, record};
 pub use requests::{RequestSizes, measure_requests};
-pub use steps::{BenchError, MeasuredStep, Progress, measure, steps_total};
+pub use steps::{BenchError, MeasuredStep, Progress, Running, measure, steps_total};
 
 #[cfg(doc)]
 use crate::backend::Backend;

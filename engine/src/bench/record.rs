@@ -5,7 +5,8 @@ use foresail_core::step_time::{
     Provenance,
 };
 use foresail_reports::bench::{
-    Bench, Ceilings, DecodeStep, Engine, Figures, Model, PrefillStep, SCHEMA, Stage, WholeRequests,
+    Bench, Ceilings, DecodeStep, Engine, Figures, Model, PrefillStep, RunningSteps, SCHEMA, Stage,
+    WholeRequests,
 };
 use foresail_reports::summary::Tool;
 
@@ -33,10 +34,12 @@ pub struct Facts {
     pub backend: String,
     /// Which one.
     pub device: String,
-    /// Threads that compute.
+    /// Threads of a CPU that compute; 0 with GPUs.
     pub threads: usize,
     /// Ranks.
     pub world_size: usize,
+    /// Whether only one of them is there.
+    pub is_shard_alone: bool,
     /// Tokens a KV block holds.
     pub block_size: usize,
     /// How long each stage of starting took (s).
@@ -50,7 +53,10 @@ pub struct Facts {
 pub fn record(facts: &Facts, steps: &[MeasuredStep], requests: Option<WholeRequests>) -> Bench {
     let (mut decode, mut prefill) = (Vec::new(), Vec::new());
     for measured in steps {
-        let work = cost::work(&facts.model, facts.world_size, facts.formats, measured.step);
+        let mut work = cost::work(&facts.model, facts.world_size, facts.formats, measured.step);
+        if facts.is_shard_alone {
+            work = cost::of_one_rank(work, facts.world_size);
+        }
         let Some(figures) = Figures::of(measured.seconds.clone(), work, &facts.ceilings) else {
             continue;
         };
@@ -59,6 +65,11 @@ pub fn record(facts: &Facts, steps: &[MeasuredStep], requests: Option<WholeReque
                 batch: batch as u32,
                 context: context as u64,
                 figures,
+                running: measured.running.map(|running| RunningSteps {
+                    steps: running.steps as u32,
+                    seconds_mean: running.seconds_mean,
+                    idle_share: running.idle_share,
+                }),
             }),
             Step::Prefill { chunk, context } => prefill.push(PrefillStep {
                 chunk: chunk as u32,
@@ -91,7 +102,7 @@ pub fn record(facts: &Facts, steps: &[MeasuredStep], requests: Option<WholeReque
 /// If there are no steps of a kind, or none of batch 1.
 pub fn profile(facts: &Facts, steps: &[MeasuredStep]) -> Result<ProfileTable, ProfileError> {
     let mut measured = MeasuredSteps::default();
-    for MeasuredStep { step, seconds } in steps {
+    for MeasuredStep { step, seconds, .. } in steps {
         let seconds = seconds.clone();
         match *step {
             Step::Decode { batch, context } => measured.decode.push(MeasuredDecode {
@@ -116,7 +127,10 @@ fn provenance(facts: &Facts) -> Provenance {
     Provenance {
         engine: format!("foresail {}", facts.tool.version),
         model: facts.model_name.clone(),
-        gpu: format!("none: {backend} ({device}), {} threads", facts.threads),
+        gpu: match facts.threads {
+            0 => device.clone(),
+            threads => format!("none: {backend} ({device}), {threads} threads"),
+        },
         world_size: facts.world_size as u32,
         precision: match facts.formats.weights {
             Dtype::Bf16 => ProfilePrecision::Bf16,
@@ -134,6 +148,7 @@ fn engine(facts: &Facts) -> Engine {
         device: facts.device.clone(),
         threads: facts.threads as u32,
         world_size: facts.world_size as u32,
+        is_shard_alone: facts.is_shard_alone,
         dtype: name(facts.formats.weights).to_owned(),
         kv_dtype: name(facts.formats.kv).to_owned(),
         block_size: facts.block_size as u32,

@@ -22,6 +22,9 @@ use crate::driver::StartError;
 use crate::generation::{GenerationError, Refusal};
 use crate::sampling::{Context, Sampling};
 
+/// Most decode steps that are measured one after the other.
+const RUNNING_STEPS_MAX: usize = 32;
+
 /// The smallest page of memory on machines of today.
 const PAGE_BYTES: usize = 4096;
 
@@ -32,6 +35,19 @@ pub struct MeasuredStep {
     pub step: Step,
     /// The duration of each repeat, in order (s).
     pub seconds: Vec<f64>,
+    /// Steps of the same batch that follow each other, if it decodes.
+    pub running: Option<Running>,
+}
+
+/// Decode steps that follow each other, each a token further, as a batch really goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Running {
+    /// How many.
+    pub steps: usize,
+    /// What one took on average, from its call to the next one's (s).
+    pub seconds_mean: f64,
+    /// The share of the time in which the device did not compute, if it keeps count.
+    pub idle_share: Option<f64>,
 }
 
 /// How far a measurement is.
@@ -89,7 +105,9 @@ pub fn measure(
 ) -> Result<Vec<MeasuredStep>, BenchError> {
     let stride = fill_stride(config, kv_dtype);
     let fills = grid.context_max().div_ceil(stride);
-    let total = steps_total(config, kv_dtype, grid);
+    let total = steps_total(config, kv_dtype, grid, backend.warm_up_steps());
+    // From here on it keeps count.
+    let _ = backend.take_busy_seconds();
     let mut bench = Bench {
         backend,
         sequences: Sequences::new(config, block_size, grid),
@@ -109,12 +127,17 @@ pub fn measure(
         .collect()
 }
 
-/// How many steps [`measure`] computes: to fill contexts, and each of the grid
-/// once more than it is timed.
+/// How many steps [`measure`] tells of: to fill contexts, and each of the grid
+/// as often as it is timed, after so many that are not.
 #[must_use]
-pub fn steps_total(config: &ModelConfig, kv_dtype: Dtype, grid: &Grid) -> usize {
+pub fn steps_total(
+    config: &ModelConfig,
+    kv_dtype: Dtype,
+    grid: &Grid,
+    warm_up_steps: usize,
+) -> usize {
     let fills = grid.context_max().div_ceil(fill_stride(config, kv_dtype));
-    fills + grid.steps().len() * (1 + grid.repeats())
+    fills + grid.steps().len() * (warm_up_steps + grid.repeats())
 }
 
 /// No page has more tokens of a layer than so many, whether a block keeps token
@@ -125,6 +148,7 @@ fn fill_stride(config: &ModelConfig, kv_dtype: Dtype) -> usize {
 
 /// The sequences that steps are made of.
 struct Sequences {
+    block_size: usize,
     /// The tokens of each: they are alike, as what is read does not depend on them.
     tokens: Vec<u32>,
     /// The blocks of each sequence that decodes.
@@ -149,6 +173,7 @@ impl Sequences {
         // Rows of the embedding that are far from each other.
         let token = |place: usize| (place * 7919 % config.vocab_size) as u32;
         Self {
+            block_size,
             tokens: (0..room.max_model_len).map(token).collect(),
             tables,
             prompt_table,
@@ -162,6 +187,29 @@ impl Sequences {
     /// A sequence that computes its last known tokens and samples the next, greedily.
     fn row<'a>(&'a self, table: &'a [BlockId], past: usize, len: usize) -> Row<'a> {
         let known = &self.tokens[..past + len];
+        self.row_of(known, known.len(), table, len)
+    }
+
+    /// How many tokens a sequence of so many has blocks for, and places.
+    fn room(&self, context: usize) -> usize {
+        let blocks = self.tables[0].len() * self.block_size;
+        // Blocks that a longer context has would do, but then it would not be its own that are measured.
+        let own = (context + 1).next_multiple_of(self.block_size);
+        blocks
+            .min(own)
+            .min(self.tokens.len())
+            .saturating_sub(context)
+    }
+
+    /// The same of a sequence with these tokens, of which so many are its prompt.
+    fn row_of<'a>(
+        &'a self,
+        known: &'a [u32],
+        prompt: usize,
+        table: &'a [BlockId],
+        len: usize,
+    ) -> Row<'a> {
+        let past = known.len() - len;
         Row {
             known,
             past,
@@ -171,8 +219,8 @@ impl Sequences {
             prompt_logprobs: None,
             sample: Some(Context {
                 sampling: &self.sampling,
-                prompt: known,
-                generated: &[],
+                prompt: &known[..prompt],
+                generated: &known[prompt..],
                 banned: &[],
             }),
         }
@@ -232,15 +280,71 @@ impl Bench<'_> {
 
     fn measure(&mut self, step: Step, repeats: usize) -> Result<MeasuredStep, BenchError> {
         self.progress.step = Some(step);
-        // The first is to bring pages and caches to where they are in a run.
-        self.tell()?;
-        self.time(step)?;
+        // The first are to bring pages and caches to where they are in a run.
+        for _ in 0..self.backend.warm_up_steps() {
+            self.tell()?;
+            self.time(step)?;
+        }
         let mut seconds = Vec::with_capacity(repeats);
         for _ in 0..repeats {
             self.tell()?;
             seconds.push(self.time(step)?);
         }
-        Ok(MeasuredStep { step, seconds })
+        let running = match step {
+            Step::Decode { batch, context } => self.run(batch, context)?,
+            Step::Prefill { .. } => None,
+        };
+        Ok(MeasuredStep {
+            step,
+            seconds,
+            running,
+        })
+    }
+
+    /// Decodes step after step, as far as the sequences' blocks go; `None` if that is not far.
+    fn run(&mut self, batch: usize, context: usize) -> Result<Option<Running>, BenchError> {
+        let sequences = &self.sequences;
+        let steps = sequences.room(context).min(RUNNING_STEPS_MAX);
+        if steps < 2 {
+            return Ok(None);
+        }
+        let mut texts = vec![sequences.tokens[..=context].to_vec(); batch];
+        let _ = self.backend.take_busy_seconds();
+        let began = Instant::now();
+        for step in 0..steps {
+            let rows = texts.iter().zip(&sequences.tables);
+            let rows = rows.map(|(known, table)| sequences.row_of(known, context + 1, table, 1));
+            let input = StepInput {
+                load: StepLoad {
+                    decodes: batch as u32,
+                    decode_past: (batch * (context + step)) as u64,
+                    chunks: &[],
+                },
+                adapters: 0,
+                continues: true,
+                ahead: (steps - 1 - step) as u32,
+                rows: rows.collect(),
+            };
+            let outputs = self.backend.step(&input)?;
+            let sampled = outputs.iter().filter_map(|output| output.sampled.as_ref());
+            let tokens: Vec<u32> = sampled.map(|sampled| sampled.token).collect();
+            if tokens.len() != batch {
+                return Err(BenchError::Rows {
+                    sampled: tokens.len(),
+                    sequences: batch,
+                });
+            }
+            for (text, token) in texts.iter_mut().zip(tokens) {
+                text.push(token);
+            }
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let busy = self.backend.take_busy_seconds();
+        Ok(Some(Running {
+            steps,
+            seconds_mean: seconds / steps as f64,
+            idle_share: busy.map(|busy| (1.0 - busy / seconds).max(0.0)),
+        }))
     }
 
     /// Computes a step, and says how long it took (s).

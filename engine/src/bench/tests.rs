@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use foresail_core::batching::BlockId;
 use foresail_core::step_time::{Profile, StepTime as _};
-use foresail_reports::bench::Ceilings;
+use foresail_reports::bench::{Ceilings, Flops};
 use foresail_reports::summary::Tool;
 
 use super::cost::Formats;
@@ -51,6 +51,8 @@ struct Witness {
     written: BTreeSet<(BlockId, usize)>,
     /// Sequences and tokens of each step that samples, in order.
     sampled: Vec<(usize, usize, usize)>,
+    /// Sequences, context and generated tokens of each step of a batch that goes on.
+    ran: Vec<(usize, usize, usize)>,
     steps: usize,
     fails_after: Option<usize>,
     forgets: bool,
@@ -84,7 +86,12 @@ impl Backend for Witness {
         );
         if let Some(row) = step.rows.iter().find(|row| row.sample.is_some()) {
             self.assert_pages_written(step);
-            self.sampled.push((step.rows.len(), row.len, row.past));
+            let generated = row.sample.map_or(0, |context| context.generated.len());
+            if step.ahead > 0 || generated > 0 {
+                self.ran.push((step.rows.len(), row.past, generated));
+            } else {
+                self.sampled.push((step.rows.len(), row.len, row.past));
+            }
         }
         let output = |row: &Row<'_>| RowOutput {
             sampled: (row.sample.is_some() && !self.forgets).then_some(Sampled {
@@ -147,13 +154,28 @@ fn facts() -> Facts {
         device: "none".into(),
         threads: 1,
         world_size: 1,
+        is_shard_alone: false,
         block_size: BLOCK_SIZE,
         startup: Vec::new(),
         ceilings: Ceilings {
             read_bytes_per_s: 1e9,
-            f32_flops_per_s: 1e9,
+            flops_per_s: 1e9,
+            flops_of: Flops::F32,
         },
     }
+}
+
+#[test]
+fn batches_go_on_as_far_as_their_blocks_go() {
+    let mut witness = Witness::default();
+    let measured = run(&mut witness).unwrap();
+    let running = |step: &MeasuredStep| step.running.map(|running| running.steps);
+    // Of 41 tokens, blocks of 16 have 48; of 201, 208.
+    let steps: Vec<_> = measured.iter().map(running).collect();
+    assert_eq!(steps[..4], [Some(8), Some(8), Some(8), Some(8)]);
+    assert!(steps[4..].iter().all(Option::is_none), "prompts do not");
+    let expected: Vec<_> = (0..8).map(|step| (3, 200 + step, step)).collect();
+    assert_eq!(witness.ran[24..], expected);
 }
 
 #[test]

@@ -19,6 +19,11 @@ pub trait Comm: Send {
     /// Which rank this is, of how many.
     fn partition(&self) -> crate::config::Partition;
 
+    /// How long exchanges take, if that is all that this end knows of them.
+    fn modelled(&self) -> Option<&Modelled> {
+        None
+    }
+
     /// Adds the ranks' values up, element by element, in the order of the
     /// ranks, so that the sum is the same from run to run. All have the sum.
     ///

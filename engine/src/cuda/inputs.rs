@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! tokens [rows]  positions [rows]  slots [rows]  adapters [rows]  logit rows [logits]
-//! tables [sequences][blocks]  decode work […]  prefill work […]
+//! tables [sequences][blocks]  decode work […], with a window […]  prefill work […]
 //! ```
 //!
 //! A recording reads them at fixed addresses, so the layout of a bucket is fixed
@@ -17,7 +17,7 @@ use crate::batch::Batch;
 pub const NONE: u32 = u32::MAX;
 
 /// How large each array is, and so where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// Rows of the step.
     pub rows: usize,
@@ -29,6 +29,8 @@ pub struct Layout {
     pub table_stride: usize,
     /// Words of the decode attention's work.
     pub decode_work: usize,
+    /// Words of the same in layers with a window.
+    pub windowed_decode_work: usize,
     /// Words of the prefill attention's work.
     pub prefill_work: usize,
 }
@@ -53,11 +55,13 @@ pub enum Array {
     Tables,
     /// What the decode attention does, block by block.
     DecodeWork,
+    /// The same in layers with a window.
+    WindowedDecodeWork,
     /// What the prefill attention does, block by block.
     PrefillWork,
 }
 
-const ARRAYS: [Array; 8] = [
+const ARRAYS: [Array; 9] = [
     Array::Tokens,
     Array::Positions,
     Array::Slots,
@@ -65,6 +69,7 @@ const ARRAYS: [Array; 8] = [
     Array::LogitRows,
     Array::Tables,
     Array::DecodeWork,
+    Array::WindowedDecodeWork,
     Array::PrefillWork,
 ];
 
@@ -76,6 +81,7 @@ impl Layout {
             Array::LogitRows => self.logits,
             Array::Tables => self.sequences * self.table_stride,
             Array::DecodeWork => self.decode_work,
+            Array::WindowedDecodeWork => self.windowed_decode_work,
             Array::PrefillWork => self.prefill_work,
         }
     }
@@ -171,6 +177,7 @@ mod tests {
         logits: 4,
         table_stride: 5,
         decode_work: 70,
+        windowed_decode_work: 3,
         prefill_work: 0,
     };
 

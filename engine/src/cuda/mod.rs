@@ -21,5 +21,6 @@ pub mod inputs;
 pub mod kernels;
 pub mod libraries;
 pub mod memory;
+pub mod ops;
 pub mod plan_cache;
 pub mod software;

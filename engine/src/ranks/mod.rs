@@ -206,6 +206,14 @@ where
         Ok(outputs)
     }
 
+    fn warm_up_steps(&self) -> usize {
+        self.leader.ops.warm_up_steps()
+    }
+
+    fn take_busy_seconds(&mut self) -> Option<f64> {
+        self.leader.ops.take_busy_seconds()
+    }
+
     fn is_lost(&self) -> bool {
         self.leader.ops.is_lost()
     }

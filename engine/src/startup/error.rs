@@ -6,6 +6,7 @@ use crate::checkpoint::CheckpointError;
 use crate::comm::ModelledError;
 use crate::config::PartitionError;
 use crate::cpu::CpuError;
+use crate::cuda::gpu::GpuError;
 use crate::ranks::RankError;
 use crate::text::TokenizerError;
 
@@ -24,6 +25,26 @@ pub enum StartError {
     /// The CPU has no memory or no threads for it.
     #[error(transparent)]
     Cpu(#[from] CpuError),
+    /// There is no GPU that could do it, or it failed meanwhile.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// GPUs have one number format.
+    #[error(
+        "the CUDA backend computes in bf16, and {what} would be {dtype}; \
+         --dtype bf16 rounds the weights, --backend cpu computes with them as they are"
+    )]
+    GpuDtype {
+        /// What.
+        what: &'static str,
+        /// In which format.
+        dtype: &'static str,
+    },
+    /// The kernels find places in the KV cache by shifting.
+    #[error("--block-size is {block_size}; the CUDA backend needs a power of two, such as 64")]
+    GpuBlockSize {
+        /// What was asked for.
+        block_size: usize,
+    },
     /// There are no times for the sums of so many ranks.
     #[error(transparent)]
     Shard(#[from] ModelledError),

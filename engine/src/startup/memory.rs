@@ -7,7 +7,8 @@
 //! An automatic KV cache has half of what is free beside the weights and the
 //! activations, but no more than the longest sequences of a full batch can use,
 //! and no more than 1 GiB: all of it is written at start, so that a step never
-//! waits for memory, and that takes time.
+//! waits for memory, and that takes time. On a GPU, whose memory is for this
+//! alone, it has nine tenths of what is left, and there is no such limit.
 
 use crate::backend::Limits;
 use crate::config::{ModelConfig, Partition};
@@ -17,6 +18,10 @@ use super::settings::{EngineSettings, KvCacheSize};
 
 /// Of the memory that is free, what an automatic KV cache takes.
 const AUTOMATIC_SHARE: f64 = 0.5;
+
+/// The same where nothing else needs it. vLLM plans with nine tenths of a GPU's memory
+/// (`gpu_memory_utilization` in vllm/config/cache.py).
+const DEDICATED_SHARE: f64 = 0.9;
 
 /// The largest automatic KV cache (bytes).
 const AUTOMATIC_BYTES_MAX: u64 = 1 << 30;
@@ -37,6 +42,8 @@ pub struct Demand<'a> {
     pub weight_bytes: u64,
     /// The memory that is free (bytes), if the system says.
     pub free_bytes: Option<u64>,
+    /// Whether the memory is there for this alone, as a GPU's is.
+    pub is_dedicated: bool,
 }
 
 /// Why an engine does not fit. Each says what to change.
@@ -194,12 +201,19 @@ fn num_blocks(settings: &EngineSettings, demand: &Demand<'_>, block_bytes: u64) 
                 activation_bytes(settings.max_batched_tokens, settings.max_num_seqs, demand);
             let taken = demand.weight_bytes.saturating_add(activations);
             let free = demand.free_bytes.map(|free| free.saturating_sub(taken));
-            let share = free.map(|free| (free as f64 * AUTOMATIC_SHARE) as u64);
+            let of_free = match demand.is_dedicated {
+                true => DEDICATED_SHARE,
+                false => AUTOMATIC_SHARE,
+            };
+            let share = free.map(|free| (free as f64 * of_free) as u64);
             // One sequence of the length that was asked for has to fit in any case.
             let asked = settings
                 .max_model_len
                 .map_or(0, |_| sequence as u64 * block_bytes);
-            let most = AUTOMATIC_BYTES_MAX.max(asked);
+            let most = match demand.is_dedicated {
+                true => u64::MAX,
+                false => AUTOMATIC_BYTES_MAX.max(asked),
+            };
             of_bytes(share.unwrap_or(u64::MAX).min(most)).min(used)
         }
     };
@@ -298,6 +312,7 @@ mod tests {
             kv_format: KvFormat::Bf16,
             weight_bytes: 16 * GIB,
             free_bytes: Some(64 * GIB),
+            is_dedicated: false,
         }
     }
 
@@ -345,6 +360,20 @@ mod tests {
         assert!((200..=256).contains(&tight), "{tight}");
         (settings.max_num_seqs, settings.max_model_len) = (4, Some(100));
         assert_eq!(blocks(&settings, Some(64 * GIB)), 4 * 7);
+    }
+
+    #[test]
+    fn a_gpu_gives_nine_tenths_of_what_is_left() {
+        let config = llama();
+        let mut settings = settings();
+        settings.max_num_seqs = 256;
+        let demand = Demand {
+            is_dedicated: true,
+            ..demand(&config, &[Partition::WHOLE])
+        };
+        // 64 GiB without 16 of weights and some of activations, in blocks of 2 MiB.
+        let blocks = limits(&settings, &demand).unwrap().num_blocks;
+        assert!((21_000..22_118).contains(&blocks), "{blocks}");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 mod error;
 mod free_memory;
+mod gpus;
 pub mod memory;
 mod model;
 mod settings;
@@ -21,6 +22,8 @@ mod warm_up;
 use crate::backend::{Backend, Limits};
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
+use crate::cuda::gpu::GpuError;
+use crate::cuda::hardware::Hardware;
 use crate::text::{Tokenizer, TokenizerError};
 
 pub use self::error::StartError;
@@ -43,6 +46,16 @@ pub struct Started {
     pub tokenizer: Option<Tokenizer>,
     /// How long each stage took, in order.
     pub stages: Vec<StageTime>,
+    /// What the driver calls the GPU, if one computes.
+    pub gpu_name: Option<String>,
+}
+
+/// How many GPUs there are: at least one.
+///
+/// # Errors
+/// If there is none, or something that it takes is missing: the message says what.
+pub fn gpus() -> Result<u32, GpuError> {
+    Hardware::count()
 }
 
 /// Starts an engine, and computes a first step with it.
@@ -60,6 +73,7 @@ pub fn start(settings: &EngineSettings) -> Result<Started, StartError> {
         stages.end("config");
         let plan = Plan::new(settings, &config)?;
         let limits = plan.limits;
+        let gpu_name = plan.device_name();
         let (mut backend, of_ranks) = model::load(settings, plan, checkpoint)?;
         stages.extend(of_ranks);
         warm_up::step(backend.as_mut(), &config, &limits)?;
@@ -77,6 +91,7 @@ pub fn start(settings: &EngineSettings) -> Result<Started, StartError> {
             limits,
             tokenizer,
             stages: stages.times,
+            gpu_name,
         })
     })
 }

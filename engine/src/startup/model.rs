@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::free_memory::free_bytes;
+use super::gpus::{self, Gpus};
 use super::memory::{self, Demand};
 use super::settings::{Device, DtypeChoice, EngineSettings, LORA_RANK_MAX};
 use super::{StageTime, StartError};
@@ -13,6 +14,7 @@ use crate::checkpoint::{Checkpoint, WeightFormat, weight_bytes};
 use crate::comm::{Comm, Modelled};
 use crate::config::{Dtype, ModelConfig, Partition};
 use crate::cpu::CpuOps;
+use crate::cuda::ops::CudaOps;
 use crate::model::Model;
 use crate::ops::{KvFormat, Ops};
 use crate::ranks::{Rank, RankBackend, World};
@@ -27,6 +29,7 @@ pub(super) struct Plan {
     world: World,
     weight_format: WeightFormat,
     kv_format: KvFormat,
+    gpus: Option<Gpus>,
     pub(super) limits: Limits,
 }
 
@@ -53,7 +56,13 @@ impl Plan {
             }
         };
         let weight_format = weight_format(settings.dtype);
-        let kv_format = kv_format(settings, config);
+        let mut kv_format = kv_format(settings, config);
+        let mut gpus = None;
+        if settings.device.is_gpu() {
+            gpus::check(settings, config)?;
+            kv_format = gpus::KV_FORMAT;
+            gpus = Some(Gpus::open(settings.device, partitions.len())?);
+        }
         let bytes = partitions
             .iter()
             .map(|partition| weight_bytes(config, *partition, config.dtype, weight_format));
@@ -62,7 +71,11 @@ impl Plan {
             partitions: &partitions,
             kv_format,
             weight_bytes: bytes.sum(),
-            free_bytes: free_bytes(),
+            free_bytes: match &gpus {
+                Some(gpus) => Some(gpus.free_bytes()?),
+                None => free_bytes(),
+            },
+            is_dedicated: gpus.is_some(),
         };
         Ok(Self {
             limits: memory::limits(settings, &demand)?,
@@ -70,7 +83,13 @@ impl Plan {
             world,
             weight_format,
             kv_format,
+            gpus,
         })
+    }
+
+    /// What computes, as people call it.
+    pub(super) fn device_name(&self) -> Option<String> {
+        self.gpus.as_ref().map(Gpus::name)
     }
 }
 
@@ -96,7 +115,7 @@ fn kv_format(settings: &EngineSettings, config: &ModelConfig) -> KvFormat {
 /// Makes every rank, and says how long its stages took.
 pub(super) fn load(
     settings: &EngineSettings,
-    plan: Plan,
+    mut plan: Plan,
     checkpoint: Checkpoint,
 ) -> Result<(Box<dyn Backend>, Vec<StageTime>), StartError> {
     let (config, limits, kv_format) = (Arc::clone(&plan.config), plan.limits, plan.kv_format);
@@ -106,6 +125,21 @@ pub(super) fn load(
             load_ranks(plan, checkpoint, move |comm| {
                 let config = Arc::clone(&config);
                 Ok(CpuOps::new(config, limits, kv_format, comm, threads)?)
+            })
+        }
+        Device::Cuda | Device::SoftwareGpu => {
+            let gpus = plan.gpus.take();
+            load_ranks(plan, checkpoint, move |comm| {
+                let (config, rank) = (Arc::clone(&config), comm.partition().rank);
+                // A shard that is alone may be any rank, and has the only GPU.
+                let gpu = gpus
+                    .as_ref()
+                    .and_then(|gpus| gpus.take(rank).or_else(|| gpus.take(0)));
+                let gpu = gpu.ok_or(StartError::Rank {
+                    rank,
+                    reason: "it has no GPU".to_owned(),
+                })?;
+                Ok(CudaOps::new(gpu, config, limits, &*comm)?)
             })
         }
         Device::Reference => load_ranks(plan, checkpoint, move |comm| {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use foresail_core::step_time::AllReduce;
 
-/// What an engine is started with. The defaults suit a CPU that also does other things.
+/// What an engine is started with. The defaults suit a CPU that also does other things;
+/// [`EngineSettings::on`] has those of other devices.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineSettings {
     /// Where the model is from.
@@ -70,6 +71,22 @@ impl EngineSettings {
     }
 }
 
+impl EngineSettings {
+    /// The same on another device, with that device's defaults for what its step computes.
+    #[must_use]
+    pub fn on(mut self, device: Device) -> Self {
+        self.device = device;
+        if device.is_gpu() {
+            // As scenarios have it: larger blocks are read with fewer addresses.
+            self.block_size = 64;
+            // vLLM's on large GPUs (`UsageContext` defaults in vllm/engine/arg_utils.py).
+            self.max_num_seqs = 256;
+            self.max_batched_tokens = 8192;
+        }
+        self
+    }
+}
+
 /// The largest rank that is supported, and the default of what is taken.
 pub const LORA_RANK_MAX: usize = 64;
 
@@ -104,6 +121,18 @@ pub enum Device {
     },
     /// The slow clear form of every operation: an oracle, thousands of times slower.
     Reference,
+    /// NVIDIA GPUs, one a rank, from the first that the driver shows.
+    Cuda,
+    /// The kernels of GPUs, run on a CPU thread by thread: an instrument for tests, never a way to serve.
+    SoftwareGpu,
+}
+
+impl Device {
+    /// Whether the kernels of GPUs run on it.
+    #[must_use]
+    pub fn is_gpu(self) -> bool {
+        matches!(self, Self::Cuda | Self::SoftwareGpu)
+    }
 }
 
 /// A number format.

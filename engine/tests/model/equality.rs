@@ -29,13 +29,13 @@ fn check<S: Strategy>(strategy: S, property: impl Fn(S::Value)) {
 }
 
 /// The blocks of the KV cache in a random order, dealt out to sequences.
-struct Dealer {
+pub(crate) struct Dealer {
     blocks: Vec<BlockId>,
     block_size: usize,
 }
 
 impl Dealer {
-    fn new(model: &RandomModel, order: u64) -> Self {
+    pub(crate) fn new(model: &RandomModel, order: u64) -> Self {
         let limits = model.setting.limits;
         let mut blocks: Vec<_> = (0..limits.num_blocks as BlockId).collect();
         let mut draw = Draw::new(order, "blocks");
@@ -49,7 +49,7 @@ impl Dealer {
     }
 
     /// Blocks for so many tokens, that no one has.
-    fn deal(&mut self, tokens: usize) -> Vec<BlockId> {
+    pub(crate) fn deal(&mut self, tokens: usize) -> Vec<BlockId> {
         let first = self.blocks.len() - tokens.div_ceil(self.block_size);
         self.blocks.split_off(first)
     }
@@ -73,7 +73,7 @@ fn alone<D: Device>(
     sequence.logits
 }
 
-fn start<D: Device>(device: D, model: &RandomModel, world_size: usize) -> World {
+pub(crate) fn start<D: Device>(device: D, model: &RandomModel, world_size: usize) -> World {
     World::start(device, &model.setting, world_size, |partition| {
         model.shard(partition)
     })

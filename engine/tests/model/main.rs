@@ -7,6 +7,7 @@
 
 mod devices;
 mod equality;
+mod gpu;
 mod hf_golden;
 mod random_model;
 mod sequences;

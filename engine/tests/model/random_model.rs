@@ -55,6 +55,20 @@ pub(crate) fn models_for_ranks() -> impl Strategy<Value = RandomModel> {
     ])
 }
 
+/// The same models as GPUs compute them: in bf16, with blocks of a power of two.
+pub(crate) fn for_gpus(
+    models: impl Strategy<Value = RandomModel>,
+) -> impl Strategy<Value = RandomModel> {
+    models.prop_map(|model| {
+        let config = ModelConfig {
+            dtype: Dtype::Bf16,
+            ..ModelConfig::clone(&model.setting.config)
+        };
+        let block_size = model.setting.limits.block_size.next_power_of_two();
+        RandomModel::new(config, KvFormat::Bf16, block_size, model.seed)
+    })
+}
+
 fn models_of_heads(
     heads: impl Strategy<Value = (usize, usize)>,
 ) -> impl Strategy<Value = RandomModel> {

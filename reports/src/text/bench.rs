@@ -2,7 +2,7 @@
 
 use super::Style;
 use super::units::{count, counted, duration, exact_percent, number, percent, rate};
-use crate::bench::{Bench, Ceilings, Engine, Figures, WholeRequests};
+use crate::bench::{Bench, Ceilings, Engine, Figures, Flops, WholeRequests};
 
 /// A bench as text, ending with a newline.
 #[must_use]
@@ -21,6 +21,7 @@ pub fn bench(bench: &Bench, style: Style) -> String {
         head(bench, style),
         ceilings(&bench.ceilings, style),
         table("DECODE", decode_heading, "batch", decode, style),
+        running(bench, style),
         table("PREFILL", prefill_heading, "chunk", prefill, style),
         bench
             .requests
@@ -42,12 +43,20 @@ fn head(bench: &Bench, style: Style) -> Vec<String> {
         backend,
         device,
         world_size,
+        is_shard_alone,
         dtype,
         kv_dtype,
         block_size,
         ..
     } = &bench.engine;
-    let threads = counted(bench.engine.threads.into(), "thread");
+    let threads = match bench.engine.threads {
+        0 => String::new(),
+        threads => format!(" · {}", counted(threads.into(), "thread")),
+    };
+    let alone = match is_shard_alone {
+        true => ", one rank alone",
+        false => "",
+    };
     let parameters = scaled(bench.model.parameters as f64);
     let mut lines = vec![
         format!(
@@ -55,7 +64,7 @@ fn head(bench: &Bench, style: Style) -> Vec<String> {
             style.heading(&bench.model.name),
             bench.measured_on
         ),
-        format!("{backend} ({device}) · {threads} · world size {world_size}"),
+        format!("{backend} ({device}){threads} · world size {world_size}{alone}"),
         format!("{dtype} weights · {kv_dtype} KV cache in blocks of {block_size} tokens"),
     ];
     if !bench.startup.is_empty() {
@@ -83,13 +92,21 @@ fn startup(bench: &Bench) -> String {
 fn ceilings(ceilings: &Ceilings, style: Style) -> Vec<String> {
     vec![
         format!(
-            "{}  measured just before and after, with the same threads",
-            style.heading("CEILINGS")
+            "{}  measured just before and after, on the same {}",
+            style.heading("CEILINGS"),
+            match ceilings.flops_of {
+                Flops::F32 => "threads",
+                Flops::Bf16 => "GPU",
+            }
         ),
         format!(
-            "  read {} GB/s · multiply-add {} GFLOP/s in f32",
+            "  read {} GB/s · multiply-add {} GFLOP/s in {}",
             number(ceilings.read_bytes_per_s / 1e9),
-            number(ceilings.f32_flops_per_s / 1e9)
+            number(ceilings.flops_per_s / 1e9),
+            match ceilings.flops_of {
+                Flops::F32 => "f32",
+                Flops::Bf16 => "bf16",
+            }
         ),
     ]
 }
@@ -130,6 +147,43 @@ fn table<'a>(
     lines
 }
 
+/// Batches that go on, beside the same steps one by one; nothing if there are none.
+fn running(bench: &Bench, style: Style) -> Vec<String> {
+    let rows: Vec<String> = bench
+        .decode
+        .iter()
+        .filter_map(|step| {
+            let running = step.running?;
+            let idle = running.idle_share.map_or("-".to_owned(), exact_percent);
+            let floor = step.figures.floor_seconds / running.seconds_mean;
+            Some(format!(
+                "{:>7}{:>9}{:>9}{:>8}{:>10}{:>9}{:>7}",
+                count(step.batch.into()),
+                count(step.context),
+                duration(running.seconds_mean),
+                running.steps,
+                rate(f64::from(step.batch) / running.seconds_mean),
+                idle,
+                percent(floor),
+            ))
+        })
+        .collect();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let columns = format!(
+        "{:>7}{:>9}{:>9}{:>8}{:>10}{:>9}{:>7}",
+        "batch", "context", "time", "steps", "tokens/s", "idle", "floor"
+    );
+    let heading = style.heading("RUNNING");
+    let mut lines = vec![
+        format!("{heading}  the same batches going on, each step a token further"),
+        style.quiet(&columns),
+    ];
+    lines.extend(rows);
+    lines
+}
+
 fn row(key: u64, context: u64, figures: &Figures) -> String {
     format!(
         "{:>7}{:>9}{:>9}{:>8}{:>10}{:>9}{:>7}{:>6}{:>9}{:>9}{:>6}{:>7}",
@@ -143,7 +197,7 @@ fn row(key: u64, context: u64, figures: &Figures) -> String {
         percent(figures.read_share),
         scaled(figures.flops as f64),
         number(figures.flops_per_s / 1e9),
-        percent(figures.f32_share),
+        percent(figures.flops_share),
         percent(figures.floor_share),
     )
 }

@@ -19,6 +19,7 @@ pub mod heads;
 pub mod norm;
 pub mod sample;
 pub mod skinny;
+pub mod stream;
 
 use super::gpu::{Address, Gpu, GpuError, Kernel, Launch};
 

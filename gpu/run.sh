@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in steps of under ten minutes: checks, then measurements.
+#
+#     gpu/run.sh [STEP…]             on a machine with a GPU; all steps in order if none is named
+#     gpu/run.sh --rehearse [STEP…]  on any machine: the same steps, small, without a GPU
+#     gpu/run.sh --list
+#
+# gpu/pack.sh made what it runs (gpu/carry/), elsewhere: here are no cargo and no network. Python with
+# PyTorch and transformers is used where it is. Results go to gpu/results/<date>-<gpu>/, or to $OUT: a
+# step that is done is not done again, so after a cut the same command goes on. Exit code 1: a check failed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+steps=(environment kernels sanitizer models ops steps shards peer serving table)
+rehearse=false
+chosen=()
+for argument; do
+    case $argument in
+        --rehearse) rehearse=true ;;
+        --list) printf '%s\n' "${steps[@]}"; exit 0 ;;
+        -*) echo "gpu/run.sh: unknown option $argument" >&2; exit 2 ;;
+        *)
+            [[ " ${steps[*]} " == *" $argument "* ]] || { echo "gpu/run.sh: no step $argument; there are ${steps[*]}" >&2; exit 2; }
+            chosen+=("$argument")
+            ;;
+    esac
+done
+((${#chosen[@]})) || chosen=("${steps[@]}")
+
+carry=${FORESAIL_CARRY:-gpu/carry}
+foresail=$carry/foresail
+[[ -x $foresail ]] || { echo "gpu/run.sh: $foresail is not there; gpu/pack.sh makes it, on a machine with cargo" >&2; exit 2; }
+# Where tests find their files: they were built elsewhere.
+export CARGO_MANIFEST_DIR=$PWD/engine
+python=${FORESAIL_PYTHON:-python3}
+has_python() { "$python" -c "import $1" 2>/dev/null; }
+
+if $rehearse; then
+    name=rehearsal backend=cpu gpu_backend=software-gpu
+    export FORESAIL_TEST_GPU=software
+else
+    name=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr 'A-Z ' 'a-z-')
+    [[ -n $name ]] || { echo "gpu/run.sh: nvidia-smi shows no GPU; gpu/run.sh --rehearse needs none" >&2; exit 2; }
+    backend=cuda gpu_backend=cuda
+    export FORESAIL_TEST_GPU=hardware
+fi
+out=${OUT:-gpu/results/$(date -u +%F)-$name}
+mkdir -p "$out"
+echo "results: $out"
+
+# Runs a command, with its output on the screen and in a file.
+log() { local file=$1; shift; "$@" 2>&1 | tee "$file"; return "${PIPESTATUS[0]}"; }
+skip() { echo "SKIPPED: $1" | tee "$out/$2"; }
+
+step_environment() {
+    { date -u; uname -srm; nvidia-smi 2>/dev/null; } >"$out/environment.txt"
+    log "$out/devices.txt" "$foresail" devices || return
+    "$foresail" devices --measure "$gpu_backend" --format json >"$out/devices.json" && cat "$out/devices.json"
+}
+
+step_kernels() {
+    log "$out/kernels.txt" "$carry/kernels" --test-threads 1 || return
+    $rehearse || log "$out/hardware.txt" "$carry/hardware" --test-threads 1
+}
+
+step_sanitizer() {
+    command -v compute-sanitizer >/dev/null || { skip 'compute-sanitizer is not here' sanitizer.txt; return 0; }
+    local tool failed=0
+    : >"$out/sanitizer.txt"
+    # The shapes of the software device: small ones.
+    for tool in memcheck racecheck synccheck; do
+        FORESAIL_TEST_SMALL=1 compute-sanitizer --tool "$tool" --error-exitcode 9 "$carry/kernels" --test-threads 1 \
+            >"$out/sanitizer.log" 2>&1 || failed=1
+        { echo "== $tool"; grep -E 'ERROR SUMMARY|RACECHECK SUMMARY|=========.*(Invalid|Race|hazard)|test result' "$out/sanitizer.log" | head -n 40; } \
+            | tee -a "$out/sanitizer.txt"
+    done
+    rm -f "$out/sanitizer.log"
+    return $failed
+}
+
+step_models() {
+    # The golden models, on the GPU and on the CPU.
+    log "$out/models.txt" "$carry/model" --test-threads 1 gpu || return
+    if ! has_python transformers; then skip 'no transformers in Python' hugging_face.txt; return 0; fi
+    if $rehearse; then
+        log "$out/hugging_face.txt" "$python" gpu/hugging_face.py --foresail "$foresail" --backend "$backend" --small --out "$out/models.json"
+    else
+        log "$out/hugging_face.txt" "$python" gpu/hugging_face.py --foresail "$foresail" --backend "$backend" --out "$out/models.json"
+    fi
+}
+
+step_ops() { "$foresail" bench-ops --backend "$gpu_backend" --format json >"$out/ops.json" && cat "$out/ops.json"; }
+
+step_steps() {
+    if $rehearse; then
+        "$foresail" bench --backend "$backend" --dummy tiny --batch 1,4 --context 32 --chunk 8,32 --repeats 2 --format json >"$out/steps.json" \
+            && "$foresail" bench --backend software-gpu --dummy tiny --batch 1,2 --context 16 --chunk 8 --repeats 1
+        return
+    fi
+    "$foresail" bench --backend cuda --dummy llama-3-8b --batch 1,8,64,256 --context 1024,4096 --chunk 64 --repeats 20 --format json >"$out/decode.json" || return
+    "$foresail" bench --backend cuda --dummy llama-3-8b --chunk 512,2048,8192 --repeats 10 --format json >"$out/prefill.json"
+}
+
+step_shards() {
+    local world_size sizes="--batch 1,8,64,256 --context 1024 --chunk 64,2048 --repeats 10" shape=llama-3-8b
+    if $rehearse; then sizes="--batch 1 --context 16 --chunk 8 --repeats 1" shape=tiny; fi
+    for world_size in 2 4 8; do
+        # A tiny model has too few heads for eight ranks.
+        if $rehearse && ((world_size > 2)); then continue; fi
+        [[ -s $out/shard-$world_size.json ]] && continue
+        # shellcheck disable=SC2086
+        "$foresail" bench --backend "$gpu_backend" --dummy "$shape" --world-size "$world_size" --shard-alone h200 $sizes \
+            --format json >"$out/shard.part" || return
+        mv "$out/shard.part" "$out/shard-$world_size.json"
+    done
+}
+
+step_peer() {
+    if ! has_python torch; then skip 'no PyTorch in Python' peer.txt; return 0; fi
+    if $rehearse; then
+        log "$out/peer.txt" "$python" gpu/peer.py --rehearse --out "$out/peer.json"
+    else
+        log "$out/peer.txt" timeout 570 "$python" gpu/peer.py --out "$out/peer.json"
+    fi
+}
+
+step_serving() {
+    local address load served=$out/served.txt
+    if $rehearse; then
+        set -- serve --backend "$backend" --dummy tiny
+        load="--rate 4 --duration 3s --prompt-tokens 16 --output-tokens 8"
+    else
+        set -- serve --backend "$backend" --dummy llama-3-8b
+        load="--rate 2,8,16 --duration 30s --prompt-tokens 1024 --output-tokens 128"
+    fi
+    "$foresail" "$@" --port 0 --access-log none >"$served" 2>"$out/serve.log" &
+    local server=$!
+    for _ in {1..1200}; do
+        if grep -q '^ready: ' "$served" || ! kill -0 $server 2>/dev/null; then break; fi
+        sleep 0.1
+    done
+    address=$(sed -n 's|^ready: \(http://[0-9.]*:[0-9]*\)/.*|\1|p' "$served")
+    [[ -n $address ]] || { cat "$served" "$out/serve.log"; return 1; }
+    cat "$served"
+    # shellcheck disable=SC2086
+    log "$out/serving.txt" "$foresail" load --url "$address" --tokenizer bytes $load --out "$out/serving"
+    local code=$?
+    kill -TERM $server
+    wait $server
+    # A client that was disturbed says so with 4: its figures are to be read with that.
+    ((code == 0 || code == 4))
+}
+
+step_table() { "$python" gpu/table.py "$out" | tee "$out/table.md"; }
+
+failed=()
+for step in "${chosen[@]}"; do
+    if [[ -e $out/.done-$step ]]; then echo "== $step: done before"; continue; fi
+    echo "== $step"
+    began=$SECONDS
+    if "step_$step"; then
+        # The table is of whatever is there, so it is made again each time.
+        [[ $step == table ]] || touch "$out/.done-$step"
+        echo "== $step: $((SECONDS - began)) s"
+    else
+        failed+=("$step")
+        echo "== $step FAILED after $((SECONDS - began)) s"
+    fi
+done
+if ((${#failed[@]})); then echo "FAILED: ${failed[*]}"; exit 1; fi
+echo 'all passed'
