@@ -186,6 +186,7 @@ DEVICE float exp2_fast(float x) {
     float power = exp2f(x);
     return power < 1.17549435e-38f ? 0.0f : power;
 }
+DEVICE u32 opaque(u32 number) { return number; }
 DEVICE float minus_infinity() { return __uint_as_float(0xff800000u); }
 
 // ---- threads ------------------------------------------------------------------------
@@ -263,6 +264,17 @@ DEVICE void copy_async_16(void* to_shared, const void* from, bool valid) {
 }
 DEVICE void copy_async_commit() { software::copy_async_commit(); }
 template <int pending> DEVICE void copy_async_wait() { software::copy_async_wait(pending); }
+
+template <u32 units> DEVICE constexpr u32 tile_row_bytes() { return (units & (units - 1)) ? 16 * units + 16 : 16 * units; }
+template <u32 units> DEVICE u32 tile_offset(u32 row, u32 unit) {
+    if constexpr ((units & (units - 1)) != 0) return row * (16 * units + 16) + 16 * unit;
+    else if constexpr (units >= 8) return 16 * (row * units + (unit ^ (row & 7)));
+    else return 16 * (row * units + (unit ^ (row / (8 / units) & (units - 1))));
+}
+template <u32 units> DEVICE u32 tile_step(u32 offset, u32 steps) {
+    if constexpr ((units & (units - 1)) != 0) return offset + 32 * steps;
+    else return offset ^ (32 * steps);
+}
 
 // ---- between blocks -------------------------------------------------------------------
 
