@@ -100,53 +100,56 @@ struct Loader {
     const u32* table;
     const bf16* keys;  // of the KV head, in block 0
     u32 block;         // of the next tokens: its number is asked for one step ahead
-
-    DEVICE void look_up() {
-        if (tokens.next >= tokens.end) return;
-        if constexpr (BLOCK_SIZE >= TOKENS) {
-            block = table[tokens.next / BLOCK_SIZE];
-        } else {
-            const u32 token = tokens.next + lane_index() % TOKENS;
-            block = token < tokens.end ? table[token / BLOCK_SIZE] : 0;
-        }
-    }
-
-    // Goes on to the next item that has tokens for this warp, if this one has no more.
-    DEVICE void advance(const DecodeArguments& args) {
-        while (tokens.next >= tokens.end && items > 0) {
-            tokens = tokens_of(args, ahead);
-            table = args.tables + (u64)ahead.sequence * args.table_stride;
-            keys = args.cache + (u64)(ahead.unit / PARTS) * (BLOCK_SIZE * PADDED);
-            if (--items > 0) ahead = load_item(args, index++);
-        }
-        look_up();
-    }
-
-    // Begins to copy the next tokens' keys and values; zeros where the sequence has none.
-    DEVICE void copy(const DecodeArguments& args, u8* stage) {
-        if (tokens.next < tokens.end) {
-            constexpr u32 BLOCK_VALUES = 2 * KV_HEADS * BLOCK_SIZE * PADDED;
-            const bf16* first = keys + (u64)block * BLOCK_VALUES + tokens.next % BLOCK_SIZE * PADDED;
-#pragma unroll 8
-            for (u32 round = 0; round < TOKENS * UNITS / 32; round++) {
-                const u32 i = round * 32 + lane_index();
-                const u32 place = i / UNITS, unit = i % UNITS, token = tokens.next + place;
-                const bf16* from = first + 8 * i;
-                if constexpr (BLOCK_SIZE < TOKENS) {
-                    const u64 its_block = shuffle(block, place);
-                    from = keys + its_block * BLOCK_VALUES + token % BLOCK_SIZE * PADDED + 8 * unit;
-                }
-                const bool valid = token >= tokens.begin && token < tokens.end;
-                u8* to = stage + tile_offset<UNITS>(place, unit);
-                copy_async_16(to, from, valid);
-                copy_async_16(to + MATRIX_BYTES, from + KV_HEADS * BLOCK_SIZE * PADDED, valid);
-            }
-            tokens.next += TILE;
-            advance(args);
-        }
-        copy_async_commit();
-    }
 };
+
+DEVICE void look_up(Loader& loader) {
+    const Tokens& tokens = loader.tokens;
+    if (tokens.next >= tokens.end) return;
+    if constexpr (BLOCK_SIZE >= TOKENS) {
+        loader.block = loader.table[tokens.next / BLOCK_SIZE];
+    } else {
+        const u32 token = tokens.next + lane_index() % TOKENS;
+        loader.block = token < tokens.end ? loader.table[token / BLOCK_SIZE] : 0;
+    }
+}
+
+// Goes on to the next item that has tokens for this warp, if this one has no more.
+DEVICE void advance(Loader& loader, const DecodeArguments& args) {
+    while (loader.tokens.next >= loader.tokens.end && loader.items > 0) {
+        const Item& item = loader.ahead;
+        loader.tokens = tokens_of(args, item);
+        loader.table = args.tables + (u64)item.sequence * args.table_stride;
+        loader.keys = args.cache + (u64)(item.unit / PARTS) * (BLOCK_SIZE * PADDED);
+        if (--loader.items > 0) loader.ahead = load_item(args, loader.index++);
+    }
+    look_up(loader);
+}
+
+// Begins to copy the next tokens' keys and values; zeros where the sequence has none.
+DEVICE void copy(Loader& loader, const DecodeArguments& args, u8* stage) {
+    Tokens& tokens = loader.tokens;
+    if (tokens.next < tokens.end) {
+        constexpr u32 BLOCK_VALUES = 2 * KV_HEADS * BLOCK_SIZE * PADDED;
+        const bf16* first = loader.keys + (u64)loader.block * BLOCK_VALUES + tokens.next % BLOCK_SIZE * PADDED;
+#pragma unroll 8
+        for (u32 round = 0; round < TOKENS * UNITS / 32; round++) {
+            const u32 i = round * 32 + lane_index();
+            const u32 place = i / UNITS, unit = i % UNITS, token = tokens.next + place;
+            const bf16* from = first + 8 * i;
+            if constexpr (BLOCK_SIZE < TOKENS) {
+                const u64 its_block = shuffle(loader.block, place);
+                from = loader.keys + its_block * BLOCK_VALUES + token % BLOCK_SIZE * PADDED + 8 * unit;
+            }
+            const bool valid = token >= tokens.begin && token < tokens.end;
+            u8* to = stage + tile_offset<UNITS>(place, unit);
+            copy_async_16(to, from, valid);
+            copy_async_16(to + MATRIX_BYTES, from + KV_HEADS * BLOCK_SIZE * PADDED, valid);
+        }
+        tokens.next += TILE;
+        advance(loader, args);
+    }
+    copy_async_commit();
+}
 
 // The softmax under way: of fragment rows lane / 4 and lane / 4 + 8, the largest score, this lane's part
 // of the sum of powers, and the weighted values.
@@ -267,21 +270,21 @@ struct Total {
     float largest;
     float powers;
     float4 o;
-
-    DEVICE void add(float its_largest, float its_powers, float4 its_o, float scale) {
-        if (its_powers == 0) return;  // Of no tokens: its largest is minus infinity.
-        const float both = fmaxf(largest, its_largest);
-        const float mine = exp2_fast((largest - both) * scale), its = exp2_fast((its_largest - both) * scale);
-        largest = both;
-        powers = powers * mine + its_powers * its;
-        o.x = o.x * mine + its_o.x * its;
-        o.y = o.y * mine + its_o.y * its;
-        o.z = o.z * mine + its_o.z * its;
-        o.w = o.w * mine + its_o.w * its;
-    }
 };
 
 DEVICE Total no_total() { return {minus_infinity(), 0, make_float4(0, 0, 0, 0)}; }
+
+DEVICE void add(Total& total, float its_largest, float its_powers, float4 its_o, float scale) {
+    if (its_powers == 0) return;  // Of no tokens: its largest is minus infinity.
+    const float both = fmaxf(total.largest, its_largest);
+    const float mine = exp2_fast((total.largest - both) * scale), its = exp2_fast((its_largest - both) * scale);
+    total.largest = both;
+    total.powers = total.powers * mine + its_powers * its;
+    total.o.x = total.o.x * mine + its_o.x * its;
+    total.o.y = total.o.y * mine + its_o.y * its;
+    total.o.z = total.o.z * mine + its_o.z * its;
+    total.o.w = total.o.w * mine + its_o.w * its;
+}
 
 // Writes four columns of the output of a head.
 DEVICE void write(const DecodeArguments& args, const Item& item, u32 row, u32 column, const Total& total) {
@@ -316,7 +319,7 @@ DEVICE void combine(const DecodeArguments& args, const Item& item, u32 rows) {
 #pragma unroll 4
         for (u32 range = 0; range < item.ranges; range++, partial += PARTIAL_FLOATS) {
             const float2 its = *(const float2*)(partial + ROWS * PADDED + 2 * row);
-            total.add(its.x, its.y, *(const float4*)(partial + row * PADDED + column), args.scale);
+            add(total, its.x, its.y, *(const float4*)(partial + row * PADDED + column), args.scale);
         }
         write(args, item, row, column, total);
     }
@@ -334,8 +337,8 @@ DEVICE void finish(const DecodeArguments& args, const Item& item, u32 rows, Sums
         Total total = no_total();
 #pragma unroll
         for (u32 warp = 0; warp < WARPS; warp++)
-            total.add(shared_rows[warp][row][0], shared_rows[warp][row][1],
-                      *(const float4*)(shared_sums + (warp * ROWS + row) * SUM_STRIDE + column), args.scale);
+            add(total, shared_rows[warp][row][0], shared_rows[warp][row][1],
+                *(const float4*)(shared_sums + (warp * ROWS + row) * SUM_STRIDE + column), args.scale);
         if (item.ranges == 1) {
             write(args, item, row, column, total);
         } else {
@@ -358,8 +361,8 @@ KERNEL(attention_decode, THREADS, 1, DecodeArguments) {
 
     u8* pipeline = shared_memory() + warp_index() * (STAGES * STAGE_BYTES);
     u8* queries = shared_memory() + PIPELINE_BYTES;
-    loader.advance(args);
-    for (u32 stage = 0; stage + 1 < STAGES; stage++) loader.copy(args, pipeline + stage * STAGE_BYTES);
+    advance(loader, args);
+    for (u32 stage = 0; stage + 1 < STAGES; stage++) copy(loader, args, pipeline + stage * STAGE_BYTES);
 
     u32 stage = 0;
     for (u32 index = begin; index < end; index++) {
@@ -373,7 +376,7 @@ KERNEL(attention_decode, THREADS, 1, DecodeArguments) {
         for (; tokens.next < tokens.end; tokens.next += TILE) {
             copy_async_wait<STAGES - 2>();
             sync_warp();  // The step is there for all lanes, and all are done with the one before it, which is overwritten now.
-            loader.copy(args, pipeline + (stage + STAGES - 1) % STAGES * STAGE_BYTES);
+            copy(loader, args, pipeline + (stage + STAGES - 1) % STAGES * STAGE_BYTES);
             attend(queries, tokens, sums, pipeline + stage * STAGE_BYTES, args.scale);
             stage = stage + 1 == STAGES ? 0 : stage + 1;
         }

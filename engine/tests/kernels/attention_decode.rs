@@ -11,7 +11,12 @@ use crate::paged::{Paged, is_poison, queries};
 /// Powers and outputs are rounded to bf16, each by 2^-9 at most, so by about 1e-3 on average; the rest is summed in f32.
 const ERROR_MAX: f64 = 3e-3;
 
-const SHAPE: AttentionShape = AttentionShape { query_heads: 8, kv_heads: 2, head_dim: 64, block_size: 64 };
+const SHAPE: AttentionShape = AttentionShape {
+    query_heads: 8,
+    kv_heads: 2,
+    head_dim: 64,
+    block_size: 64,
+};
 
 /// Decodes a token of each sequence, of which some are padding (a context of 0).
 struct Case {
@@ -25,7 +30,13 @@ struct Case {
 
 impl Case {
     fn new(shape: AttentionShape, contexts: &[usize]) -> Self {
-        Self { shape, contexts: contexts.to_vec(), window: None, grown: 0, seed: 1 }
+        Self {
+            shape,
+            contexts: contexts.to_vec(),
+            window: None,
+            grown: 0,
+            seed: 1,
+        }
     }
 
     /// Runs twice, compares with the twin, and returns the bits.
@@ -34,7 +45,11 @@ impl Case {
         let paged = Paged::new(self.shape, &self.contexts, &mut random);
         let q = queries(&self.shape, self.contexts.len(), &mut random);
         let first = self.run(device, &paged, &q);
-        assert_eq!(first.map_bits(), self.run(device, &paged, &q).map_bits(), "the same bits again");
+        assert_eq!(
+            first.map_bits(),
+            self.run(device, &paged, &q).map_bits(),
+            "the same bits again"
+        );
         let (width, stride) = (self.width(), self.stride());
         let (mut out, mut reference) = (Vec::new(), Vec::new());
         for (sequence, context) in self.contexts.iter().enumerate() {
@@ -51,7 +66,13 @@ impl Case {
         }
         let error = relative_error(&out, &reference);
         let name = device.name();
-        assert!(error < ERROR_MAX, "{error} on {name}: {:?} {:?} {:?}", self.shape, self.contexts, self.window);
+        assert!(
+            error < ERROR_MAX,
+            "{error} on {name}: {:?} {:?} {:?}",
+            self.shape,
+            self.contexts,
+            self.window
+        );
         first
     }
 
@@ -66,12 +87,18 @@ impl Case {
     fn run(&self, device: &mut Device, paged: &Paged, q: &[bf16]) -> Vec<bf16> {
         let rows = self.contexts.len();
         let attention = AttentionDecode::new(&mut *device.gpu, self.shape).expect("compiles");
-        let query = |(row, context): (usize, &usize)| {
-            DecodeQuery { row, sequence: row, context: context.saturating_sub(self.grown) }
+        let query = |(row, context): (usize, &usize)| DecodeQuery {
+            row,
+            sequence: row,
+            context: context.saturating_sub(self.grown),
         };
         let planned: Vec<_> = self.contexts.iter().enumerate().map(query).collect();
         let plan = plan(&planned, attention.units(), self.window, attention.blocks());
-        let positions: Vec<i32> = self.contexts.iter().map(|context| *context as i32 - 1).collect();
+        let positions: Vec<i32> = self
+            .contexts
+            .iter()
+            .map(|context| *context as i32 - 1)
+            .collect();
         let a = device.poisoned::<bf16>(rows * self.stride());
         let counters = device.zeros::<u32>(attention.counter_bytes(rows) / 4);
         let call = DecodeCall {
@@ -87,9 +114,14 @@ impl Case {
             workspace: device.poisoned::<f32>(attention.workspace_bytes() / 4),
             counters,
         };
-        attention.enqueue(&mut *device.gpu, &call).expect("launched");
+        attention
+            .enqueue(&mut *device.gpu, &call)
+            .expect("launched");
         let counted: Vec<u32> = device.download(counters, attention.counter_bytes(rows) / 4);
-        assert!(counted.iter().all(|count| *count == 0), "counters are zeros again");
+        assert!(
+            counted.iter().all(|count| *count == 0),
+            "counters are zeros again"
+        );
         device.download(a, rows * self.stride())
     }
 }
@@ -110,7 +142,9 @@ fn contexts_of_any_length_are_seen_to_their_last_token() {
         for context in [1, 2, 15, 16, 17, 63, 64, 65, 127, 128, 129, 200, 1000] {
             Case::new(SHAPE, &[context]).check(device);
         }
-        Case::new(SHAPE, &[1, 700, 0, 64, 65, 3, 0, 129]).check(device).map_bits()
+        Case::new(SHAPE, &[1, 700, 0, 64, 65, 3, 0, 129])
+            .check(device)
+            .map_bits()
     });
 }
 
@@ -128,7 +162,10 @@ fn heads_of_any_width_are_attended() {
 fn groups_of_any_size_are_attended() {
     each_device(|device| {
         for group in [1, 2, 3, 5, 7, 8, 9, 16, 17, 40] {
-            let shape = AttentionShape { query_heads: 2 * group, ..SHAPE };
+            let shape = AttentionShape {
+                query_heads: 2 * group,
+                ..SHAPE
+            };
             Case::new(shape, &[5, 260]).check(device);
         }
     });
@@ -138,7 +175,10 @@ fn groups_of_any_size_are_attended() {
 fn blocks_of_any_size_are_read() {
     each_device(|device| {
         for block_size in [1, 2, 4, 8, 16, 32, 128, 256] {
-            let shape = AttentionShape { block_size, ..SHAPE };
+            let shape = AttentionShape {
+                block_size,
+                ..SHAPE
+            };
             Case::new(shape, &[90, 17, 0, 333]).check(device);
         }
     });
@@ -148,7 +188,10 @@ fn blocks_of_any_size_are_read() {
 fn a_window_hides_what_is_before_it() {
     each_device(|device| {
         for window in [1, 2, 16, 63, 64, 65, 100, 1000] {
-            let case = Case { window: Some(window), ..Case::new(SHAPE, &[1, 64, 65, 0, 190, 400]) };
+            let case = Case {
+                window: Some(window),
+                ..Case::new(SHAPE, &[1, 64, 65, 0, 190, 400])
+            };
             case.check(device);
         }
     });
@@ -157,8 +200,19 @@ fn a_window_hides_what_is_before_it() {
 #[test]
 fn sequences_may_grow_under_a_plan() {
     each_device(|device| {
-        for (grown, window) in [(1, None), (64, None), (130, None), (1, Some(64)), (70, Some(65)), (200, Some(100))] {
-            let case = Case { grown, window, ..Case::new(SHAPE, &[201, 0, 264, 265, 400]) };
+        for (grown, window) in [
+            (1, None),
+            (64, None),
+            (130, None),
+            (1, Some(64)),
+            (70, Some(65)),
+            (200, Some(100)),
+        ] {
+            let case = Case {
+                grown,
+                window,
+                ..Case::new(SHAPE, &[201, 0, 264, 265, 400])
+            };
             case.check(device);
         }
     });
@@ -174,7 +228,11 @@ fn a_sequence_that_ends_under_a_plan_is_left_alone() {
         let q = queries(&SHAPE, 2, &mut random);
         let both = case.run(device, &paged, &q);
         let attention = AttentionDecode::new(&mut *device.gpu, SHAPE).expect("compiles");
-        let planned = [(0, 300), (1, 200)].map(|(row, context)| DecodeQuery { row, sequence: row, context });
+        let planned = [(0, 300), (1, 200)].map(|(row, context)| DecodeQuery {
+            row,
+            sequence: row,
+            context,
+        });
         let plan = plan(&planned, attention.units(), None, attention.blocks());
         let a = device.poisoned::<bf16>(2 * case.stride());
         let counters = device.zeros::<u32>(attention.counter_bytes(2) / 4);
@@ -191,12 +249,20 @@ fn a_sequence_that_ends_under_a_plan_is_left_alone() {
             workspace: device.poisoned::<f32>(attention.workspace_bytes() / 4),
             counters,
         };
-        attention.enqueue(&mut *device.gpu, &call).expect("launched");
+        attention
+            .enqueue(&mut *device.gpu, &call)
+            .expect("launched");
         let one: Vec<bf16> = device.download(a, 2 * case.stride());
         assert!(is_poison(&one[..case.stride()]));
-        assert_eq!(one[case.stride()..].to_vec().map_bits(), both[case.stride()..].to_vec().map_bits());
+        assert_eq!(
+            one[case.stride()..].to_vec().map_bits(),
+            both[case.stride()..].to_vec().map_bits()
+        );
         let counted: Vec<u32> = device.download(counters, attention.counter_bytes(2) / 4);
-        assert!(counted.iter().all(|count| *count == 0), "counters are zeros again");
+        assert!(
+            counted.iter().all(|count| *count == 0),
+            "counters are zeros again"
+        );
     });
 }
 
@@ -215,9 +281,18 @@ fn random_batches_are_attended() {
                 block_size: one_of(&mut random, &[4, 16, 64]),
             };
             let longest = if device.is_hardware() { 5000 } else { 300 };
-            let contexts: Vec<_> = (0..1 + random.below(9)).map(|_| random.below(longest)).collect();
+            let contexts: Vec<_> = (0..1 + random.below(9))
+                .map(|_| random.below(longest))
+                .collect();
             let window = (random.below(2) == 1).then(|| 1 + random.below(longest));
-            Case { shape, contexts, window, grown: 0, seed }.check(device);
+            Case {
+                shape,
+                contexts,
+                window,
+                grown: 0,
+                seed,
+            }
+            .check(device);
         }
     });
 }

@@ -3,8 +3,12 @@
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod advance;
+mod attention_decode;
+mod attention_prefill;
 mod delay;
 mod device;
 mod dummy;
+mod heads;
+mod paged;
 mod sample;
 mod software;

@@ -22,9 +22,17 @@ pub(crate) struct Paged {
 
 impl Paged {
     pub(crate) fn new(shape: AttentionShape, contexts: &[usize], random: &mut Random) -> Self {
-        let tokens = |random: &mut Random, context: usize| random.bf16s(context * shape.kv_heads * shape.head_dim, 1.0);
-        let keys = contexts.iter().map(|context| tokens(random, *context)).collect();
-        let values = contexts.iter().map(|context| tokens(random, *context)).collect();
+        let tokens = |random: &mut Random, context: usize| {
+            random.bf16s(context * shape.kv_heads * shape.head_dim, 1.0)
+        };
+        let keys = contexts
+            .iter()
+            .map(|context| tokens(random, *context))
+            .collect();
+        let values = contexts
+            .iter()
+            .map(|context| tokens(random, *context))
+            .collect();
         let blocks_of = |context: &usize| context.div_ceil(shape.block_size);
         let blocks = contexts.iter().map(blocks_of).sum::<usize>() + 2;
         let table_stride = contexts.iter().map(blocks_of).max().unwrap_or(0) + 3;
@@ -35,7 +43,15 @@ impl Paged {
                 *entry = free.swap_remove(random.below(free.len()));
             }
         }
-        Self { shape, contexts: contexts.to_vec(), keys, values, tables, table_stride, blocks }
+        Self {
+            shape,
+            contexts: contexts.to_vec(),
+            keys,
+            values,
+            tables,
+            table_stride,
+            blocks,
+        }
     }
 
     /// The slot of a token.
@@ -52,21 +68,29 @@ impl Paged {
 
     /// Where a head of a token begins in the cache.
     pub(crate) fn place(&self, slot: u32, is_value: bool, kv_head: usize) -> usize {
-        let AttentionShape { kv_heads, block_size, .. } = self.shape;
+        let AttentionShape {
+            kv_heads,
+            block_size,
+            ..
+        } = self.shape;
         let (block, offset) = (slot as usize / block_size, slot as usize % block_size);
-        (((block * 2 + usize::from(is_value)) * kv_heads + kv_head) * block_size + offset) * self.shape.padded()
+        (((block * 2 + usize::from(is_value)) * kv_heads + kv_head) * block_size + offset)
+            * self.shape.padded()
     }
 
     /// The cache, with all tokens in it.
     pub(crate) fn upload(&self, device: &mut Device) -> Address {
         let mut cache = vec![bf16::NAN; self.cache_len()];
-        let AttentionShape { kv_heads, head_dim, .. } = self.shape;
+        let AttentionShape {
+            kv_heads, head_dim, ..
+        } = self.shape;
         for (sequence, context) in self.contexts.iter().enumerate() {
             for position in 0..*context {
                 for kv_head in 0..kv_heads {
                     for (is_value, tokens) in [(false, &self.keys), (true, &self.values)] {
                         let place = self.place(self.slot(sequence, position), is_value, kv_head);
-                        let head = &tokens[sequence][(position * kv_heads + kv_head) * head_dim..][..head_dim];
+                        let head = &tokens[sequence][(position * kv_heads + kv_head) * head_dim..]
+                            [..head_dim];
                         cache[place..place + self.shape.padded()].fill(bf16::ZERO);
                         cache[place..place + head_dim].copy_from_slice(head);
                     }
@@ -81,18 +105,35 @@ impl Paged {
     }
 
     /// Attention of one token's queries, `[query_heads][padded]`, at a position of a sequence.
-    pub(crate) fn attend(&self, sequence: usize, position: usize, q: &[bf16], window: Option<usize>) -> Vec<f64> {
-        let AttentionShape { kv_heads, head_dim, query_heads, .. } = self.shape;
+    pub(crate) fn attend(
+        &self,
+        sequence: usize,
+        position: usize,
+        q: &[bf16],
+        window: Option<usize>,
+    ) -> Vec<f64> {
+        let AttentionShape {
+            kv_heads,
+            head_dim,
+            query_heads,
+            ..
+        } = self.shape;
         let begin = window.map_or(0, |window| (position + 1).saturating_sub(window));
         let mut a = Vec::with_capacity(query_heads * head_dim);
         for (head, q) in q.chunks_exact(self.shape.padded()).enumerate() {
             let kv_head = head / self.shape.group();
             let row = |tokens: &'_ [Vec<bf16>], position: usize| {
                 let first = (position * kv_heads + kv_head) * head_dim;
-                tokens[sequence][first..first + head_dim].iter().map(|value| value.to_f64()).collect::<Vec<_>>()
+                tokens[sequence][first..first + head_dim]
+                    .iter()
+                    .map(|value| value.to_f64())
+                    .collect::<Vec<_>>()
             };
             let score = |position| {
-                let products = row(&self.keys, position).into_iter().zip(q).map(|(key, query)| key * query.to_f64());
+                let products = row(&self.keys, position)
+                    .into_iter()
+                    .zip(q)
+                    .map(|(key, query)| key * query.to_f64());
                 products.sum::<f64>() / (head_dim as f64).sqrt()
             };
             let scores: Vec<f64> = (begin..=position).map(score).collect();

@@ -96,6 +96,11 @@ impl AttentionPrefill {
         plan::plan(sequences, &self.shape, tile_rows, window)
     }
 
+    /// Rows of the tiles that there are kernels for, descending.
+    pub fn tiles(&self) -> impl Iterator<Item = usize> {
+        self.versions.iter().map(|version| version.tile_rows)
+    }
+
     /// Launches it.
     ///
     /// # Errors

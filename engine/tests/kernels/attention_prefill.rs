@@ -1,0 +1,276 @@
+//! `attention_prefill.cu` and `attention_prefill_hopper.cu` against attention written plainly.
+
+use foresail_engine::cuda::kernels::attention_prefill::{AttentionPrefill, PrefillCall};
+use foresail_engine::cuda::kernels::attention_prefill_plan::{PrefillPlan, PrefillSequence, plan};
+use foresail_engine::cuda::kernels::attention_shape::AttentionShape;
+use half::bf16;
+
+use crate::device::{Device, Random, each_device, relative_error, widened};
+use crate::paged::{Paged, is_poison, queries};
+
+/// Powers and outputs are rounded to bf16, each by 2^-9 at most, so by about 1e-3 on average; the rest is summed in f32.
+const ERROR_MAX: f64 = 3e-3;
+
+const SHAPE: AttentionShape = AttentionShape {
+    query_heads: 8,
+    kv_heads: 2,
+    head_dim: 64,
+    block_size: 64,
+};
+
+/// Chunks of sequences, with rows of others between them.
+struct Case {
+    shape: AttentionShape,
+    /// Of each sequence, the tokens before its chunk, and those of the chunk.
+    chunks: Vec<(usize, usize)>,
+    window: Option<usize>,
+    seed: u64,
+}
+
+impl Case {
+    fn new(shape: AttentionShape, chunks: &[(usize, usize)]) -> Self {
+        Self {
+            shape,
+            chunks: chunks.to_vec(),
+            window: None,
+            seed: 1,
+        }
+    }
+
+    /// Runs twice with each kernel, and compares with the twin.
+    fn check(&self, device: &mut Device) {
+        let mut random = Random::new(self.seed);
+        let contexts: Vec<_> = self.chunks.iter().map(|(past, len)| past + len).collect();
+        let paged = Paged::new(self.shape, &contexts, &mut random);
+        let q = queries(&self.shape, self.rows(), &mut random);
+        let reference = self.reference(&paged, &q);
+        let attention = AttentionPrefill::new(&mut *device.gpu, self.shape).expect("compiles");
+        let mut plans = vec![attention.plan(&self.sequences(), self.window)];
+        for tile_rows in attention.tiles() {
+            plans.push(plan(&self.sequences(), &self.shape, tile_rows, self.window));
+        }
+        for plan in plans {
+            let a = self.run(device, &attention, &plan, &paged, &q);
+            assert!(
+                bits(&a) == bits(&self.run(device, &attention, &plan, &paged, &q)),
+                "the same bits again"
+            );
+            self.compare(device.name(), plan.tile_rows, &a, &reference);
+        }
+    }
+
+    fn sequences(&self) -> Vec<PrefillSequence> {
+        let mut first = 1;
+        let sequence = |(sequence, (past, len)): (usize, &(usize, usize))| {
+            let chunk = PrefillSequence {
+                sequence,
+                first,
+                len: *len,
+                past: *past,
+            };
+            first += len + 1;
+            chunk
+        };
+        self.chunks.iter().enumerate().map(sequence).collect()
+    }
+
+    fn rows(&self) -> usize {
+        self.chunks.iter().map(|(_, len)| len + 1).sum::<usize>() + 1
+    }
+
+    fn width(&self) -> usize {
+        self.shape.query_heads * self.shape.head_dim
+    }
+
+    fn stride(&self) -> usize {
+        self.width().next_multiple_of(64) + 64
+    }
+
+    /// Of each row, what it is to be; nothing for rows that are of no chunk.
+    fn reference(&self, paged: &Paged, q: &[bf16]) -> Vec<Option<Vec<f64>>> {
+        let mut rows = vec![None; self.rows()];
+        let width = self.shape.query_heads * self.shape.padded();
+        for chunk in self.sequences() {
+            for token in 0..chunk.len {
+                let row = chunk.first + token;
+                let q = &q[row * width..][..width];
+                rows[row] = Some(paged.attend(chunk.sequence, chunk.past + token, q, self.window));
+            }
+        }
+        rows
+    }
+
+    fn run(
+        &self,
+        device: &mut Device,
+        attention: &AttentionPrefill,
+        plan: &PrefillPlan,
+        paged: &Paged,
+        q: &[bf16],
+    ) -> Vec<bf16> {
+        let a = device.poisoned::<bf16>(self.rows() * self.stride());
+        let call = PrefillCall {
+            plan,
+            work: device.upload(&plan.words()),
+            q: device.upload(q),
+            cache: paged.upload(device),
+            tables: paged.upload_tables(device),
+            table_stride: paged.table_stride,
+            window: self.window,
+            a,
+            a_stride: self.stride(),
+        };
+        attention
+            .enqueue(&mut *device.gpu, &call)
+            .expect("launched");
+        device.download(a, self.rows() * self.stride())
+    }
+
+    fn compare(&self, device: &str, tile_rows: usize, a: &[bf16], reference: &[Option<Vec<f64>>]) {
+        let (mut out, mut wanted) = (Vec::new(), Vec::new());
+        for (row, reference) in a.chunks_exact(self.stride()).zip(reference) {
+            assert!(
+                is_poison(&row[self.width()..]),
+                "nothing is written after a row"
+            );
+            match reference {
+                None => assert!(is_poison(row), "nothing is written to other rows"),
+                Some(reference) => {
+                    out.extend(widened(&row[..self.width()]));
+                    wanted.extend(reference);
+                }
+            }
+        }
+        let error = relative_error(&out, &wanted);
+        let Self {
+            shape,
+            chunks,
+            window,
+            ..
+        } = self;
+        assert!(
+            error < ERROR_MAX,
+            "{error} on {device}, tiles of {tile_rows}: {shape:?} {chunks:?} {window:?}"
+        );
+    }
+}
+
+fn bits(values: &[bf16]) -> Vec<u16> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn chunks_of_any_length_see_all_before_them() {
+    each_device(|device| {
+        for len in [1, 15, 16, 17, 31, 32, 33, 64, 65, 100] {
+            Case::new(SHAPE, &[(0, len)]).check(device);
+        }
+        for past in [1, 63, 64, 65, 190] {
+            Case::new(SHAPE, &[(past, 20)]).check(device);
+        }
+    });
+}
+
+#[test]
+fn sequences_of_a_step_are_apart() {
+    each_device(|device| {
+        Case::new(SHAPE, &[(0, 40), (100, 1), (0, 0), (3, 70), (200, 2)]).check(device);
+        Case::new(SHAPE, &[]).check(device);
+    });
+}
+
+#[test]
+fn heads_of_any_width_are_attended() {
+    each_device(|device| {
+        for head_dim in [2, 6, 16, 32, 80, 90, 96, 128, 256] {
+            let shape = AttentionShape { head_dim, ..SHAPE };
+            Case::new(shape, &[(30, 40)]).check(device);
+        }
+    });
+}
+
+#[test]
+fn groups_of_any_size_are_attended() {
+    each_device(|device| {
+        for group in [1, 2, 3, 5, 7, 8, 16] {
+            let shape = AttentionShape {
+                query_heads: 2 * group,
+                ..SHAPE
+            };
+            Case::new(shape, &[(50, 24), (0, 10)]).check(device);
+        }
+    });
+}
+
+#[test]
+fn blocks_of_any_size_are_read() {
+    each_device(|device| {
+        for block_size in [1, 4, 16, 32, 128] {
+            let shape = AttentionShape {
+                block_size,
+                ..SHAPE
+            };
+            Case::new(shape, &[(70, 30), (0, 33)]).check(device);
+        }
+    });
+}
+
+#[test]
+fn a_window_hides_what_is_before_it() {
+    each_device(|device| {
+        for window in [1, 2, 16, 63, 64, 65, 100, 1000] {
+            let case = Case {
+                window: Some(window),
+                ..Case::new(SHAPE, &[(0, 90), (150, 40)])
+            };
+            case.check(device);
+        }
+    });
+}
+
+#[test]
+fn random_steps_are_attended() {
+    each_device(|device| {
+        let (cases, longest) = if device.is_hardware() {
+            (60, 2000)
+        } else {
+            (4, 90)
+        };
+        for seed in 0..cases {
+            let mut random = Random::new(300 + seed);
+            let one_of = |random: &mut Random, of: &[usize]| of[random.below(of.len())];
+            let kv_heads = 1 + random.below(2);
+            let shape = AttentionShape {
+                query_heads: kv_heads * (1 + random.below(8)),
+                kv_heads,
+                head_dim: one_of(&mut random, &[6, 64, 80, 128]),
+                block_size: one_of(&mut random, &[4, 16, 64, 128]),
+            };
+            let chunk = |random: &mut Random| (random.below(longest), random.below(longest / 2));
+            let chunks = (0..1 + random.below(3))
+                .map(|_| chunk(&mut random))
+                .collect();
+            let window = (random.below(2) == 1).then(|| 1 + random.below(longest));
+            Case {
+                shape,
+                chunks,
+                window,
+                seed,
+            }
+            .check(device);
+        }
+    });
+}
+
+#[test]
+fn a_long_prompt_of_a_whole_model_is_attended() {
+    each_device(|device| {
+        if device.is_hardware() {
+            Case::new(
+                AttentionShape::LLAMA_3_8B,
+                &[(0, 1500), (3000, 300), (100, 1)],
+            )
+            .check(device);
+        }
+    });
+}
