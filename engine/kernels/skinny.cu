@@ -77,11 +77,11 @@ struct SkinnyArguments {
 // A step, as a place in the list of all.
 struct Place {
     u32 tile, step;
-
-    DEVICE void advance(u32 steps) {
-        if (++step == steps) step = 0, ++tile;
-    }
 };
+
+DEVICE void advance(Place& at, u32 steps) {
+    if (++at.step == steps) at.step = 0, ++at.tile;
+}
 
 // The sums of a warp: 16-row tile, token tile, fragment.
 typedef float Sums[ROW_TILES][TOKEN_TILES][4];
@@ -430,7 +430,7 @@ KERNEL(skinny, THREADS, 2, SkinnyArguments) {
     Place ahead = here;
     u32 filled = min(left, STAGES - 1u);
 #pragma unroll 1
-    for (u32 i = 0; i < filled; ++i, ahead.advance(args.steps)) copy_weights(ring + i * STAGE_BYTES, args, ahead);
+    for (u32 i = 0; i < filled; ++i, advance(ahead, args.steps)) copy_weights(ring + i * STAGE_BYTES, args, ahead);
     copy_async_commit();
     let_next_kernel_begin();
     wait_for_earlier_kernels();
@@ -439,7 +439,7 @@ KERNEL(skinny, THREADS, 2, SkinnyArguments) {
     for (u32 i = 0; i < STAGES - 1; ++i) {
         if (i < filled) {
             copy_tokens(ring + i * STAGE_BYTES, args, ahead);
-            ahead.advance(args.steps);
+            advance(ahead, args.steps);
         }
         copy_async_commit();
     }
@@ -459,7 +459,7 @@ KERNEL(skinny, THREADS, 2, SkinnyArguments) {
             if (left_ahead > 0) {
                 copy_weights(ring + stage_ahead * STAGE_BYTES, args, ahead);
                 copy_tokens(ring + stage_ahead * STAGE_BYTES, args, ahead);
-                ahead.advance(args.steps);
+                advance(ahead, args.steps);
                 --left_ahead;
             }
             copy_async_commit();

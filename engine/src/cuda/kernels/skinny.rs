@@ -134,7 +134,8 @@ pub struct Shape {
 
 impl Shape {
     /// All that there are for so many tokens: tall tiles read `x` less often, short ones leave less to add up.
-    fn of(tokens: usize) -> [Self; 2] {
+    #[must_use]
+    pub fn of(tokens: usize) -> [Self; 2] {
         let tokens = (8..TOKENS_MAX).find(|&t| t.is_power_of_two() && t >= tokens);
         let tokens = tokens.unwrap_or(TOKENS_MAX);
         // Of 64 tokens, each fragment of x is used for two of weights: half the reads of shared memory.
@@ -347,17 +348,22 @@ impl Skinny {
     /// # Errors
     /// If the call is not one that the kernel can do, or as [`Gpu::compile`] and [`Gpu::launch`].
     pub fn enqueue(&mut self, gpu: &mut dyn Gpu, call: &SkinnyCall) -> Result<(), GpuError> {
-        self.check(call)?;
+        self.check(call, TOKENS_MAX)?;
         let shape = self.shape(call.tokens, call.outputs, call.inputs);
-        self.enqueue_shaped(gpu, call, shape)
+        self.enqueue_as(gpu, call, shape)
     }
 
-    fn enqueue_shaped(
+    /// Launches a product with a shape that need not be the one that [`Skinny::enqueue`] takes: to test and measure all.
+    ///
+    /// # Errors
+    /// As [`Skinny::enqueue`].
+    pub fn enqueue_as(
         &mut self,
         gpu: &mut dyn Gpu,
         call: &SkinnyCall,
         shape: Shape,
     ) -> Result<(), GpuError> {
+        self.check(call, shape.tokens)?;
         let kernel = self.kernel(gpu, shape)?;
         let partition = Partition::of(shape, call.outputs, call.inputs, self.multiprocessors);
         let blocks = u32::try_from(partition.blocks).expect("a block a multiprocessor");
@@ -394,7 +400,7 @@ impl Skinny {
         Ok(kernel)
     }
 
-    fn check(&self, call: &SkinnyCall) -> Result<(), GpuError> {
+    fn check(&self, call: &SkinnyCall, tokens_max: usize) -> Result<(), GpuError> {
         let depth = call.inputs.next_multiple_of(64);
         let (stride, gated) = match call.epilogue {
             Epilogue::Store { y_stride, .. } | Epilogue::StoreF32 { y_stride, .. } => {
@@ -414,8 +420,8 @@ impl Skinny {
             } => next.scaled_stride,
             _ => stride,
         };
-        let why = if !(1..=TOKENS_MAX).contains(&call.tokens) {
-            format!("{} tokens; it takes 1 to {TOKENS_MAX}", call.tokens)
+        let why = if !(1..=tokens_max).contains(&call.tokens) {
+            format!("{} tokens; it takes 1 to {tokens_max}", call.tokens)
         } else if call.outputs == 0 || call.inputs == 0 || call.outputs > self.outputs_max {
             format!(
                 "weights of {} x {}; it takes up to {} rows",
