@@ -92,6 +92,7 @@ struct Block {
         shared.unmap();
     }
 
+    // What it waits for is forgotten at once, so that it is made runnable once.
     void make_runnable(unsigned thread) {
         threads[thread].wait = Wait::nothing;
         warps[thread / 32].runnable |= 1u << thread % 32;

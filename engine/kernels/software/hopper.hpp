@@ -149,9 +149,9 @@ static float element(const Block& block, uint64_t descriptor, bool transposed, u
 
 // A warp's 16 rows. "Register fragments for wgmma.mma_async.m64nNk16": of D, lane i has of each 8 columns
 // what it has of mma.m16n8k16; of A too.
-static void do_product(Block& block, unsigned warp, const WarpProduct& product) {
+SOFTWARE_FAST static void do_product(Block& block, unsigned warp, const WarpProduct& product) {
     const WarpgroupProduct& first = product.lanes[0];
-    float a[16][16], b[16][256];
+    alignas(32) float a[16][16], b[16][256];
     for (unsigned k = 0; k < 16; ++k) {
         for (unsigned column = 0; column < first.columns; ++column) b[k][column] = element(block, first.b_descriptor, first.b_transposed, column, k);
         for (unsigned row = 0; row < 16; ++row) {
@@ -169,8 +169,10 @@ static void do_product(Block& block, unsigned warp, const WarpProduct& product) 
             const WarpgroupProduct& lane = product.lanes[row % 8 * 4 + column % 8 / 2];
             sums[column] = first.adds ? lane.d[column / 8 * 4 + row / 8 * 2 + column % 2] : 0.0f;
         }
-        for (unsigned k = 0; k < 16; ++k) {
-            for (unsigned column = 0; column < first.columns; ++column) sums[column] += a[row][k] * b[k][column];
+        for (unsigned column = 0; column < first.columns; column += 8) {
+            Eight eight = *(const Eight*)(sums + column);
+            for (unsigned k = 0; k < 16; ++k) eight += a[row][k] * *(const Eight*)(b[k] + column);
+            *(Eight*)(sums + column) = eight;
         }
         for (unsigned column = 0; column < first.columns; ++column) {
             const WarpgroupProduct& lane = product.lanes[row % 8 * 4 + column % 8 / 2];

@@ -106,9 +106,11 @@ static Thread* pick(Launch& launch, Thread* last) {
 static void suspend(Thread* thread) {
     Launch& launch = *thread->block->launch;
     Thread* next = launch.block_ended || launch.failed ? nullptr : pick(launch, thread);
-    if (next == thread) return;
-    current = next;
-    switch_context(thread->context, next != nullptr ? next->context : launch.main);
+    if (next != thread) {
+        current = next;
+        switch_context(thread->context, next != nullptr ? next->context : launch.main);
+    }
+    thread->wait = Wait::nothing;
 }
 
 static void wait_for(Thread* thread, Wait wait, unsigned detail) {
@@ -178,15 +180,10 @@ void collective(Kind kind, void* operand, Execute execute) {
     }
     if (execute != nullptr) execute(warp.operands);
     warp.arrived = 0;
-    const unsigned first = thread->index / 32 * 32;
-    for (unsigned other = 0; other < 32; ++other) {
-        if (other != lane) thread->block->make_runnable(first + other);
-    }
+    thread->block->runnable_warps |= 1u << thread->index / 32;
+    warp.runnable = 0xffffffffu;
     // Any of them may be the first to go on.
-    if (thread->block->launch->random() & 1) {
-        thread->block->make_runnable(thread->index);
-        suspend(thread);
-    }
+    suspend(thread);
 }
 
 void barrier(unsigned id, unsigned threads, bool waits) {
