@@ -10,6 +10,7 @@
 use std::sync::Mutex;
 
 use foresail_engine::cuda::gpu::{Address, Gpu, GpuError};
+use foresail_engine::cuda::hardware::Hardware;
 use foresail_engine::cuda::software::{Options, Software};
 use half::bf16;
 
@@ -129,7 +130,12 @@ fn skipped(why: &str) -> Vec<Device> {
 }
 
 fn hardware() -> Result<Device, GpuError> {
-    Err(GpuError::Library("no GPU".to_owned()))
+    let gpu = Hardware::open(0)?;
+    Ok(Device {
+        name: gpu.properties().name.clone(),
+        gpu: Box::new(gpu),
+        hardware: true,
+    })
 }
 
 fn software() -> Result<Vec<Device>, GpuError> {

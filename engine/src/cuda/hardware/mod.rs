@@ -214,9 +214,8 @@ impl Gpu for Hardware {
         self.memory.free(&mut self.context, at)
     }
 
-    /// In a recording, it is recorded.
     fn fill(&mut self, at: Address, bytes: usize, value: u8) -> Result<(), GpuError> {
-        self.context.enter()?;
+        self.begin("filling memory")?;
         self.memory.fill(&mut self.context, at, bytes, value)
     }
 
@@ -231,7 +230,7 @@ impl Gpu for Hardware {
     }
 
     fn finish(&mut self, reading: Reading) -> Result<Vec<u8>, GpuError> {
-        self.context.enter()?;
+        self.begin("finishing a copy from the GPU")?;
         let bytes = self.memory.finish(&mut self.context, reading)?;
         self.check_group()?;
         Ok(bytes)
