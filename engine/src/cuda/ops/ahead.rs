@@ -155,11 +155,11 @@ mod tests {
         let rows: Vec<_> = texts.iter().map(Text::row).collect();
         let mut batch = Batch::default();
         let mut wants = Vec::new();
-        for (row, text) in rows.iter().enumerate() {
+        for (index, row) in rows.iter().enumerate() {
             batch.push(&row.known[row.past..], row.past, row.table, row.adapter);
             wants.push(Want {
-                row,
-                place: text.known.len(),
+                row: index,
+                place: row.known.len(),
             });
         }
         let wants = Wants {
