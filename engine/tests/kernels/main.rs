@@ -11,6 +11,7 @@ mod dummy;
 mod embed;
 mod gate;
 mod heads;
+mod lora;
 mod norm;
 mod paged;
 mod sample;

@@ -16,6 +16,7 @@ pub mod dummy;
 pub mod embed;
 pub mod gate;
 pub mod heads;
+pub mod lora;
 pub mod norm;
 pub mod sample;
 pub mod skinny;
