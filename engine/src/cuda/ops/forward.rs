@@ -417,8 +417,7 @@ impl CudaOps {
             };
             return Ok(());
         }
-        let is_alone = matches!(self.exchange, Exchange::Alone);
-        if rows > TOKENS_MAX && is_alone && bias.is_none() && !self.pass.adapts {
+        if rows > TOKENS_MAX && self.is_alone() && bias.is_none() && !self.pass.adapts {
             self.normed = Normed::No;
             return self.multiply(rows, matrix, y, x.address, x.stride, Format::Bf16, true);
         }

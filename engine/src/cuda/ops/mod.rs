@@ -132,7 +132,7 @@ impl CudaOps {
             cache,
             rotary,
             vectors: Vectors::default(),
-            slots: Slots::new(&mut *gpu, &config, limits, partition)?,
+            slots: Slots::new(&mut *gpu, &config, limits)?,
             scratch,
             pass: Pass::default(),
             chunks: PrefillPlan::default(),

@@ -142,9 +142,7 @@ impl CudaOps {
             logits,
             logits_wanted: batch.logit_rows.len(),
             wants_all: wants_each && bucket.is_none_or(|bucket| bucket == rows),
-            is_fused: rows <= TOKENS_MAX
-                && matches!(self.exchange, super::Exchange::Alone)
-                && !adapts,
+            is_fused: rows <= TOKENS_MAX && self.is_alone() && !adapts,
             adapts,
             stages,
             sampling: Some(area.sampling),
