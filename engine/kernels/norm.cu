@@ -76,7 +76,10 @@ KERNEL(rms_norm, THREADS, BLOCKS, NormArguments) {
             unpack(more, load_16(y + at));
             if (args.bias != nullptr) read_8(bias, args.bias, at);
 #pragma unroll
-            for (u32 i = 0; i < 8; ++i) values[i] += more[i] + bias[i];
+            for (u32 i = 0; i < 8; ++i) {
+                // Beyond the width, y has whatever was there before.
+                if (WIDTH % 8 == 0 || at + i < WIDTH) values[i] += more[i] + bias[i];
+            }
             // What is normed is what others will read: rounded.
             held[v] = pack_8(values);
             store_16(x + at, held[v]);

@@ -44,7 +44,7 @@ pub enum Rows {
     All,
     /// All, after something is added to them.
     Added {
-        /// bf16 `[rows][y_stride]`.
+        /// bf16 `[rows][y_stride]`; what is beyond the width does not matter.
         y: Address,
         /// As `x_stride`.
         y_stride: usize,

@@ -1,6 +1,7 @@
 //! What weights have beside matrices, on the GPU: scales of norms, and biases.
 
-use super::CudaOps;
+use super::{CudaOps, Exchange};
+use crate::config::AttentionBias;
 use crate::cuda::gpu::{Address, Gpu, GpuError};
 use crate::cuda::memory::{self, Matrix};
 use crate::weights::{Layer, Weights};
@@ -78,6 +79,26 @@ impl LayerVectors {
 impl CudaOps {
     pub(super) fn upload_vectors(&mut self, weights: &Weights<Matrix>) -> Result<(), GpuError> {
         self.vectors = Vectors::upload(&mut *self.gpu, weights)?;
+        let has_bias = self.config.attention_bias == AttentionBias::All;
+        if has_bias && matches!(self.exchange, Exchange::Group) {
+            for layer in 0..weights.layers.len() {
+                self.share_output_bias(layer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rank 0 alone has what the output projection adds, and here all add it after they have summed.
+    fn share_output_bias(&mut self, layer: usize) -> Result<(), GpuError> {
+        let bytes = 4 * self.config.hidden_size;
+        let own = match self.vectors.output_bias(layer) {
+            Some(bias) => bias,
+            None => memory::zeros(&mut *self.gpu, bytes)?,
+        };
+        let of_ranks = self.gpu.allocate(self.partition.world_size * bytes)?;
+        self.gpu.all_gather(own, of_ranks, bytes)?;
+        // Rank 0's is the first of them.
+        self.vectors.layers[layer].output_bias = Some(of_ranks);
         Ok(())
     }
 }
