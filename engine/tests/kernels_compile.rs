@@ -175,7 +175,7 @@ fn spills(log: &str) -> Vec<String> {
     spills
 }
 
-/// The instructions of each kernel: their names up to the first dot.
+/// The instructions of each kernel, with all that is joined to their names by dots.
 type Instructions = BTreeMap<String, BTreeSet<String>>;
 
 fn lacks(facts: &KernelFacts, code: &Instructions) -> Vec<String> {
@@ -186,10 +186,17 @@ fn lacks(facts: &KernelFacts, code: &Instructions) -> Vec<String> {
     let missing = facts
         .instructions
         .iter()
-        .filter(|wanted| !there.contains(**wanted));
+        .filter(|wanted| !there.iter().any(|instruction| is(instruction, wanted)));
     missing
         .map(|missing| format!("{name} has no {missing}"))
         .collect()
+}
+
+/// Whether an instruction is the one wanted, whatever else is joined to it: `LDG.E.LTC128B.128` is `LDG.E.128`.
+fn is(instruction: &str, wanted: &str) -> bool {
+    let mut parts = instruction.split('.');
+    let mut wanted = wanted.split('.');
+    parts.next() == wanted.next() && wanted.all(|part| parts.any(|other| other == part))
 }
 
 /// `nvdisasm`, beside the libraries or on the `PATH`.
@@ -249,8 +256,7 @@ fn instructions(text: &str) -> Instructions {
             .by_ref()
             .find(|word| !word.starts_with('@'))
             .unwrap_or_default();
-        let name = name.split(['.', ';']).next().unwrap_or_default();
-        kernel.insert(name.to_owned());
+        kernel.insert(name.trim_end_matches(';').to_owned());
     }
     all
 }
@@ -318,13 +324,20 @@ scale:
 ";
     let all = instructions(text);
     let names = |kernel: &str| all[kernel].iter().map(String::as_str).collect::<Vec<_>>();
-    assert_eq!(names("scale"), ["LDC", "LDG"]);
+    assert_eq!(names("scale"), ["LDC", "LDG.E.128"]);
     assert_eq!(names("two"), ["EXIT"]);
     let facts = KernelFacts {
         name: "scale",
         argument_bytes: 0,
         registers_max: 0,
-        instructions: &["LDG", "HMMA"],
+        instructions: &["LDG", "LDG.128", "HMMA", "LDG.64", "LD"],
     };
-    assert_eq!(lacks(&facts, &all), ["scale has no HMMA"]);
+    assert_eq!(
+        lacks(&facts, &all),
+        [
+            "scale has no HMMA",
+            "scale has no LDG.64",
+            "scale has no LD"
+        ]
+    );
 }

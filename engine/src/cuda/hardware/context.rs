@@ -45,9 +45,6 @@ pub(super) fn count() -> Result<u32, GpuError> {
     let mut count = 0;
     // SAFETY: it writes one number.
     let code = unsafe { (driver.cuDeviceGetCount)(&raw mut count) };
-    if code == sys::CUresult::CUDA_ERROR_NO_DEVICE as u32 {
-        return Ok(0);
-    }
     refused(driver, "counting GPUs", code)?;
     Ok(count.unsigned_abs())
 }
@@ -57,14 +54,18 @@ fn initialised() -> Result<&'static Driver, GpuError> {
     // SAFETY: it may be called any number of times.
     let code = unsafe { (driver.cuInit)(0) };
     if code == sys::CUresult::CUDA_ERROR_NO_DEVICE as u32 {
-        return Err(GpuError::Library(
-            "no GPU: there is a CUDA driver, and no device that it can use; \
-             is one there (nvidia-smi), and is it in CUDA_VISIBLE_DEVICES?"
-                .to_owned(),
-        ));
+        return Err(no_gpu());
     }
     refused(driver, "starting the CUDA driver", code)?;
     Ok(driver)
+}
+
+fn no_gpu() -> GpuError {
+    GpuError::Library(
+        "no GPU: there is a CUDA driver, and no device that it can use; \
+         is one there (nvidia-smi), and is it in CUDA_VISIBLE_DEVICES?"
+            .to_owned(),
+    )
 }
 
 /// An error of a machine that cannot be used at all, in one line.
@@ -80,6 +81,9 @@ impl Context {
     pub(super) fn open(ordinal: u32) -> Result<(Self, Properties), GpuError> {
         let driver = initialised()?;
         let count = count()?;
+        if count == 0 {
+            return Err(no_gpu());
+        }
         if ordinal >= count {
             return Err(GpuError::Library(format!(
                 "no GPU {ordinal}: they are counted from 0, and the CUDA driver has {count}"
