@@ -248,4 +248,66 @@ DEVICE void warpgroup_arrive() { asm volatile("wgmma.fence.sync.aligned;" ::: "m
 DEVICE void warpgroup_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int pending> DEVICE void warpgroup_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory"); }
 
+// A matrix in shared memory as a product of a warpgroup reads it (PTX ISA, "Matrix descriptor" and "Canonical
+// layouts"): rows of 128 bytes, whose unit u of 16 bytes is at u ^ (row % 8), as `tile_offset<8>` has it; rows begin
+// at multiples of 1024 bytes. What has its k along the rows is [rows or columns][64 k] so laid, 8 rows in `stride_bytes`;
+// 16 k further on are 32 bytes further on, and `leading_bytes` are nothing. What is transposed is [k][64 columns],
+// 8 k in `stride_bytes`, and the next 64 columns are `leading_bytes` further on.
+DEVICE u64 matrix_descriptor(const void* at, u32 leading_bytes, u32 stride_bytes) {
+    return (u64)((shared_address(at) & 0x3ffff) >> 4) | (u64)(leading_bytes >> 4) << 16 | (u64)(stride_bytes >> 4) << 32 | (u64)1 << 62;
+}
+
+// D = A B, or D += A B if it adds: 64 rows, `columns` columns, 16 k; of a warpgroup (PTX ISA, "wgmma.mma_async").
+// Begun here; done when the group that it is committed to is waited for. With g = lane / 4 and t = lane % 4, a warp has
+// rows 16 (warp % 4) + g and + g + 8 of each 8 columns j as `mma` has them, in d[4 j] to d[4 j + 3]. A is in shared
+// memory, k along its rows; or in registers, each warp's 16 rows as `mma` has them. B's k are along its rows, unless transposed.
+#define FORESAIL_D_8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define FORESAIL_D_32(i) FORESAIL_D_8(i), FORESAIL_D_8(i + 8), FORESAIL_D_8(i + 16), FORESAIL_D_8(i + 24)
+#define FORESAIL_LIST_32 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+    "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+#define FORESAIL_LIST_64 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+    "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, " \
+    "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
+    "%62, %63}, "
+template <int columns, bool b_transposed> DEVICE void warpgroup_multiply(float (&d)[columns / 2], u64 a, u64 b, bool adds) {
+    static_assert(columns == 64 || columns == 128, "products of 64 and of 128 columns are written here");
+    if constexpr (columns == 64) {
+        asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %34, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " FORESAIL_LIST_32 "%32, %33, adds, 1, 1, 0, %35;\n"
+                     "}"
+                     : FORESAIL_D_32(0)
+                     : "l"(a), "l"(b), "r"((u32)adds), "n"(b_transposed ? 1 : 0)
+                     : "memory");
+    }
+    if constexpr (columns == 128) {
+        asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %66, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " FORESAIL_LIST_64 "%64, %65, adds, 1, 1, 0, %67;\n"
+                     "}"
+                     : FORESAIL_D_32(0), FORESAIL_D_32(32)
+                     : "l"(a), "l"(b), "r"((u32)adds), "n"(b_transposed ? 1 : 0)
+                     : "memory");
+    }
+}
+template <int columns, bool b_transposed> DEVICE void warpgroup_multiply(float (&d)[columns / 2], const u32 (&a)[4], u64 b, bool adds) {
+    static_assert(columns == 64 || columns == 128, "products of 64 and of 128 columns are written here");
+    if constexpr (columns == 64) {
+        asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %37, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " FORESAIL_LIST_32 "{%32, %33, %34, %35}, %36, adds, 1, 1, %38;\n"
+                     "}"
+                     : FORESAIL_D_32(0)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((u32)adds), "n"(b_transposed ? 1 : 0)
+                     : "memory");
+    }
+    if constexpr (columns == 128) {
+        asm volatile("{\n.reg .pred adds;\nsetp.ne.b32 adds, %69, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " FORESAIL_LIST_64 "{%64, %65, %66, %67}, %68, adds, 1, 1, %70;\n"
+                     "}"
+                     : FORESAIL_D_32(0), FORESAIL_D_32(32)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((u32)adds), "n"(b_transposed ? 1 : 0)
+                     : "memory");
+    }
+}
+
 #endif

@@ -354,4 +354,14 @@ DEVICE void warpgroup_arrive() { software::warpgroup_arrive(); }
 DEVICE void warpgroup_commit() { software::warpgroup_commit(); }
 template <int pending> DEVICE void warpgroup_wait() { software::warpgroup_wait(pending); }
 
+DEVICE u64 matrix_descriptor(const void* at, u32 leading_bytes, u32 stride_bytes) {
+    return (u64)((shared_address(at) & 0x3ffff) >> 4) | (u64)(leading_bytes >> 4) << 16 | (u64)(stride_bytes >> 4) << 32 | (u64)1 << 62;
+}
+template <int columns, bool b_transposed> DEVICE void warpgroup_multiply(float (&d)[columns / 2], u64 a, u64 b, bool adds) {
+    software::warpgroup_product({d, columns, false, false, b_transposed, adds, {}, a, b});
+}
+template <int columns, bool b_transposed> DEVICE void warpgroup_multiply(float (&d)[columns / 2], const u32 (&a)[4], u64 b, bool adds) {
+    software::warpgroup_product({d, columns, true, false, b_transposed, adds, {a[0], a[1], a[2], a[3]}, 0, b});
+}
+
 #endif

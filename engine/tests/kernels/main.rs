@@ -17,3 +17,4 @@ mod paged;
 mod sample;
 mod skinny;
 mod software;
+mod words;

@@ -1,4 +1,4 @@
-//! The software device itself: each word is what the PTX ISA says, and mistakes are found.
+//! The software device itself: it is as unhelpful as a GPU may be, and finds mistakes.
 
 use std::process::Command;
 
@@ -11,19 +11,14 @@ use half::bf16;
 
 use crate::device::{Plain, Random, relative_error, to_bytes, widened};
 
-const KERNELS: [KernelFacts; 12] = [
-    facts("block_sums", 24),
-    facts("lanes", 16),
-    facts("product", 32),
+const KERNELS: [KernelFacts; 7] = [
     facts("copies", 16),
-    facts("last_block_adds", 24),
-    facts("early_ends", 8),
     facts("add", 16),
     facts("add_too_early", 16),
     facts("add_without_waiting", 16),
     facts("mistake", 16),
-    facts("pipeline", 24),
     facts("waits_for_bytes", 24),
+    facts("reads_a_product_early", 8),
 ];
 
 const fn facts(name: &'static str, argument_bytes: usize) -> KernelFacts {
@@ -126,104 +121,6 @@ impl Rig {
 }
 
 #[test]
-fn blocks_add_up_through_shuffles_shared_memory_and_barriers() {
-    each_seed(|rig| {
-        let values: Vec<u32> = (0..1000).map(|i| i * i + 3).collect();
-        let at = rig.upload(&values);
-        let sums = rig.upload(&[0_u32; 4]);
-        let arguments = Arguments::new().address(at).address(sums).count(1000);
-        rig.launch("block_sums", 4, 256, 32, arguments)
-            .expect("launched");
-        let expected: Vec<u32> = values.chunks(256).map(|block| block.iter().sum()).collect();
-        assert_eq!(rig.download::<u32>(sums, 4).expect("done"), expected);
-    });
-}
-
-#[test]
-fn lanes_exchange_values_as_ptx_says() {
-    each_seed(|rig| {
-        let mut random = Random::new(rig.seed);
-        let mut values: Vec<u32> = (0..32).map(|_| random.next_u64() as u32).collect();
-        // NaN, infinity, halfway cases of the rounding, and what rounds up to infinity.
-        values[..6].copy_from_slice(&[
-            0x7fc0_1234,
-            0x7f80_0000,
-            0x3f80_8000,
-            0x3f81_8000,
-            0x7f7f_ffff,
-            0x0000_8001,
-        ]);
-        let at = rig.upload(&values);
-        let out = rig.upload(&[0_u32; 192]);
-        rig.launch("lanes", 1, 32, 0, Arguments::new().address(at).address(out))
-            .expect("launched");
-        let out: Vec<u32> = rig.download(out, 192).expect("done");
-        let votes = (0..32).fold(0, |votes, lane| votes | (values[lane] & 1) << lane);
-        for lane in 0..32 {
-            assert_eq!(out[lane], values[lane ^ 5]);
-            assert_eq!(out[32 + lane], values[lane * 7 % 32]);
-            assert_eq!(
-                out[64 + lane],
-                values[if lane < 3 { lane } else { lane - 3 }]
-            );
-            assert_eq!(out[96 + lane], votes);
-            let float = f32::from_bits(values[lane]);
-            let rounded = if float.is_nan() {
-                0x7fff
-            } else {
-                u32::from(bf16::from_f32(float).to_bits())
-            };
-            assert_eq!(out[160 + lane], rounded, "{float:e}");
-            assert_eq!(
-                out[128 + lane],
-                u32::from(bf16::from_f32(1.5).to_bits()) << 16 | rounded
-            );
-        }
-    });
-}
-
-#[test]
-fn a_warp_multiplies_matrices_as_ptx_says() {
-    each_seed(|rig| {
-        let mut random = Random::new(rig.seed);
-        let a = random.bf16s(256, 1.0);
-        let b = random.bf16s(128, 1.0);
-        let arguments = [
-            rig.upload(&a),
-            rig.upload(&b),
-            rig.upload(&[f32::NAN; 128]),
-            rig.upload(&[0_u32; 128]),
-        ];
-        let launch = arguments
-            .iter()
-            .fold(Arguments::new(), |all, at| all.address(*at));
-        rig.launch("product", 1, 32, 768, launch).expect("launched");
-        let d: Vec<f32> = rig.download(arguments[2], 128).expect("done");
-        let (wide_a, wide_b) = (widened(&a), widened(&b));
-        let expected: Vec<f64> = (0..128)
-            .map(|at| {
-                (0..16)
-                    .map(|k| wide_a[at / 8 * 16 + k] * wide_b[at % 8 * 16 + k])
-                    .sum()
-            })
-            .collect();
-        let d: Vec<f64> = d.into_iter().map(f64::from).collect();
-        // 16 sums in f32, each rounded to 2^-24.
-        assert!(relative_error(&d, &expected) < 1e-6);
-        let transposed: Vec<u32> = rig.download(arguments[3], 128).expect("done");
-        for lane in 0..32 {
-            for matrix in 0..4 {
-                let (row, column) = (matrix % 2 * 8, matrix / 2 * 8);
-                let element = |half: usize| {
-                    u32::from(a[(row + 2 * (lane % 4) + half) * 16 + column + lane / 4].to_bits())
-                };
-                assert_eq!(transposed[lane * 4 + matrix], element(1) << 16 | element(0));
-            }
-        }
-    });
-}
-
-#[test]
 fn asynchronous_copies_arrive_at_once_or_when_they_are_waited_for() {
     each_seed(|rig| {
         let from: Vec<u32> = (100..356).collect();
@@ -251,56 +148,9 @@ fn asynchronous_copies_arrive_at_once_or_when_they_are_waited_for() {
 }
 
 #[test]
-fn the_block_that_arrives_last_adds_up() {
+fn bytes_that_no_one_brings_are_missed() {
     each_seed(|rig| {
-        let (partial, counter, total) = (
-            rig.upload(&[0_u32; 17]),
-            rig.upload(&[0_u32]),
-            rig.upload(&[0_u32]),
-        );
-        for _ in 0..2 {
-            let arguments = Arguments::new()
-                .address(partial)
-                .address(counter)
-                .address(total);
-            rig.launch_as("last_block_adds", 17, 64, 4, true, arguments)
-                .expect("launched");
-        }
-        assert_eq!(rig.download::<u32>(total, 1).expect("done"), [17 * 18 / 2]);
-        assert_eq!(rig.download::<u32>(counter, 1).expect("done"), [0]);
-    });
-}
-
-#[test]
-fn barriers_do_not_wait_for_threads_that_have_ended() {
-    each_seed(|rig| {
-        let out = rig.upload(&[0_u32; 96]);
-        rig.launch("early_ends", 1, 128, 640, Arguments::new().address(out))
-            .expect("launched");
-        let expected: Vec<u32> = (0..96)
-            .map(|i| {
-                if i < 64 {
-                    95 - i + 95 - (63 - i)
-                } else {
-                    95 - i
-                }
-            })
-            .collect();
-        assert_eq!(rig.download::<u32>(out, 96).expect("done"), expected);
-    });
-}
-
-#[test]
-fn a_warp_brings_what_others_wait_for() {
-    each_seed(|rig| {
-        let values: Vec<u32> = (0..64 * 7).map(|i| i * 5 + 1).collect();
-        let (from, sums) = (rig.upload(&values), rig.upload(&[0_u32; 7]));
-        let arguments = Arguments::new().address(from).address(sums).count(7);
-        rig.launch("pipeline", 1, 160, 1024, arguments)
-            .expect("launched");
-        let expected: Vec<u32> = values.chunks(64).map(|item| item.iter().sum()).collect();
-        assert_eq!(rig.download::<u32>(sums, 7).expect("done"), expected);
-
+        let (from, sums) = (rig.upload(&[0_u32; 64]), rig.upload(&[0_u32; 7]));
         let arguments = Arguments::new().address(from).address(sums).count(7);
         rig.launch("waits_for_bytes", 1, 32, 1024, arguments)
             .expect("launched");
@@ -309,6 +159,24 @@ fn a_warp_brings_what_others_wait_for() {
             error.contains("misses 0 of 1 arrivals and 32 bytes in a phase of parity 0"),
             "{error}"
         );
+    });
+}
+
+#[test]
+fn products_of_warpgroups_are_there_when_they_are_waited_for() {
+    each_seed(|rig| {
+        let out = rig.upload(&[0_u32; 2]);
+        rig.launch(
+            "reads_a_product_early",
+            1,
+            128,
+            16384,
+            Arguments::new().address(out),
+        )
+        .expect("launched");
+        let late = rig.seed % 2 == 0;
+        let early = if late { 1 } else { 17 };
+        assert_eq!(rig.download::<u32>(out, 2).expect("done"), [early, 17]);
     });
 }
 
@@ -444,12 +312,8 @@ fn mistakes_in_kernels_lose_the_device_and_say_where() {
     }
 }
 
-/// Not a test by itself: the process that the next one starts, which a kernel ends.
-#[test]
-fn going_astray() {
-    let Ok(which) = std::env::var("FORESAIL_TEST_ASTRAY") else {
-        return;
-    };
+/// Has a kernel go astray, which ends the process.
+fn go_astray(which: &str) {
     let mut rig = Rig {
         gpu: Software::open().expect("a compiler"),
         seed: 0,
@@ -464,6 +328,12 @@ fn going_astray() {
 
 #[test]
 fn what_touches_memory_that_is_not_its_own_ends_the_process_with_its_place() {
+    // This test runs itself, in a process that is to be ended.
+    const NAME: &str =
+        "software::what_touches_memory_that_is_not_its_own_ends_the_process_with_its_place";
+    if let Ok(which) = std::env::var("FORESAIL_TEST_ASTRAY") {
+        return go_astray(&which);
+    }
     let cases = [
         (8, "byte 296 of an allocation of 40 bytes"),
         (9, "byte 1024 of its 512 bytes of shared memory"),
@@ -475,7 +345,7 @@ fn what_touches_memory_that_is_not_its_own_ends_the_process_with_its_place() {
     let this = std::env::current_exe().expect("this program");
     for (which, words) in cases {
         let output = Command::new(&this)
-            .args(["--exact", "software::going_astray", "--nocapture"])
+            .args(["--exact", NAME, "--nocapture"])
             .env("FORESAIL_TEST_ASTRAY", which.to_string())
             .output()
             .expect("it runs");
