@@ -29,22 +29,22 @@
 constexpr u32 WARPS = 8;
 constexpr u32 THREADS = 32 * WARPS;
 constexpr u32 ROWS = 16 * ROW_TILES * ROW_WARPS;
-constexpr u32 STEP = ROWS > 128 ? 32 : 64;
+constexpr u32 STEP = 8192 / ROWS; // inputs: with the rows, 16 KB of weights
 constexpr u32 PIECES = STEP / 8; // of 16 bytes, of a row in a step
-constexpr u32 RISE = THREADS / PIECES; // rows that all threads together copy a piece of: an even number
+constexpr u32 RISE = THREADS / PIECES; // rows that all threads together copy a piece of: a multiple of 8
 constexpr u32 TOKEN_TILES = TOKENS / 8;
 constexpr u32 STAGE_BYTES = (ROWS + TOKENS) * STEP * 2;
 // The epilogue sees so many tokens at a time.
-constexpr u32 PASS = TOKENS < 16 ? 8 : 16;
+constexpr u32 PASS = TOKENS < 32 ? TOKENS : 32;
 constexpr u32 PASS_TILES = PASS / 8;
+constexpr u32 TILE_THREADS = 32 * ROW_WARPS; // that have the sums of a tile
 constexpr u32 STAGED_STRIDE = ROWS + 4; // so that a fragment's rows and columns are in different banks
 // Rows of a part of the sums of squares.
 constexpr u32 PART_ROWS = 64;
 
 static_assert(ROW_WARPS * K_WARPS == WARPS, "8 warps");
-static_assert(STEP / K_WARPS >= 32, "a warp multiplies 32 inputs at once");
+static_assert(STEP / K_WARPS % 32 == 0, "a warp multiplies 32 inputs at once");
 static_assert(STAGES >= 2, "one arrives while another is used");
-static_assert(ROW_WARPS * 32 * ROW_TILES * PASS_TILES * 16 <= PASS * STAGED_STRIDE * 4, "sums of warps fit");
 
 enum Epilogue : u32 { STORE, STORE_F32, ADD, SILU_MUL };
 
@@ -65,12 +65,12 @@ struct SkinnyArguments {
     float4* parts;
     u32* arrivals;
     u32 tokens, outputs;
-    u32 x_stride, weights_stride;
-    u32 output_stride, next_stride;
+    // Inputs, rounded up to a multiple of 64: zeros are beyond those that there are.
+    u32 inputs, x_stride;
+    u32 weights_stride, output_stride, next_stride;
     // Steps of a tile, and of each block: one more for the first `steps_extra`.
-    u32 steps, steps_each;
-    u32 steps_extra, epilogue;
-    u32 sum_parts;
+    u32 steps, steps_each, steps_extra;
+    u32 epilogue, sum_parts;
     float norm_width, norm_eps;
 };
 
@@ -90,18 +90,18 @@ typedef float Sums[ROW_TILES][TOKEN_TILES][4];
 
 // Where a piece of a row is in a stage (bytes): the same piece of 8 rows that follow each other is in different banks.
 DEVICE u32 piece_offset(u32 row, u32 piece) {
-    return 16 * (PIECES == 8 ? row * 8 + (piece ^ (row & 7)) : row * 4 + (piece ^ (row / 2 & 3)));
+    return 16 * (row * PIECES + (piece ^ (PIECES == 4 ? row / 2 % 4 : row % 8)));
 }
 
-// Begins to copy a step of weights. Rows beyond the last are zeros.
+// Begins to copy a step of weights. Beyond the last row and input there are zeros.
 DEVICE void copy_weights(u8* stage, const SkinnyArguments& args, Place at) {
     u32 row = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
-    u32 output = at.tile * ROWS + row;
-    const bf16* from = args.weights + (u64)output * args.weights_stride + at.step * STEP + piece * 8;
+    u32 output = at.tile * ROWS + row, input = at.step * STEP + piece * 8;
+    const bf16* from = args.weights + (u64)output * args.weights_stride + input;
     u8* to = stage + piece_offset(row, piece);
 #pragma unroll
-    for (u32 i = 0; i < ROWS * PIECES / THREADS; ++i) {
-        bool valid = output + i * RISE < args.outputs;
+    for (u32 i = 0; i < ROWS / RISE; ++i) {
+        bool valid = output + i * RISE < args.outputs && input < args.inputs;
         copy_async_16(to + i * THREADS * 16, valid ? from + (u64)(i * RISE) * args.weights_stride : args.weights, valid);
     }
 }
@@ -109,12 +109,14 @@ DEVICE void copy_weights(u8* stage, const SkinnyArguments& args, Place at) {
 // Begins to copy a step of x. Rows beyond the last stay what they are: no other token's sum knows of them.
 DEVICE void copy_tokens(u8* stage, const SkinnyArguments& args, Place at) {
     u32 token = threadIdx.x / PIECES, piece = threadIdx.x % PIECES;
-    const bf16* from = args.x + (u64)token * args.x_stride + at.step * STEP + piece * 8;
+    u32 input = at.step * STEP + piece * 8;
+    bool valid = input < args.inputs;
+    const bf16* from = args.x + (u64)token * args.x_stride + input;
     u8* to = stage + ROWS * STEP * 2 + piece_offset(token, piece);
 #pragma unroll
     for (u32 i = 0; i * RISE < TOKENS; ++i)
         if (token + i * RISE < args.tokens)
-            copy_async_16(to + i * THREADS * 16, from + (u64)(i * RISE) * args.x_stride, true);
+            copy_async_16(to + i * THREADS * 16, valid ? from + (u64)(i * RISE) * args.x_stride : args.x, valid);
 }
 
 // Adds the products of a step, those of this warp's rows and inputs.
@@ -138,7 +140,7 @@ DEVICE void multiply(Sums& sums, const u8* stage, u32 tokens) {
         for (u32 n = 0; n < TOKEN_TILES; ++n) {
             // Two at a time: all at once take more registers than there are.
             if (n % 2 == 0) {
-                if (8 * n >= tokens) break;
+                if (n > 0 && 8 * n >= tokens) break;
                 load_matrices(b[0], x + piece_offset(8 * n + row, piece + matrix));
                 if (n + 1 < TOKEN_TILES) load_matrices(b[1], x + piece_offset(8 * n + 8 + row, piece + matrix));
             }
@@ -169,7 +171,7 @@ DEVICE float4 sum(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y,
 DEVICE void add_warps(Sums& sums, float4* staged, u32 tokens) {
     if constexpr (K_WARPS == 1) return;
     static_assert(K_WARPS <= 2, "two halves of the inputs");
-    u32 thread = threadIdx.x % (32 * ROW_WARPS);
+    u32 thread = threadIdx.x % (TILE_THREADS);
     bool gives = warp_index() >= ROW_WARPS;
 #pragma unroll 1
     for (u32 pass = 0; pass * PASS < tokens; ++pass) {
@@ -178,7 +180,7 @@ DEVICE void add_warps(Sums& sums, float4* staged, u32 tokens) {
         for (u32 n = 0; n < TOKEN_TILES; ++n) {
             if (!gives || n / PASS_TILES != pass) continue;
 #pragma unroll
-            for (u32 m = 0; m < ROW_TILES; ++m) staged[(n % PASS_TILES * ROW_TILES + m) * 32 * ROW_WARPS + thread] = get(sums[m][n]);
+            for (u32 m = 0; m < ROW_TILES; ++m) staged[(n % PASS_TILES * ROW_TILES + m) * TILE_THREADS + thread] = get(sums[m][n]);
         }
         sync_block();
 #pragma unroll
@@ -186,14 +188,14 @@ DEVICE void add_warps(Sums& sums, float4* staged, u32 tokens) {
             if (gives || n / PASS_TILES != pass) continue;
 #pragma unroll
             for (u32 m = 0; m < ROW_TILES; ++m)
-                set(sums[m][n], sum(get(sums[m][n]), staged[(n % PASS_TILES * ROW_TILES + m) * 32 * ROW_WARPS + thread]));
+                set(sums[m][n], sum(get(sums[m][n]), staged[(n % PASS_TILES * ROW_TILES + m) * TILE_THREADS + thread]));
         }
     }
 }
 
 // The part of a tile that a block has: as its threads have it, so that a thread reads what the same thread of others wrote.
 DEVICE float4* part(const SkinnyArguments& args, u32 slot) {
-    return args.parts + (u64)slot * (ROW_TILES * TOKEN_TILES * 32 * ROW_WARPS) + threadIdx.x;
+    return args.parts + (u64)slot * (ROW_TILES * TOKEN_TILES * TILE_THREADS) + threadIdx.x;
 }
 
 // The block that a step of the list belongs to.
@@ -212,7 +214,7 @@ DEVICE bool leave_part(const Sums& sums, const SkinnyArguments& args, u32 tile, 
         for (u32 n = 0; n < TOKEN_TILES; ++n) {
             if (8 * n >= args.tokens) break;
 #pragma unroll
-            for (u32 m = 0; m < ROW_TILES; ++m) mine[(n * ROW_TILES + m) * 32 * ROW_WARPS] = get(sums[m][n]);
+            for (u32 m = 0; m < ROW_TILES; ++m) mine[(n * ROW_TILES + m) * TILE_THREADS] = get(sums[m][n]);
         }
     }
     fence_device();
@@ -226,22 +228,6 @@ DEVICE bool leave_part(const Sums& sums, const SkinnyArguments& args, u32 tile, 
     sync_block();
     if (*is_last) fence_device();
     return *is_last;
-}
-
-// Adds the parts of all blocks, of the tokens of a pass.
-DEVICE void add_parts(float4 (&totals)[PASS_TILES][ROW_TILES], const SkinnyArguments& args, u32 tile, u32 pass) {
-    u32 first = block_of(args, tile * args.steps), last = block_of(args, (tile + 1) * args.steps - 1);
-    u32 tiles = min((args.tokens + 7) / 8 - pass * PASS_TILES, PASS_TILES);
-#pragma unroll 4
-    for (u32 block = first; block <= last; ++block) {
-        const float4* theirs = part(args, 2 * block + (block == first)) + pass * PASS_TILES * ROW_TILES * 32 * ROW_WARPS;
-#pragma unroll
-        for (u32 n = 0; n < PASS_TILES; ++n)
-#pragma unroll
-            for (u32 m = 0; m < ROW_TILES; ++m)
-                // There are none of tokens beyond the last.
-                if (n < tiles) totals[n][m] = sum(totals[n][m], theirs[(n * ROW_TILES + m) * 32 * ROW_WARPS]);
-    }
 }
 
 // ---- the norm before ------------------------------------------------------------
@@ -307,111 +293,120 @@ DEVICE void write_4(bf16* to, const float (&values)[4], u32 count) {
     }
 }
 
-// Four rows of one token: the lanes of a half warp have 64 rows of the same token, and all come here.
-DEVICE void finish_rows(const SkinnyArguments& args, const float* staged, u32 token, u32 output, float rstd) {
-    u32 count = token < args.tokens && output < args.outputs ? min(args.outputs - output, 4u) : 0;
-    float y[4], bias[4] = {};
-    read_4(y, staged, 4);
-    if (args.bias != nullptr) read_4(bias, args.bias + output, count);
-#pragma unroll
-    for (u32 i = 0; i < 4; ++i) y[i] = y[i] * rstd + bias[i];
-    u64 at = (u64)token * args.output_stride + output;
-    if (args.epilogue == STORE_F32) return write_4((float*)args.output + at, y, count);
-    bf16* to = (bf16*)args.output + at;
-    if (args.epilogue == STORE) return write_4(to, y, count);
-    float x[4];
-    read_4(x, to, count);
-    // What is squared and scaled is what others will read: rounded.
-#pragma unroll
-    for (u32 i = 0; i < 4; ++i) x[i] = to_float(to_bf16(x[i] + y[i]));
-    write_4(to, x, count);
-    if (args.next_scaled == nullptr) return;
-    float scales[4], squares = 0.0f;
-    read_4(scales, args.next_scales + output, count);
-#pragma unroll
-    for (u32 i = 0; i < 4; ++i) {
-        squares += i < count ? x[i] * x[i] : 0.0f;
-        scales[i] *= x[i];
-    }
-    write_4(args.next_scaled + (u64)token * args.next_stride + output, scales, count);
-    for (u32 mask = 8; mask > 0; mask /= 2) squares += shuffle_xor(squares, mask);
-    if (count > 0 && lane_index() % 16 == 0) args.next_sums[(u64)(output / PART_ROWS) * args.tokens + token] = squares;
+// Puts a fragment of sums where its tokens and rows are neighbours: `tile` of 16 rows and 8 tokens, n first.
+DEVICE void stage_fragment(float* staged, u32 fragment, u32 thread, float4 sums) {
+    u32 n = fragment / ROW_TILES, m = fragment % ROW_TILES;
+    u32 row = thread / 32 * 16 * ROW_TILES + 16 * m + thread % 32 / 4;
+    float* to = staged + (8 * n + thread % 4 * 2) * STAGED_STRIDE + row;
+    to[0] = sums.x, to[STAGED_STRIDE] = sums.y, to[8] = sums.z, to[STAGED_STRIDE + 8] = sums.w;
 }
 
-// Four rows of h of one token: of 16 rows of a tile, 8 are the gate's, and 8 are those of up.
-DEVICE void finish_gated(const SkinnyArguments& args, const float* staged, u32 token, u32 output, float rstd) {
-    if (token >= args.tokens || output * 2 >= args.outputs) return;
-    float gate[4], up[4];
-    read_4(gate, staged, 4);
-    read_4(up, staged + 8, 4);
-#pragma unroll
-    for (u32 i = 0; i < 4; ++i) {
-        gate[i] *= rstd;
-        gate[i] = gate[i] / (1.0f + expf(-gate[i])) * (up[i] * rstd);
-    }
-    write_4((bf16*)args.output + (u64)token * args.output_stride + output, gate, 4);
-}
-
-// Puts sums where their tokens and rows are neighbours.
-DEVICE void stage_sums(float* staged, const float4 (&sums)[PASS_TILES][ROW_TILES]) {
+// The tokens of a pass, of a tile that is this block's alone.
+DEVICE void stage_sums(float* staged, const Sums& sums, u32 pass) {
     if (warp_index() >= ROW_WARPS) return;
-    u32 group = lane_index() / 4, member = lane_index() % 4;
-    u32 first_row = warp_index() * 16 * ROW_TILES;
 #pragma unroll
-    for (u32 n = 0; n < PASS_TILES; ++n)
+    for (u32 n = 0; n < TOKEN_TILES; ++n) {
+        if (n / PASS_TILES != pass) continue;
 #pragma unroll
-        for (u32 m = 0; m < ROW_TILES; ++m) {
-            float* to = staged + (8 * n + 2 * member) * STAGED_STRIDE + first_row + 16 * m + group;
-            to[0] = sums[n][m].x, to[STAGED_STRIDE] = sums[n][m].y;
-            to[8] = sums[n][m].z, to[STAGED_STRIDE + 8] = sums[n][m].w;
-        }
+        for (u32 m = 0; m < ROW_TILES; ++m) stage_fragment(staged, n % PASS_TILES * ROW_TILES + m, threadIdx.x, get(sums[m][n]));
+    }
 }
 
-// Does what is to be done with the sums of a pass.
+// The same, of a tile of several blocks: all threads add up what those blocks left, in the order of their inputs.
+DEVICE void stage_parts(float* staged, const SkinnyArguments& args, u32 tile, u32 pass) {
+    constexpr u32 FRAGMENTS = PASS_TILES * ROW_TILES * TILE_THREADS;
+    constexpr u32 OF_THREAD = (FRAGMENTS + THREADS - 1) / THREADS;
+    u32 first = block_of(args, tile * args.steps), last = block_of(args, (tile + 1) * args.steps - 1);
+    // There are none of tokens beyond the last.
+    u32 end = min((args.tokens + 7) / 8 - pass * PASS_TILES, PASS_TILES) * ROW_TILES * TILE_THREADS;
+    float4 totals[OF_THREAD] = {};
+#pragma unroll(OF_THREAD > 4 ? 2 : 4)
+    for (u32 block = first; block <= last; ++block) {
+        const float4* theirs = part(args, 2 * block + (block == first)) + pass * FRAGMENTS;
+#pragma unroll
+        for (u32 i = 0; i < OF_THREAD; ++i)
+            if (i * THREADS + threadIdx.x < end) totals[i] = sum(totals[i], theirs[i * THREADS]);
+    }
+#pragma unroll
+    for (u32 i = 0; i < OF_THREAD; ++i) {
+        u32 index = i * THREADS + threadIdx.x;
+        if (index < end) stage_fragment(staged, index / TILE_THREADS, index % TILE_THREADS, totals[i]);
+    }
+}
+
+// h of a pass, four rows of a token at a time: of 16 rows of the tile, 8 are the gate's, and 8 are those of up.
+DEVICE void finish_gated(const SkinnyArguments& args, const float* staged, const float* rstd, u32 tile, u32 pass) {
+    constexpr u32 OF_TOKEN = ROWS / 8;
+    u32 row = threadIdx.x % OF_TOKEN * 4, output = tile * (ROWS / 2) + row;
+    if (output * 2 >= args.outputs) return;
+    const float* from = staged + row / 8 * 16 + row % 8;
+    bf16* to = (bf16*)args.output + output;
+    for (u32 i = threadIdx.x / OF_TOKEN; i < PASS; i += THREADS / OF_TOKEN) {
+        u32 token = pass * PASS + i;
+        if (token >= args.tokens) return;
+        float gate[4], up[4];
+        read_4(gate, from + i * STAGED_STRIDE, 4);
+        read_4(up, from + i * STAGED_STRIDE + 8, 4);
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+            gate[j] *= rstd[token];
+            gate[j] = gate[j] / (1.0f + expf(-gate[j])) * (up[j] * rstd[token]);
+        }
+        write_4(to + (u64)token * args.output_stride, gate, 4);
+    }
+}
+
+// y or x of a pass, four rows of a token at a time; half a warp has 64 rows of a token.
+DEVICE void finish_plain(const SkinnyArguments& args, const float* staged, const float* rstd, u32 tile, u32 pass) {
+    constexpr u32 OF_TOKEN = ROWS / 4, TOKENS_RISE = THREADS / OF_TOKEN;
+    // So many tokens' x are on their way at once.
+    constexpr u32 BATCH = PASS / TOKENS_RISE > 4 ? 4 : (PASS + TOKENS_RISE - 1) / TOKENS_RISE;
+    u32 row = threadIdx.x % OF_TOKEN * 4, output = tile * ROWS + row;
+    u32 rows = output < args.outputs ? min(args.outputs - output, 4u) : 0;
+    bool adds = args.epilogue == ADD, scales_next = args.next_scaled != nullptr;
+    float bias[4] = {}, scales[4] = {};
+    if (args.bias != nullptr) read_4(bias, args.bias + output, rows);
+    if (scales_next) read_4(scales, args.next_scales + output, rows);
+    bf16* to = (bf16*)args.output + output;
+#pragma unroll 1
+    for (u32 i = threadIdx.x / OF_TOKEN; i < PASS; i += BATCH * TOKENS_RISE) {
+        float x[BATCH][4] = {};
+#pragma unroll
+        for (u32 j = 0; j < BATCH; ++j) {
+            u32 token = pass * PASS + i + j * TOKENS_RISE;
+            if (adds && token < args.tokens) read_4(x[j], to + (u64)token * args.output_stride, rows);
+        }
+#pragma unroll
+        for (u32 j = 0; j < BATCH; ++j) {
+            u32 staged_row = i + j * TOKENS_RISE, token = pass * PASS + staged_row;
+            bool valid = staged_row < PASS && token < args.tokens;
+            u32 count = valid ? rows : 0;
+            float y[4], squares = 0.0f;
+            read_4(y, staged + (valid ? staged_row : 0) * STAGED_STRIDE + row, 4);
+            float scale = rstd[valid ? token : 0];
+#pragma unroll
+            for (u32 k = 0; k < 4; ++k) y[k] = x[j][k] + (y[k] * scale + bias[k]);
+            if (args.epilogue == STORE_F32) write_4((float*)args.output + (u64)token * args.output_stride + output, y, count);
+            else write_4(to + (u64)token * args.output_stride, y, count);
+            if (!scales_next) continue;
+            // What is squared and scaled is what others will read: rounded.
+#pragma unroll
+            for (u32 k = 0; k < 4; ++k) {
+                y[k] = to_float(to_bf16(y[k]));
+                squares += k < count ? y[k] * y[k] : 0.0f;
+                y[k] *= scales[k];
+            }
+            write_4(args.next_scaled + (u64)token * args.next_stride + output, y, count);
+#pragma unroll
+            for (u32 mask = 8; mask > 0; mask /= 2) squares += shuffle_xor(squares, mask);
+            if (count > 0 && lane_index() % 16 == 0) args.next_sums[(u64)(output / PART_ROWS) * args.tokens + token] = squares;
+        }
+    }
+}
+
 DEVICE void finish_pass(const SkinnyArguments& args, const float* staged, const float* rstd, u32 tile, u32 pass) {
-    u32 of_token = args.epilogue == SILU_MUL ? ROWS / 8 : ROWS / 4;
-#pragma unroll 1
-    for (u32 i = threadIdx.x; i < PASS * of_token; i += THREADS) {
-        u32 token = pass * PASS + i / of_token, row = i % of_token * 4;
-        float scale = rstd[min(token, args.tokens - 1)];
-        const float* from = staged + i / of_token * STAGED_STRIDE;
-        if (args.epilogue == SILU_MUL) {
-            finish_gated(args, from + row / 8 * 16 + row % 8, token, tile * (ROWS / 2) + row, scale);
-        } else {
-            finish_rows(args, from + row, token, tile * ROWS + row, scale);
-        }
-    }
-}
-
-// A tile that is this block's alone.
-DEVICE void finish_tile(const Sums& sums, const SkinnyArguments& args, float* staged, const float* rstd, u32 tile) {
-#pragma unroll 1
-    for (u32 pass = 0; pass * PASS < args.tokens; ++pass) {
-        float4 totals[PASS_TILES][ROW_TILES];
-#pragma unroll
-        for (u32 n = 0; n < TOKEN_TILES; ++n) {
-            if (n / PASS_TILES != pass) continue;
-#pragma unroll
-            for (u32 m = 0; m < ROW_TILES; ++m) totals[n % PASS_TILES][m] = get(sums[m][n]);
-        }
-        sync_block();
-        stage_sums(staged, totals);
-        sync_block();
-        finish_pass(args, staged, rstd, tile, pass);
-    }
-}
-
-// A tile of several blocks, of which this is the last.
-DEVICE void finish_parts(const SkinnyArguments& args, float* staged, const float* rstd, u32 tile) {
-#pragma unroll 1
-    for (u32 pass = 0; pass * PASS < args.tokens; ++pass) {
-        float4 totals[PASS_TILES][ROW_TILES] = {};
-        if (warp_index() < ROW_WARPS) add_parts(totals, args, tile, pass);
-        sync_block();
-        stage_sums(staged, totals);
-        sync_block();
-        finish_pass(args, staged, rstd, tile, pass);
-    }
+    if (args.epilogue == SILU_MUL) finish_gated(args, staged, rstd, tile, pass);
+    else finish_plain(args, staged, rstd, tile, pass);
 }
 
 // ---- the kernel -------------------------------------------------------------
@@ -468,8 +463,23 @@ KERNEL(skinny, THREADS, 2, SkinnyArguments) {
             if (++stage == STAGES) stage = 0;
         }
         add_warps(sums, (float4*)staged, args.tokens);
-        if (steps == args.steps) finish_tile(sums, args, staged, rstd, here.tile);
-        else if (leave_part(sums, args, here.tile, here.step == 0, is_last)) finish_parts(args, staged, rstd, here.tile);
+        if (steps == args.steps) {
+#pragma unroll 1
+            for (u32 pass = 0; pass * PASS < args.tokens; ++pass) {
+                sync_block();
+                stage_sums(staged, sums, pass);
+                sync_block();
+                finish_pass(args, staged, rstd, here.tile, pass);
+            }
+        } else if (leave_part(sums, args, here.tile, here.step == 0, is_last)) {
+#pragma unroll 1
+            for (u32 pass = 0; pass * PASS < args.tokens; ++pass) {
+                sync_block();
+                stage_parts(staged, args, here.tile, pass);
+                sync_block();
+                finish_pass(args, staged, rstd, here.tile, pass);
+            }
+        }
         left -= steps;
         here = {here.tile + 1, 0};
     }

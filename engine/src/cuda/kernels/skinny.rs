@@ -152,9 +152,9 @@ impl Shape {
         16 * self.row_tiles * self.row_warps
     }
 
-    /// Inputs of a step.
+    /// Inputs of a step: with the rows, 16 KiB of weights.
     fn step(self) -> usize {
-        if self.rows() > 128 { 32 } else { 64 }
+        8192 / self.rows()
     }
 
     /// Shared memory of a step: weights and `x` (bytes).
@@ -164,7 +164,7 @@ impl Shape {
 
     /// Shared memory beside the ring of steps: what is being finished, the norms, and a flag (bytes).
     fn other_bytes(self) -> usize {
-        self.tokens.min(16) * (self.rows() + 4) * 4 + self.tokens * 4 + 16
+        self.tokens.min(32) * (self.rows() + 4) * 4 + self.tokens * 4 + 16
     }
 
     /// Steps in shared memory: so many that two blocks fit on a multiprocessor, or else 2.
@@ -225,7 +225,7 @@ pub struct Partition {
 impl Partition {
     fn of(shape: Shape, outputs: usize, inputs: usize, multiprocessors: usize) -> Self {
         let tiles = outputs.div_ceil(shape.rows());
-        let steps = inputs.next_multiple_of(64) / shape.step();
+        let steps = inputs.div_ceil(shape.step());
         Self {
             tiles,
             steps,
@@ -478,6 +478,7 @@ impl Skinny {
             .address(self.arrivals)
             .count(call.tokens)
             .count(call.outputs)
+            .count(call.inputs.next_multiple_of(64))
             .count(call.x_stride)
             .count(call.weights_stride)
             .count(output_stride)
