@@ -24,7 +24,7 @@
 // that memory needs. Tensor cores (mma.sync at 600 TFLOP/s) are busy for half of them, 4 % with 8 tokens.
 //
 // Constants: TOKENS (a multiple of 8: the most tokens), ROW_TILES (16 rows each, of a warp), ROW_WARPS and
-// K_WARPS (8 warps in all), STAGES.
+// K_WARPS (8 warps in all), STAGES, and PASS (a multiple of 8: tokens that are finished at a time).
 
 constexpr u32 WARPS = 8;
 constexpr u32 THREADS = 32 * WARPS;
@@ -34,8 +34,6 @@ constexpr u32 PIECES = STEP / 8; // of 16 bytes, of a row in a step
 constexpr u32 RISE = THREADS / PIECES; // rows that all threads together copy a piece of: a multiple of 8
 constexpr u32 TOKEN_TILES = TOKENS / 8;
 constexpr u32 STAGE_BYTES = (ROWS + TOKENS) * STEP * 2;
-// The epilogue sees so many tokens at a time.
-constexpr u32 PASS = TOKENS < 32 ? TOKENS : 32;
 constexpr u32 PASS_TILES = PASS / 8;
 constexpr u32 TILE_THREADS = 32 * ROW_WARPS; // that have the sums of a tile
 constexpr u32 STAGED_STRIDE = ROWS + 4; // so that a fragment's rows and columns are in different banks
@@ -44,6 +42,7 @@ constexpr u32 PART_ROWS = 64;
 
 static_assert(ROW_WARPS * K_WARPS == WARPS, "8 warps");
 static_assert(STEP / K_WARPS % 32 == 0, "a warp multiplies 32 inputs at once");
+static_assert(TOKENS % PASS == 0 && PASS % 8 == 0, "passes are of whole token tiles");
 static_assert(STAGES >= 2, "one arrives while another is used");
 
 enum Epilogue : u32 { STORE, STORE_F32, ADD, SILU_MUL };
@@ -359,8 +358,9 @@ DEVICE void finish_gated(const SkinnyArguments& args, const float* staged, const
 // y or x of a pass, four rows of a token at a time; half a warp has 64 rows of a token.
 DEVICE void finish_plain(const SkinnyArguments& args, const float* staged, const float* rstd, u32 tile, u32 pass) {
     constexpr u32 OF_TOKEN = ROWS / 4, TOKENS_RISE = THREADS / OF_TOKEN;
-    // So many tokens' x are on their way at once.
-    constexpr u32 BATCH = PASS / TOKENS_RISE > 4 ? 4 : (PASS + TOKENS_RISE - 1) / TOKENS_RISE;
+    // So many tokens' x are on their way at once, as far as registers go beside the sums.
+    constexpr u32 BATCH_MAX = TOKENS > 32 ? 2 : 4;
+    constexpr u32 BATCH = PASS / TOKENS_RISE > BATCH_MAX ? BATCH_MAX : (PASS + TOKENS_RISE - 1) / TOKENS_RISE;
     u32 row = threadIdx.x % OF_TOKEN * 4, output = tile * ROWS + row;
     u32 rows = output < args.outputs ? min(args.outputs - output, 4u) : 0;
     bool adds = args.epilogue == ADD, scales_next = args.next_scaled != nullptr;

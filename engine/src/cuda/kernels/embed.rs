@@ -9,7 +9,7 @@ const KERNELS: &[KernelFacts] = &[KernelFacts {
     name: "embed",
     argument_bytes: 72,
     registers_max: 64,
-    instructions: &["SHFL", "STG"],
+    instructions: &["LDG", "STG", "SHFL"],
 }];
 
 /// `x = E[token]`, or zeros where another rank has the token, and the first half of the norm that follows.

@@ -9,7 +9,7 @@ const KERNELS: &[KernelFacts] = &[KernelFacts {
     name: "gate",
     argument_bytes: 32,
     registers_max: 32,
-    instructions: &["MUFU.EX2", "LDG.E.128", "STG.E.128"],
+    instructions: &["LDG", "STG", "MUFU"],
 }];
 
 /// `h = silu(gate) * up`, where of 16 columns of `both` the first 8 are those of the gate, and the others those of up.

@@ -13,7 +13,7 @@ const KERNELS: &[KernelFacts] = &[KernelFacts {
     argument_bytes: 64,
     // Those of 1,024 threads; 40 of fewer.
     registers_max: 64,
-    instructions: &["SHFL", "MUFU.RSQ"],
+    instructions: &["LDG", "STG", "SHFL", "MUFU"],
 }];
 
 /// `n = rmsnorm(x) * scales`, after `x += y + bias` if there is a `y`.

@@ -157,6 +157,16 @@ impl Shape {
         8192 / self.rows()
     }
 
+    /// Tokens that are finished at a time: many, for their reads to be on their way together, but where fewer make
+    /// room for one step more.
+    fn pass(self) -> usize {
+        if self.tokens == 32 {
+            16
+        } else {
+            self.tokens.min(32)
+        }
+    }
+
     /// Shared memory of a step: weights and `x` (bytes).
     fn stage_bytes(self) -> usize {
         (self.rows() + self.tokens) * self.step() * 2
@@ -164,7 +174,7 @@ impl Shape {
 
     /// Shared memory beside the ring of steps: what is being finished, the norms, and a flag (bytes).
     fn other_bytes(self) -> usize {
-        self.tokens.min(32) * (self.rows() + 4) * 4 + self.tokens * 4 + 16
+        self.pass() * (self.rows() + 4) * 4 + self.tokens * 4 + 16
     }
 
     /// Steps in shared memory: so many that two blocks fit on a multiprocessor, or else 2.
@@ -191,6 +201,7 @@ impl Shape {
                 ("ROW_WARPS", constant(self.row_warps)),
                 ("K_WARPS", constant(WARPS / self.row_warps)),
                 ("STAGES", constant(stages)),
+                ("PASS", constant(self.pass())),
             ],
             kernels: KERNELS,
         }
@@ -585,7 +596,8 @@ mod tests {
         assert_eq!(rows(64, 28_672, 4096), 256, "gate and up");
         assert_eq!(rows(64, 128_256, 4096), 256, "output projection");
         assert_eq!(rows(64, 4096, 4096), 128, "attention's output");
-        assert_eq!(rows(1, 28_672, 4096), 128, "gate and up, of one token");
+        assert_eq!(rows(32, 28_672, 4096), 128, "gate and up, of half as many");
+        assert_eq!(rows(1, 4096, 4096), 64, "attention's output, of one");
     }
 
     proptest! {
