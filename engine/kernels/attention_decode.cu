@@ -325,7 +325,8 @@ DEVICE void combine(const DecodeArguments& args, const Item& item, u32 rows) {
     }
 }
 
-// The end of an item: adds up what the warps have, and what other blocks have if this is the last.
+// The end of an item: adds up what the warps have, and what other blocks have if this is the last. The next item's sums
+// come after the barrier of its queries.
 DEVICE void finish(const DecodeArguments& args, const Item& item, u32 rows, Sums& sums) {
     float* shared_sums = (float*)(shared_memory() + PIPELINE_BYTES + MATRIX_BYTES);
     float(*shared_rows)[ROWS][2] = (float(*)[ROWS][2])(shared_sums + SUMS_BYTES / 4);
@@ -348,7 +349,6 @@ DEVICE void finish(const DecodeArguments& args, const Item& item, u32 rows, Sums
         }
     }
     if (item.ranges > 1 && all_have_come(args, item, flag)) combine(args, item, rows);
-    sync_block();  // Before the next item's sums come.
 }
 
 KERNEL(attention_decode, THREADS, 1, DecodeArguments) {
