@@ -310,4 +310,15 @@ template <int columns, bool b_transposed> DEVICE void warpgroup_multiply(float (
     }
 }
 
+// After the wait for products, for all registers that they had, D's and A's: so that the compiler moves nothing that
+// has to do with them to before it.
+template <int count> DEVICE void warpgroup_has(float (&d)[count]) {
+#pragma unroll
+    for (int i = 0; i < count; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+template <int count> DEVICE void warpgroup_has(u32 (&a)[count][4]) {
+#pragma unroll
+    for (int i = 0; i < count; i++) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
+}
+
 #endif

@@ -364,4 +364,7 @@ template <int columns, bool b_transposed> DEVICE void warpgroup_multiply(float (
     software::warpgroup_product({d, columns, true, false, b_transposed, adds, {a[0], a[1], a[2], a[3]}, 0, b});
 }
 
+template <int count> DEVICE void warpgroup_has(float (&)[count]) {}
+template <int count> DEVICE void warpgroup_has(u32 (&)[count][4]) {}
+
 #endif
