@@ -44,19 +44,39 @@ impl Case {
         let paged = Paged::new(self.shape, &contexts, &mut random);
         let q = queries(&self.shape, self.rows(), &mut random);
         let reference = self.reference(&paged, &q);
-        let attention = AttentionPrefill::new(&mut *device.gpu, self.shape).expect("compiles");
-        let mut plans = vec![attention.plan(&self.sequences(), self.window)];
-        for tile_rows in attention.tiles() {
-            plans.push(plan(&self.sequences(), &self.shape, tile_rows, self.window));
+        let fast = AttentionPrefill::new(&mut *device.gpu, self.shape).expect("compiles");
+        let portable = AttentionPrefill::portable(&mut *device.gpu, self.shape).expect("compiles");
+        self.check_plan(
+            device,
+            &fast,
+            &fast.plan(&self.sequences(), self.window),
+            &paged,
+            &q,
+            &reference,
+        );
+        for attention in [&fast, &portable] {
+            for tile_rows in attention.tiles() {
+                let plan = plan(&self.sequences(), &self.shape, tile_rows, self.window);
+                self.check_plan(device, attention, &plan, &paged, &q, &reference);
+            }
         }
-        for plan in plans {
-            let a = self.run(device, &attention, &plan, &paged, &q);
-            assert!(
-                bits(&a) == bits(&self.run(device, &attention, &plan, &paged, &q)),
-                "the same bits again"
-            );
-            self.compare(device.name(), plan.tile_rows, &a, &reference);
-        }
+    }
+
+    fn check_plan(
+        &self,
+        device: &mut Device,
+        attention: &AttentionPrefill,
+        plan: &PrefillPlan,
+        paged: &Paged,
+        q: &[bf16],
+        reference: &[Option<Vec<f64>>],
+    ) {
+        let a = self.run(device, attention, plan, paged, q);
+        assert!(
+            bits(&a) == bits(&self.run(device, attention, plan, paged, q)),
+            "the same bits again"
+        );
+        self.compare(device.name(), plan.tile_rows, &a, reference);
     }
 
     fn sequences(&self) -> Vec<PrefillSequence> {
@@ -165,7 +185,7 @@ fn chunks_of_any_length_see_all_before_them() {
         for len in [1, 15, 16, 17, 31, 32, 33, 64, 65, 100] {
             Case::new(SHAPE, &[(0, len)]).check(device);
         }
-        for past in [1, 63, 64, 65, 190] {
+        for past in [1, 63, 64, 65, 190, 600] {
             Case::new(SHAPE, &[(past, 20)]).check(device);
         }
     });

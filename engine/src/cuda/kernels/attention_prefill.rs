@@ -3,9 +3,15 @@
 use super::attention_prefill_plan::{self as plan, PrefillPlan, PrefillSequence};
 use super::attention_shape::AttentionShape;
 use super::{Arguments, launch};
-use crate::cuda::gpu::{Address, Gpu, GpuError, Kernel, KernelFacts, Unit};
+use crate::cuda::gpu::{Address, Gpu, GpuError, Kernel, KernelFacts, Properties, Unit};
 
 const THREADS: u32 = 128;
+/// One warpgroup that copies, two that multiply.
+const HOPPER_THREADS: u32 = 384;
+/// Rows of a Hopper kernel's tiles, of queries and of keys.
+const HOPPER_TILE_ROWS: usize = 128;
+/// The smallest KV blocks that the Hopper kernel copies.
+const HOPPER_BLOCK_SIZE_MIN: usize = 16;
 /// Keys that are in shared memory at once, twice.
 const KEYS: usize = 64;
 /// The widest head whose sums a warp holds for 32 rows.
@@ -18,11 +24,17 @@ const KERNELS: &[KernelFacts] = &[KernelFacts {
     instructions: &["HMMA", "LDGSTS", "LDSM"],
 }];
 
-/// Launches `attention_prefill.cu`.
+const HOPPER_KERNELS: &[KernelFacts] = &[KernelFacts {
+    name: "attention_prefill_hopper",
+    argument_bytes: 56,
+    registers_max: 168,
+    instructions: &["HGMMA", "LDGSTS", "SYNCS", "USETMAXREG"],
+}];
+
+/// Launches `attention_prefill_hopper.cu` where it can, and `attention_prefill.cu` for small steps and everywhere else.
 #[derive(Clone, Debug)]
 pub struct AttentionPrefill {
     shape: AttentionShape,
-    multiprocessors: usize,
     /// Of ever smaller tiles.
     versions: Vec<Version>,
 }
@@ -32,6 +44,9 @@ pub struct AttentionPrefill {
 struct Version {
     kernel: Kernel,
     tile_rows: usize,
+    /// Fewer tiles than this leave so many multiprocessors idle that smaller ones are faster. A Hopper
+    /// kernel is as fast as two others.
+    items_min: usize,
     threads: u32,
     shared_bytes: usize,
 }
@@ -65,30 +80,50 @@ impl AttentionPrefill {
     /// # Errors
     /// If the GPU's shared memory does not hold such heads, or as [`Gpu::compile`].
     pub fn new(gpu: &mut dyn Gpu, shape: AttentionShape) -> Result<Self, GpuError> {
-        let properties = gpu.properties().clone();
-        let mut versions = Vec::new();
-        for tile_rows in tiles(&shape, properties.shared_bytes_max as usize)? {
-            let kernel = gpu.compile(&unit(&shape, tile_rows))?[0];
-            let shared_bytes = shared_bytes(&shape, tile_rows);
-            versions.push(Version {
-                kernel,
-                tile_rows,
-                threads: THREADS,
-                shared_bytes,
-            });
-        }
-        Ok(Self {
-            shape,
-            multiprocessors: properties.multiprocessors as usize,
-            versions,
-        })
+        let hopper = is_for_hopper(&shape, gpu.properties());
+        Self::of(gpu, shape, hopper)
     }
 
-    /// What blocks do, in the tallest tiles of which there are enough for all multiprocessors.
+    /// Compiles it without what only Hopper has: what that is compared with.
+    ///
+    /// # Errors
+    /// As [`AttentionPrefill::new`].
+    pub fn portable(gpu: &mut dyn Gpu, shape: AttentionShape) -> Result<Self, GpuError> {
+        Self::of(gpu, shape, false)
+    }
+
+    fn of(gpu: &mut dyn Gpu, shape: AttentionShape, hopper: bool) -> Result<Self, GpuError> {
+        let properties = gpu.properties().clone();
+        let multiprocessors = properties.multiprocessors as usize;
+        let mut versions = Vec::new();
+        for tile_rows in tiles(&shape, properties.shared_bytes_max as usize)? {
+            let version = if hopper && tile_rows == HOPPER_TILE_ROWS {
+                Version {
+                    kernel: gpu.compile(&hopper_unit(&shape))?[0],
+                    tile_rows,
+                    items_min: multiprocessors / 2,
+                    threads: HOPPER_THREADS,
+                    shared_bytes: hopper_shared_bytes(&shape),
+                }
+            } else {
+                Version {
+                    kernel: gpu.compile(&unit(&shape, tile_rows))?[0],
+                    tile_rows,
+                    items_min: multiprocessors,
+                    threads: THREADS,
+                    shared_bytes: shared_bytes(&shape, tile_rows),
+                }
+            };
+            versions.push(version);
+        }
+        Ok(Self { shape, versions })
+    }
+
+    /// What blocks do, in the tallest tiles of which there are enough.
     #[must_use]
     pub fn plan(&self, sequences: &[PrefillSequence], window: Option<usize>) -> PrefillPlan {
         let enough = |version: &&Version| {
-            plan::items(sequences, &self.shape, version.tile_rows) >= self.multiprocessors
+            plan::items(sequences, &self.shape, version.tile_rows) >= version.items_min
         };
         let smallest = self.versions.last();
         let version = self.versions.iter().find(enough).or(smallest);
@@ -177,6 +212,30 @@ fn unit(shape: &AttentionShape, tile_rows: usize) -> Unit {
     }
 }
 
+/// Whether the Hopper kernel computes such heads on such a GPU.
+fn is_for_hopper(shape: &AttentionShape, gpu: &Properties) -> bool {
+    gpu.architecture == (9, 0)
+        && [64, 128].contains(&shape.head_dim)
+        && shape.block_size >= HOPPER_BLOCK_SIZE_MIN
+        && hopper_shared_bytes(shape) <= gpu.shared_bytes_max as usize
+}
+
+/// A tile of queries, two of keys, two of values; nine barriers.
+fn hopper_shared_bytes(shape: &AttentionShape) -> usize {
+    5 * HOPPER_TILE_ROWS * 2 * shape.head_dim + 9 * 8
+}
+
+fn hopper_unit(shape: &AttentionShape) -> Unit {
+    let mut constants = shape.constants();
+    constants.push(("GROUP", shape.group() as u32));
+    Unit {
+        file: "attention_prefill_hopper.cu",
+        source: include_str!("../../../kernels/attention_prefill_hopper.cu"),
+        constants,
+        kernels: HOPPER_KERNELS,
+    }
+}
+
 /// What it is compiled for in checks without a GPU.
 #[must_use]
 pub fn units() -> Vec<Unit> {
@@ -190,21 +249,72 @@ pub fn units() -> Vec<Unit> {
         block_size: 16,
         ..llama
     };
-    let all = [
+    let narrow = AttentionShape {
+        query_heads: 24,
+        head_dim: 64,
+        block_size: 16,
+        ..llama
+    };
+    let portable = [
         (llama, 128),
         (llama, 64),
         (wide, 64),
         (small_blocks, 128),
         (AttentionShape::ODD, 128),
     ];
-    all.iter()
-        .map(|(shape, tile_rows)| unit(shape, *tile_rows))
+    let portable = portable
+        .iter()
+        .map(|(shape, tile_rows)| unit(shape, *tile_rows));
+    portable
+        .chain([llama, narrow].iter().map(hopper_unit))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hopper_has_a_kernel_for_the_usual_heads() {
+        let hopper = Properties {
+            name: String::new(),
+            architecture: (9, 0),
+            multiprocessors: 132,
+            shared_bytes_max: 227 * 1024,
+            memory_bytes: 0,
+            l2_bytes: 0,
+        };
+        let llama = AttentionShape::LLAMA_3_8B;
+        assert!(is_for_hopper(&llama, &hopper));
+        assert!(is_for_hopper(
+            &AttentionShape {
+                head_dim: 64,
+                ..llama
+            },
+            &hopper
+        ));
+        assert!(!is_for_hopper(
+            &AttentionShape {
+                head_dim: 96,
+                ..llama
+            },
+            &hopper
+        ));
+        assert!(!is_for_hopper(
+            &AttentionShape {
+                block_size: 8,
+                ..llama
+            },
+            &hopper
+        ));
+        assert!(!is_for_hopper(
+            &llama,
+            &Properties {
+                architecture: (10, 0),
+                ..hopper
+            }
+        ));
+    }
 
     #[test]
     fn tall_tiles_are_for_heads_that_a_warp_holds() {
