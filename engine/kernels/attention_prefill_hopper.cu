@@ -319,9 +319,9 @@ DEVICE void multiply_all(const PrefillArguments& args, const Item& item, const W
 #pragma unroll
     for (u32 i = 0; i < HEAD_DIM / 2; i++) o[i] = 0;
 
+    if (count > 1) wait_for_tile(keys_came(1), 1);
 #pragma unroll 1
     for (u32 tile = 1; tile < count; tile++) {
-        wait_for_tile(keys_came(tile), tile);
         wait_for_tile(values_came(tile - 1), tile - 1);
         warpgroup_arrive();
         begin_scores(s, tiles, tile);
@@ -330,6 +330,10 @@ DEVICE void multiply_all(const PrefillArguments& args, const Item& item, const W
         warpgroup_has(s);
         release(keys_done(tile));
         take_powers(s, sums, shrink, args, item.past, own_packed, work, tile);
+        warpgroup_has(s);
+        // A wait like that for the next keys is a loop, across which the assembler moves nothing. Without one here it has the
+        // wait for the products first, and powers are taken when the tensor cores have nothing to do.
+        if (tile + 1 < count) wait_for_tile(keys_came(tile + 1), tile + 1);
         warpgroup_wait<0>();
         warpgroup_has(o);
         warpgroup_has(p);
