@@ -82,6 +82,10 @@ DEVICE void sync_warp() { __syncwarp(); }
 DEVICE void sync_threads(u32 id, u32 threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
+// Comes to such a barrier for those that wait there, and goes on.
+DEVICE void arrive_threads(u32 id, u32 threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
 // All 32 lanes come to each of these.
 template <typename T> DEVICE T shuffle_xor(T value, u32 mask) { return __shfl_xor_sync(~0u, value, mask); }

@@ -200,6 +200,10 @@ DEVICE void sync_threads(u32 id, u32 threads) {
     if (id == 0 || threads == 0) software::fail("sync_threads(%u, %u): barriers are 1 to 15, of at least a warp", id, threads);
     software::barrier(id, threads, true);
 }
+DEVICE void arrive_threads(u32 id, u32 threads) {
+    if (id == 0 || threads == 0) software::fail("arrive_threads(%u, %u): barriers are 1 to 15, of at least a warp", id, threads);
+    software::barrier(id, threads, false);
+}
 
 template <typename T> struct ShuffleOperand {
     T value, result;
