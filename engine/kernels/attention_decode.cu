@@ -296,12 +296,13 @@ DEVICE void write(const DecodeArguments& args, const Item& item, u32 row, u32 co
     if (column + 2 < HEAD_DIM) *(u32*)(to + 2) = pack(total.o.z * factor, total.o.w * factor);
 }
 
-// Whether all ranges of the item's sequence are in the workspace now: so it is for one block, the last.
+// Whether all ranges of the item's sequence are in the workspace now: so it is for one block, the last. The barriers
+// make one thread's fence the whole block's.
 DEVICE bool all_have_come(const DecodeArguments& args, const Item& item, u32* flag) {
-    fence_device();
     sync_block();
     if (threadIdx.x == 0) {
         u32* counter = args.counters + item.row * (KV_HEADS * PARTS) + item.unit;
+        fence_device();
         const bool last = atomic_add(counter, 1) + 1 == item.ranges;
         if (last) *counter = 0;
         fence_device();

@@ -3,10 +3,11 @@
 // As FlashAttention-3 does it (Shah et al. 2024): a warpgroup copies, two multiply. Each of the two has 64 of the tile's
 // 128 rows, which are the query heads of a group, token after token. It asks for the scores of the next 128 keys
 // before it asks for the weighted values of these, so that it takes powers of the ones while the tensor cores are at
-// the others; and while one warpgroup is at its powers, the other multiplies.
+// the others. The two ask by turns, so that one takes powers while the other's products are done.
 //
-//    copying:      K0  K1 V0  K2 V1  …          two tiles of keys and two of values in shared memory
-//    multiplying:  Q K0 | powers 0 | Q K1, P0 V0 | powers 1, meanwhile | Q K2, P1 V1 | …
+//    copying:      K0  K1 V0  K2 V1  …                      two tiles of keys and two of values in shared memory
+//    multiplying:  Q K0 | powers 0 | Q K1, P0 V0 | powers 1 | Q K2, P1 V1 | powers 2 | …
+//             and:    Q K0 | powers 0 |            Q K1, P0 V0 | powers 1 | Q K2, P1 V1 | …
 //
 // Keys and values are in blocks of the paged cache, so they come by 16-byte copies, which the copying threads lay out
 // in the 128-byte swizzle that wgmma reads (tiles of [64 columns][128 rows]); they wait for them and make them visible to the
@@ -208,6 +209,11 @@ DEVICE void begin_outputs(Outputs& o, const Powers& p, const Tiles& tiles, u32 t
     warpgroup_commit();
 }
 
+// The two warpgroups ask for products by turns, the first one first.
+constexpr u32 TAKING_TURNS = 256;
+DEVICE void wait_for_turn(u32 warpgroup) { sync_threads(1 + warpgroup, TAKING_TURNS); }
+DEVICE void give_turn_to(u32 warpgroup) { arrive_threads(1 + warpgroup, TAKING_TURNS); }
+
 // A warp is done with a tile.
 DEVICE void release(u64* barrier) {
     if (lane_index() == 0) barrier_arrive(barrier);
@@ -300,7 +306,8 @@ DEVICE void multiply_all(const PrefillArguments& args, const Item& item, const W
     const u32 own_row = (warp_index() - 4) * 16;
     const u32 own_packed = item.tile + own_row + lane_index() / 4;
     const u32 count = (work.keys_end - work.keys_begin + KEYS - 1) / KEYS;
-    const Tiles tiles = tiles_of(warp_index() / 4 - 1);
+    const u32 warpgroup = warp_index() / 4 - 1;
+    const Tiles tiles = tiles_of(warpgroup);
     Sums sums = {{minus_infinity(), minus_infinity()}, {0, 0}};
     Scores s;
     Powers p;
@@ -320,12 +327,15 @@ DEVICE void multiply_all(const PrefillArguments& args, const Item& item, const W
     for (u32 i = 0; i < HEAD_DIM / 2; i++) o[i] = 0;
 
     if (count > 1) wait_for_tile(keys_came(1), 1);
+    if (count > 1 && warpgroup == 1) give_turn_to(0);
 #pragma unroll 1
     for (u32 tile = 1; tile < count; tile++) {
         wait_for_tile(values_came(tile - 1), tile - 1);
+        wait_for_turn(warpgroup);
         warpgroup_arrive();
         begin_scores(s, tiles, tile);
         begin_outputs(o, p, tiles, tile - 1);
+        if (warpgroup == 0 || tile + 1 < count) give_turn_to(warpgroup ^ 1);
         warpgroup_wait<1>();
         warpgroup_has(s);
         release(keys_done(tile));
