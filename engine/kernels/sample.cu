@@ -35,39 +35,63 @@ DEVICE void finish_scan(const SamplingArguments& args, const RowParameters& row,
     if (args.pass == 0) state.model_largest = largest;
 }
 
+// Where this thread's four neighbours are, the i-th time.
+DEVICE u32 first_token(u32 i) { return blockIdx.x * CHUNK + (i * THREADS + threadIdx.x) * 4; }
+
+// The likeliest of a thread's logits, and the first that is none.
+DEVICE u64 best_of_thread(const float (&values)[4][4], u32& first_bad) {
+    float largest = minus_infinity();
+    u32 token = first_token(0);
+    bool sound = true;
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+            bool larger = values[i][j] > largest;
+            largest = larger ? values[i][j] : largest;
+            token = larger ? first_token(i) + j : token;
+            sound = sound && values[i][j] < __uint_as_float(0x7f800000u);
+        }
+    }
+    first_bad = ~0u;
+    if (!sound) {
+#pragma unroll
+        for (u32 i = 0; i < 16; ++i) {
+            bool first = first_bad == ~0u && !(values[i / 4][i % 4] < __uint_as_float(0x7f800000u));
+            first_bad = first ? first_token(i / 4) + i % 4 : first_bad;
+        }
+    }
+    return key_of(largest, token);
+}
+
 // Pass 0 is of the model's logits, and copies those that will be changed; pass 1 of the changed ones.
-KERNEL(scan, THREADS, 6, SamplingArguments) {
+KERNEL(scan, THREADS, 5, SamplingArguments) {
     u32* flag = (u32*)shared_memory();
     u64* room = (u64*)(shared_memory() + 16);
     u32 index = blockIdx.y, chunk = blockIdx.x;
     wait_for_earlier_kernels();
     let_next_kernel_begin();
-    const RowParameters row = args.parameters[index];
-    bool adjusted = row.adjusted_slot != NO_SLOT;
-    if (row.kind == KIND_NONE) return;
-    if (args.pass == 1 && (!adjusted || args.outcomes[index].status != STATUS_CHOSEN)) return;
-
-    const float* logits = args.pass == 1 ? chosen_from(args, row, index) : args.logits + (u64)index * args.logits_stride;
+    const RowParameters& row = args.parameters[index];
+    const float* logits = args.logits + (u64)index * args.logits_stride;
+    if (args.pass == 1) {
+        if (row.kind == KIND_NONE || row.adjusted_slot == NO_SLOT || args.outcomes[index].status != STATUS_CHOSEN) return;
+        logits = chosen_from(args, row, index);
+    }
     float values[4][4];
 #pragma unroll
-    for (u32 i = 0; i < 4; ++i) load_logits(values[i], logits, chunk * CHUNK + (i * THREADS + threadIdx.x) * 4, args.tokens);
-
-    u64 best = 0;
-    u32 first_bad = ~0u;
+    for (u32 i = 0; i < 4; ++i) load_logits(values[i], logits, first_token(i), args.tokens);
+    // The parameters come at the same time as the logits.
+    u32 kind = row.kind, slot = row.adjusted_slot;
+    if (kind == KIND_NONE) return;
+    u32 first_bad;
+    u64 best = best_of_thread(values, first_bad);
+    if (args.pass == 0 && slot != NO_SLOT) {
+        float* copy = args.scratch.adjusted + (u64)slot * args.logits_stride;
 #pragma unroll
-    for (u32 i = 0; i < 4; ++i) {
-        u32 first = chunk * CHUNK + (i * THREADS + threadIdx.x) * 4;
-#pragma unroll
-        for (u32 j = 0; j < 4; ++j) {
-            bool sound = values[i][j] < __uint_as_float(0x7f800000u);
-            u64 key = key_of(values[i][j], first + j);
-            best = sound && first + j < args.tokens && key > best ? key : best;
-            first_bad = !sound && first + j < first_bad ? first + j : first_bad;
-        }
-        if (args.pass == 0 && adjusted && first < args.tokens) {
-            float* copy = args.scratch.adjusted + (u64)row.adjusted_slot * args.logits_stride + first;
-            store_16(copy, uint4{__float_as_uint(values[i][0]), __float_as_uint(values[i][1]),
-                                 __float_as_uint(values[i][2]), __float_as_uint(values[i][3])});
+        for (u32 i = 0; i < 4; ++i) {
+            if (first_token(i) >= args.tokens) continue;
+            store_16(copy + first_token(i), uint4{__float_as_uint(values[i][0]), __float_as_uint(values[i][1]),
+                                                  __float_as_uint(values[i][2]), __float_as_uint(values[i][3])});
         }
     }
     best = warp_max(best);

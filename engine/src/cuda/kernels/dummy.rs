@@ -69,7 +69,7 @@ impl Dummy {
     /// Makes a piece. Columns of the stride beyond its own are not written.
     ///
     /// # Errors
-    /// If the launch is not possible.
+    /// If it has more than 2^34 values, or the launch is not possible.
     pub fn enqueue(&self, gpu: &mut dyn Gpu, call: &DummyCall) -> Result<(), GpuError> {
         let (rows, columns) = (call.rows.len(), call.columns.len());
         if rows == 0 || columns == 0 {
@@ -90,15 +90,28 @@ impl Dummy {
             .count(group_step)
             .number(call.offset)
             .count(usize::from(call.stored == Dtype::F16));
-        let blocks = [blocks(rows, columns), 1, 1];
-        launch(gpu, self.kernel, blocks, THREADS as u32, 0, arguments)
+        let Some(blocks) = blocks(rows, columns) else {
+            return Err(GpuError::Call {
+                what: "dummy weights on the GPU",
+                why: format!("a tensor of {rows} by {columns} values"),
+            });
+        };
+        launch(
+            gpu,
+            self.kernel,
+            [blocks, 1, 1],
+            THREADS as u32,
+            0,
+            arguments,
+        )
     }
 }
 
-/// Blocks of a piece: a thread for each 8 neighbours of a row.
-fn blocks(rows: usize, columns: usize) -> u32 {
-    let threads = rows * columns.div_ceil(VALUES);
-    u32::try_from(threads.div_ceil(THREADS)).expect("a tensor has less than 2^43 values")
+/// Blocks of a piece, a thread for each 8 neighbours of a row; `None` if threads cannot be counted in 32 bits.
+fn blocks(rows: usize, columns: usize) -> Option<u32> {
+    let threads = rows.checked_mul(columns.div_ceil(VALUES))?;
+    let threads = u32::try_from(threads.next_multiple_of(THREADS)).ok()?;
+    Some(threads / THREADS as u32)
 }
 
 #[cfg(test)]
@@ -107,9 +120,11 @@ mod tests {
 
     #[test]
     fn every_value_has_a_thread() {
-        assert_eq!(blocks(1, 1), 1);
-        assert_eq!(blocks(256, 8), 1);
-        assert_eq!(blocks(256, 9), 2);
-        assert_eq!(blocks(128_256, 4096), 256_512);
+        assert_eq!(blocks(1, 1), Some(1));
+        assert_eq!(blocks(256, 8), Some(1));
+        assert_eq!(blocks(256, 9), Some(2));
+        assert_eq!(blocks(128_256, 4096), Some(256_512));
+        assert_eq!(blocks(1 << 20, 1 << 15), None);
+        assert_eq!(blocks((1 << 20) - 1, 1 << 15), Some(16_777_200));
     }
 }

@@ -69,7 +69,7 @@ pub fn units() -> Vec<Unit> {
                 include_str!("../../../../kernels/sampling.cuh"),
                 include_str!("../../../../kernels/sample.cu")
             ),
-            const { &[facts("scan", 40), facts("adjust", 64)] },
+            const { &[facts("scan", 48), facts("adjust", 64)] },
         ),
         unit(
             "draw.cu",
