@@ -95,6 +95,8 @@ constexpr u32 BINS_A_THREAD = (BINS + THREADS - 1) / THREADS;
 DEVICE void find_bins(DrawShared& shared, const SamplingArguments& args, const RowParameters& row, u32 index) {
     const u64* bins = args.scratch.bins + (u64)index * args.chunks * BINS;
     u64 values[BINS_A_THREAD] = {};
+    // Unrolled, so that many loads are on their way at a time.
+#pragma unroll 8
     for (u32 chunk = 0; chunk < args.chunks; ++chunk) {
 #pragma unroll
         for (u32 i = 0; i < BINS_A_THREAD; ++i) {

@@ -2,8 +2,10 @@
 
 use foresail_engine::cuda::gpu::Address;
 use foresail_engine::cuda::kernels::advance::{Advance, AdvanceCall};
-use foresail_engine::cuda::kernels::sample::{OUTCOME_BYTES, ROW_BYTES, Rows};
-use foresail_engine::sampling::{Context, Sampling};
+use foresail_engine::cuda::kernels::sample::{
+    OUTCOME_BYTES, ROW_BYTES, Rows, SampleCall, Sampler, SamplerShape,
+};
+use foresail_engine::sampling::{Context, Sampling, Scratch, sample};
 
 use crate::device::{Device, Random, each_device, each_device_alike};
 
@@ -225,6 +227,145 @@ fn all_of_an_outcome_is_told_if_wanted() {
                 &told[bytes.clone()]
             };
             assert_eq!(&found[bytes], expected, "row {row}");
+        }
+    });
+}
+
+/// What a sequence is sampled by, before any of it was generated on the device.
+struct Text {
+    sampling: Sampling,
+    prompt: Vec<u32>,
+    generated: Vec<u32>,
+    banned: Vec<u32>,
+    banned_until: usize,
+    logits: Vec<f32>,
+}
+
+fn texts(random: &mut Random, count: usize, vocab_size: usize) -> Vec<Text> {
+    let mut tokens = |most: usize| -> Vec<u32> {
+        (0..random.below(most))
+            .map(|_| random.below(vocab_size) as u32)
+            .collect()
+    };
+    let lists: Vec<_> = (0..count)
+        .map(|_| (tokens(9), tokens(5), tokens(30)))
+        .collect();
+    lists
+        .into_iter()
+        .map(|(prompt, generated, banned)| Text {
+            sampling: Sampling {
+                temperature: [0.0, 0.9][random.below(2)],
+                top_p: [1.0, 0.8][random.below(2)],
+                repetition_penalty: [1.0, 1.4][random.below(2)],
+                presence_penalty: [0.0, 1.5][random.below(2)],
+                frequency_penalty: [0.0, 0.4][random.below(2)],
+                seed: random.next_u64(),
+                ..Sampling::default()
+            },
+            banned_until: generated.len() + random.below(5),
+            prompt,
+            generated,
+            banned,
+            logits: random.floats(vocab_size, 1.0),
+        })
+        .collect()
+}
+
+/// So many tokens more, one by one.
+fn generated_by_host(text: &Text, more: usize) -> Vec<u32> {
+    let mut generated = text.generated.clone();
+    for _ in 0..more {
+        let banned = generated.len() < text.banned_until;
+        let context = Context {
+            sampling: &text.sampling,
+            prompt: &text.prompt,
+            generated: &generated,
+            banned: if banned { &text.banned } else { &[] },
+        };
+        let sampled = sample(&text.logits, &context, &mut Scratch::default());
+        generated.push(sampled.expect("a token").token);
+    }
+    generated.split_off(text.generated.len())
+}
+
+/// Sampling and the step to the next token, recorded once and replayed: the texts are those of the host, though
+/// penalties depend on what was generated meanwhile, and bans end.
+#[test]
+fn texts_are_generated_without_the_host() {
+    const STEPS: usize = 6;
+    let (rows, vocab_size) = (16, 130);
+    let texts = texts(&mut Random::new(12), rows, vocab_size);
+    let mut described = Rows::new(vocab_size, rows);
+    for text in &texts {
+        let context = Context {
+            sampling: &text.sampling,
+            prompt: &text.prompt,
+            generated: &text.generated,
+            banned: &text.banned,
+        };
+        described
+            .push_sampled(&context, STEPS, text.banned_until)
+            .expect("supported");
+    }
+    let expected: Vec<_> = texts
+        .iter()
+        .map(|text| generated_by_host(text, STEPS))
+        .collect();
+    let stride = vocab_size.next_multiple_of(64);
+    let mut logits = Vec::new();
+    for text in &texts {
+        logits.extend_from_slice(&text.logits);
+        logits.resize(logits.len().next_multiple_of(stride), f32::NAN);
+    }
+    each_device(|device| {
+        let shape = SamplerShape {
+            vocab_size,
+            logits_stride: stride,
+            rows,
+            adjusted_rows: rows,
+        };
+        let sampler = Sampler::new(&mut *device.gpu, shape).expect("compiled");
+        let advance = Advance::new(&mut *device.gpu).expect("compiled");
+        let sample_call = SampleCall {
+            rows,
+            logits: device.upload(&logits),
+            parameters: device.upload(described.parameters()),
+            lists: device.upload(&described.lists()),
+            outcomes: device.poisoned::<u8>(rows * OUTCOME_BYTES),
+            stages: described.stages(),
+        };
+        let advance_call = AdvanceCall {
+            rows,
+            outcomes: sample_call.outcomes,
+            parameters: sample_call.parameters,
+            lists: sample_call.lists,
+            tokens: device.zeros::<u32>(rows),
+            positions: device.zeros::<i32>(rows),
+            slots: device.zeros::<u32>(rows),
+            tables: device.zeros::<u32>(rows),
+            table_stride: 1,
+            block_size: 64,
+            ring: device.poisoned::<u64>(rows * STEPS),
+            outcome_ring: Address::NONE,
+            ring_steps: STEPS,
+            step: device.zeros::<u32>(1),
+        };
+        let gpu = &mut *device.gpu;
+        gpu.begin_recording().expect("recording");
+        sampler.enqueue(gpu, &sample_call).expect("recorded");
+        advance.enqueue(gpu, &advance_call).expect("recorded");
+        let step = gpu.end_recording().expect("recorded");
+        for _ in 0..STEPS {
+            gpu.replay(step).expect("replayed");
+        }
+        let ring = device.download::<u64>(advance_call.ring, rows * STEPS);
+        for (row, expected) in expected.iter().enumerate() {
+            let found: Vec<_> = ring.iter().skip(row).step_by(rows).collect();
+            let expected: Vec<_> = expected.iter().map(|&token| u64::from(token)).collect();
+            assert!(
+                found.iter().zip(&expected).all(|(a, b)| *a == b),
+                "row {row}: {found:?} {expected:?}"
+            );
         }
     });
 }
