@@ -114,6 +114,15 @@ impl Ops for CudaOps {
         }
     }
 
+    fn warm_up_steps(&self) -> usize {
+        // The first is computed, the second is recorded.
+        3
+    }
+
+    fn take_busy_seconds(&mut self) -> Option<f64> {
+        self.busy_seconds().ok()
+    }
+
     fn is_lost(&self) -> bool {
         self.failure.as_ref().is_some_and(GpuError::is_fatal)
     }

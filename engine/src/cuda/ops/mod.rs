@@ -34,7 +34,7 @@ use self::kernels::Kernels;
 use self::pass::{Area, Key, Pass};
 use self::scratch::Scratch;
 use self::vectors::Vectors;
-use super::gpu::{Address, Gpu, GpuError, Reading, Recording};
+use super::gpu::{Address, Gpu, GpuError, Mark, Reading, Recording};
 use super::kernels::attention_prefill_plan::PrefillPlan;
 use super::kernels::attention_shape::AttentionShape;
 use super::kernels::heads::rotary_table;
@@ -89,6 +89,8 @@ pub struct CudaOps {
     /// The batch that decodes, with the steps that were begun for it.
     running: Option<Running>,
     host_logits: Vec<f32>,
+    /// When the GPU computed, since that was last asked, if it ever was.
+    busy: Option<Vec<(Mark, Mark)>>,
     /// What went wrong since the pass began.
     failure: Option<GpuError>,
 }
@@ -145,6 +147,7 @@ impl CudaOps {
             is_recording: false,
             running: None,
             host_logits: Vec::new(),
+            busy: None,
             failure: None,
             gpu,
             config,
@@ -182,6 +185,28 @@ impl CudaOps {
                 otherwise
             }
         }
+    }
+
+    /// Replays a step.
+    fn replay(&mut self, recording: Recording) -> Result<(), GpuError> {
+        if self.busy.is_none() {
+            return self.gpu.replay(recording);
+        }
+        let began = self.gpu.mark()?;
+        self.gpu.replay(recording)?;
+        let ended = self.gpu.mark()?;
+        self.busy.get_or_insert_default().push((began, ended));
+        Ok(())
+    }
+
+    /// How long the GPU replayed since this was last asked (s).
+    fn busy_seconds(&mut self) -> Result<f64, GpuError> {
+        let spans = self.busy.replace(Vec::new()).unwrap_or_default();
+        let mut seconds = 0.0;
+        for (began, ended) in spans {
+            seconds += self.gpu.seconds_between(began, ended)?;
+        }
+        Ok(seconds)
     }
 
     /// What the caller is told of an error. One that is for good is kept.

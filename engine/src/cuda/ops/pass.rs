@@ -94,7 +94,8 @@ impl CudaOps {
             return Ok(Begun::Compute);
         };
         if let Some(recording) = self.recordings.get(&key) {
-            self.gpu.replay(*recording)?;
+            let recording = *recording;
+            self.replay(recording)?;
             self.begin_running(key, batch, wants)?;
             return Ok(Begun::UnderWay);
         }
@@ -115,7 +116,7 @@ impl CudaOps {
             let recording: Recording = recording?;
             let key = self.pass.key.expect("only steps with a key are recorded");
             self.recordings.insert(key, recording);
-            self.gpu.replay(recording)?;
+            self.replay(recording)?;
         }
         match self.failure.take() {
             Some(error) => Err(error),
@@ -218,7 +219,7 @@ impl CudaOps {
     fn run_ahead(&mut self, mut running: Running, promised: u32) -> Result<(), GpuError> {
         let queued = 1 + promised.min(STEPS_AHEAD_MAX) as usize;
         while running.queue.len() < queued {
-            self.gpu.replay(self.recordings[&running.key])?;
+            self.replay(self.recordings[&running.key])?;
             self.read_outputs()?;
             running.queue.extend(self.reading.take());
         }
