@@ -8,8 +8,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=none
 export CARGO_PROFILE_RELEASE_STRIP=symbols
 cargo build --release --bin foresail
+cargo build --release -p foresail-engine --example gpu_ops
 mkdir -p gpu/carry
-cp "${CARGO_TARGET_DIR:-target}/release/foresail" gpu/carry/foresail
+cp "${CARGO_TARGET_DIR:-target}/release/foresail" "${CARGO_TARGET_DIR:-target}/release/examples/gpu_ops" gpu/carry/
 for test in kernels model hardware; do
     executable=$(cargo test --release -p foresail-engine --test "$test" --no-run --message-format=json \
         | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)

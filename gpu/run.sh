@@ -89,7 +89,12 @@ step_models() {
     fi
 }
 
-step_ops() { "$foresail" bench-ops --backend "$gpu_backend" --format json >"$out/ops.json" && cat "$out/ops.json"; }
+step_ops() {
+    local software=
+    if $rehearse; then software=--software; fi
+    # shellcheck disable=SC2086
+    "$carry/gpu_ops" $software >"$out/ops.json"
+}
 
 step_steps() {
     if $rehearse; then

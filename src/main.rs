@@ -14,6 +14,7 @@ mod cli;
 mod compare;
 mod completions;
 mod description;
+mod devices;
 mod diagnostics;
 mod exit_code;
 mod failure;
@@ -67,6 +68,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
         Command::Serve(arguments) => serve::run(arguments, terminal),
         Command::Load(arguments) => load::run(arguments, terminal),
         Command::Bench(arguments) => bench::run(arguments, terminal),
+        Command::Devices(arguments) => devices::run(arguments, terminal),
         Command::Trace(command) => trace::run(command, terminal),
         Command::Init(arguments) => init::run(arguments, terminal),
         Command::Completions(arguments) => completions::run(arguments, terminal),

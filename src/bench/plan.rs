@@ -207,7 +207,9 @@ fn settings(
     device: Device,
 ) -> EngineSettings {
     let defaults = EngineSettings::new(source).on(device);
-    let block_size = arguments.block_size.map_or(defaults.block_size, NonZeroUsize::get);
+    let block_size = arguments
+        .block_size
+        .map_or(defaults.block_size, NonZeroUsize::get);
     let room = grid.room(block_size);
     let request_tokens = requests.prompt_tokens + requests.output_tokens;
     let num_blocks = room.num_blocks.max(requests.num_blocks(block_size));
