@@ -40,9 +40,11 @@ fn units() -> Vec<(&'static str, Vec<Unit>)> {
         ("embed", kernels::embed::units()),
         ("gate", kernels::gate::units()),
         ("heads", kernels::heads::units()),
+        ("lora", kernels::lora::units()),
         ("norm", kernels::norm::units()),
         ("sample", kernels::sample::units()),
         ("skinny", kernels::skinny::units()),
+        ("stream", kernels::stream::units()),
     ]
 }
 
@@ -264,6 +266,11 @@ fn instructions(text: &str) -> Instructions {
 #[test]
 fn every_file_of_kernels_and_every_launcher_is_compiled() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !folder.exists() {
+        let folder = folder.display();
+        eprintln!("SKIPPED: the sources are not where this was built: {folder}");
+        return;
+    }
     let names = |folder: &Path, extension: &str| -> BTreeSet<String> {
         let entries = fs::read_dir(folder).expect("it is there");
         let paths = entries.map(|entry| entry.expect("readable").path());

@@ -24,7 +24,8 @@ use std::thread;
 /// The words that kernels are written in.
 const PRELUDE: (&str, &str) = ("prelude.cuh", include_str!("../../kernels/prelude.cuh"));
 
-/// The variable that names a folder of kernels to use in place of those built in, for work on kernels.
+/// The variable that names a folder of kernels to use in place of those built in, for work on kernels. A file there
+/// is the whole text of its units: what some put before the file (`sampling.cuh`) has to be in it.
 pub const KERNELS_VARIABLE: &str = "FORESAIL_KERNELS";
 
 /// What kernels are compiled for: a compute capability.

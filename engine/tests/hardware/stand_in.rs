@@ -14,6 +14,25 @@ use std::process::Command;
 /// Set where the driver is the stand-in.
 const STAND_IN: &str = "FORESAIL_TEST_STAND_IN";
 
+/// The libraries: a source, its text, and the file that it becomes.
+const SOURCES: [(&str, &str, &str); 3] = [
+    (
+        "driver.cpp",
+        include_str!("../stand_in/driver.cpp"),
+        "libcuda.so.1",
+    ),
+    (
+        "cublaslt.cpp",
+        include_str!("../stand_in/cublaslt.cpp"),
+        "libcublasLt.so.13",
+    ),
+    (
+        "nccl.cpp",
+        include_str!("../stand_in/nccl.cpp"),
+        "libnccl.so.2",
+    ),
+];
+
 /// Whether the driver is the stand-in. It is slow.
 pub(crate) fn is_stand_in() -> bool {
     env::var_os(STAND_IN).is_some()
@@ -26,19 +45,16 @@ fn build() -> Option<tempfile::TempDir> {
         return None;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in");
     let compiler = env::var_os("CXX").filter(|name| !name.is_empty());
     let compiler = compiler.unwrap_or_else(|| "g++".into());
-    for (source, library) in [
-        ("driver.cpp", "libcuda.so.1"),
-        ("cublaslt.cpp", "libcublasLt.so.13"),
-        ("nccl.cpp", "libnccl.so.2"),
-    ] {
+    for (source, text, library) in SOURCES {
+        let path = folder.path().join(source);
+        fs::write(&path, text).expect("written");
         let output = Command::new(&compiler)
             .args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror"])
             .args(["-fPIC", "-shared", "-pthread", "-o"])
             .arg(folder.path().join(library))
-            .arg(sources.join(source))
+            .arg(path)
             .output();
         let output = match output {
             Ok(output) => output,

@@ -529,13 +529,13 @@ fn validate(product: &Product) -> Result<(), String> {
         inputs,
         ..
     } = *product;
-    let shape = format!("[{rows}][{inputs}] by [{outputs}][{inputs}]");
+    let shape = || format!("[{rows}][{inputs}] by [{outputs}][{inputs}]");
     let y_bytes = match product.y_format {
         Format::Bf16 => 2,
         Format::F32 => 4,
     };
     if inputs == 0 {
-        return Err(format!("{shape}: there is nothing to add up"));
+        return Err(format!("{}: there is nothing to add up", shape()));
     }
     for (name, at, stride, width, bytes) in [
         ("x", product.x, product.x_stride, inputs, 2),
@@ -544,12 +544,14 @@ fn validate(product: &Product) -> Result<(), String> {
     ] {
         if stride < width {
             return Err(format!(
-                "{shape}: rows of {name} are {stride} apart and {width} long"
+                "{}: rows of {name} are {stride} apart and {width} long",
+                shape()
             ));
         }
         if !at.0.is_multiple_of(ALIGNMENT as u64) || !(stride * bytes).is_multiple_of(ALIGNMENT) {
             return Err(format!(
-                "{shape}: rows of {name} do not begin at multiples of {ALIGNMENT} bytes"
+                "{}: rows of {name} do not begin at multiples of {ALIGNMENT} bytes",
+                shape()
             ));
         }
     }
