@@ -701,7 +701,43 @@ fn check(library: &CublasLt, code: u32) -> Result<(), GpuError> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::print_stderr, reason = "a test that is skipped must be seen")]
+
     use super::*;
+
+    /// Descriptions need no GPU, so where the library is, it says whether it takes ours.
+    #[test]
+    fn the_library_takes_the_descriptions() {
+        let library = match libraries().cublas_lt() {
+            Ok(library) => library,
+            Err(error) => {
+                eprintln!("SKIPPED: {error}");
+                return;
+            }
+        };
+        descriptor(library).expect("the description of the operation");
+        preference(library, WORKSPACE_BYTES).expect("what the heuristic may choose from");
+        for y_bytes in [2, 4] {
+            let key = Key {
+                rows: 128,
+                outputs: 6144,
+                inputs: 4096,
+                x_stride: 4096,
+                weights_stride: 4096,
+                y_stride: 6144,
+                y_bytes,
+                adds: false,
+            };
+            let mut prepared = Prepared {
+                layouts: layouts(library, &key).expect("the descriptions of matrices"),
+                rows: 128,
+                algorithm: sys::cublasLtMatmulAlgo_t { data: [0; 8] },
+                fits: BTreeMap::new(),
+            };
+            prepared.set_rows(library, 100).expect("other rows");
+        }
+        assert!(check(library, 15).is_err_and(|error| error.to_string().contains("cuBLASLt")));
+    }
 
     #[test]
     fn a_product_whose_rows_overlap_or_are_not_aligned_is_refused() {
