@@ -85,13 +85,25 @@ impl Kernels {
         Ok(Kernel(self.kernels.len() - 1))
     }
 
-    /// Lets a kernel have all the shared memory that its launch asks for: beyond 48 KB the driver wants to be told before.
+    /// Lets a kernel have all the shared memory that a block can have: beyond 48 KB the driver wants to be told before.
+    ///
+    /// Kernels have none of their own. Since Hopper their machine code carries 1 KB that the system reserves in each
+    /// block, which the limit of the GPU leaves out already, so that it is taken off only if the driver wants it to be.
     fn allow_shared(
         &self,
         context: &mut Context,
         function: sys::CUfunction,
     ) -> Result<u32, GpuError> {
         use sys::CUfunction_attribute as Attribute;
+        let allow = |context: &Context, bytes: u32| {
+            let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let value = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+            // SAFETY: the function is of a loaded module.
+            unsafe { (context.driver.cuFuncSetAttribute)(function, attribute, value) }
+        };
+        if allow(context, self.shared_bytes_max) == 0 {
+            return Ok(self.shared_bytes_max);
+        }
         let mut own: c_int = 0;
         let attribute = Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
         // SAFETY: it writes one number.
@@ -99,10 +111,7 @@ impl Kernels {
             unsafe { (context.driver.cuFuncGetAttribute)(&raw mut own, attribute, function) };
         context.check("asking what a kernel takes", code)?;
         let most = self.shared_bytes_max.saturating_sub(own.unsigned_abs());
-        let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        let value = c_int::try_from(most).unwrap_or(c_int::MAX);
-        // SAFETY: the function is of a loaded module.
-        let code = unsafe { (context.driver.cuFuncSetAttribute)(function, attribute, value) };
+        let code = allow(context, most);
         context.check("allowing a kernel its shared memory", code)?;
         Ok(most)
     }
