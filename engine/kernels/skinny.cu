@@ -7,12 +7,12 @@
 //                                                            mma m16n8k16 ──> sums in registers ──> f ──> y
 //   x ────────copies──> ring in shared memory ──> columns of B ┘
 //
-// - A step is ROWS rows of weights by STEP inputs: 8 or 16 KB of weights, and x's same columns. STAGES
-//   steps are in shared memory, all but one of them on their way: about 90 KB a multiprocessor, where
-//   33 GB/s a multiprocessor and 1 us of latency need 33 KB. Copies rather than loads to registers, because
-//   then the depth costs no registers: with at most 128 and half of the shared memory, the block of
-//   the next kernel fits beside this one, and its first 90 KB of weights, 2 to 3 us worth of memory
-//   time, come while this kernel ends (they come before `wait_for_earlier_kernels`).
+// - A step is 16 KB of weights, ROWS rows by STEP inputs, and x's same inputs. STAGES steps are in shared memory, and
+//   all but one of them on their way: 80 KB a multiprocessor for 8 tokens, 48 KB for 64, where 33 GB/s
+//   and 1 us of latency need 33 KB. Copies rather than loads to registers, because then the depth costs
+//   no registers: with at most 128 and half of the shared memory, the block of the next kernel fits
+//   beside this one, and its first weights, 1.5 to 2.5 us of memory time, come while this kernel
+//   ends (they come before `wait_for_earlier_kernels`).
 // - Steps of all row tiles in a row are divided evenly over a grid that stays ("Stream-K", Osama et al. 2023):
 //   a block may begin in the middle of a tile and end in that of another. Parts of tiles go to memory; the
 //   block that comes last to a tile adds them up, in the order of k, whoever it is. So every run
@@ -20,8 +20,9 @@
 // - RMSNorm(x) W = rstd (x * scales) W, and rstd is a number a token: x comes multiplied by the scales, and the
 //   sum is multiplied by rstd, whose sums of squares the kernel that made x left. A norm costs no kernel.
 //
-// Shared memory moves, a step of 16 KB of weights and x of 64 tokens: 20 KB in, 48 KB out, 550 cycles of the 890
-// that memory needs. Tensor cores (mma.sync at 600 TFLOP/s) are busy for half of them, 4 % with 8 tokens.
+// A step of 16 KB takes memory 890 cycles. Meanwhile its 8 warps issue about 130 instructions each with 8
+// tokens (a third of the cycles), 200 with 64; shared memory moves 20 KB in and 48 KB out with 64 tokens (550
+// cycles); and tensor cores, at 600 TFLOP/s through mma.sync, are busy for half of them with 64 tokens, 6 % with 8.
 //
 // Constants: TOKENS (a multiple of 8: the most tokens), ROW_TILES (16 rows each, of a warp), ROW_WARPS and
 // K_WARPS (8 warps in all), STAGES, and PASS (a multiple of 8: tokens that are finished at a time).
@@ -216,9 +217,10 @@ DEVICE bool leave_part(const Sums& sums, const SkinnyArguments& args, u32 tile, 
             for (u32 m = 0; m < ROW_TILES; ++m) mine[(n * ROW_TILES + m) * TILE_THREADS] = get(sums[m][n]);
         }
     }
-    fence_device();
+    // What all threads wrote comes before what this one adds, as the barrier comes before it.
     sync_block();
     if (threadIdx.x == 0) {
+        fence_device();
         u32 others = block_of(args, (tile + 1) * args.steps - 1) - block_of(args, tile * args.steps);
         *is_last = atomic_add(&args.arrivals[tile], 1) == others;
         // All have come: for the next launch, none.

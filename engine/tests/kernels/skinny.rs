@@ -43,8 +43,9 @@ struct Case {
     outputs: usize,
     inputs: usize,
     stride: usize,
-    x: Vec<bf16>,
     weights: Vec<bf16>,
+    /// `x Wᵀ`
+    product: Vec<f64>,
     bias: Vec<f32>,
     /// `[parts][tokens]`
     sums: Vec<f32>,
@@ -79,7 +80,7 @@ impl Case {
             outputs,
             inputs,
             stride,
-            x,
+            product: product(&widened(&x), &widened(&weights), inputs),
             weights,
             bias,
             sums,
@@ -111,7 +112,7 @@ impl Case {
 
     /// The product, by the norm's root, plus the bias.
     fn reference(&self, normed: bool, biased: bool) -> Vec<f64> {
-        let mut y = product(&widened(&self.x), &widened(&self.weights), self.inputs);
+        let mut y = self.product.clone();
         for (token, row) in y.chunks_exact_mut(self.outputs).enumerate() {
             let squares: f64 = (0..PARTS)
                 .map(|part| f64::from(self.sums[part * self.tokens + token]))
