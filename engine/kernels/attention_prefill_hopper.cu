@@ -357,6 +357,7 @@ DEVICE void multiply_all(const PrefillArguments& args, const Item& item, const W
     begin_outputs(o, p, tiles, count - 1);
     warpgroup_wait<0>();
     warpgroup_has(o);
+    sync_threads(3 + warpgroup, 128);  // No product reads the queries now, whose place the sums take.
     finish(args, item, work.rows, own_row, sums, o);
 }
 

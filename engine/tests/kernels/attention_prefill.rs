@@ -202,7 +202,7 @@ fn sequences_of_a_step_are_apart() {
 #[test]
 fn heads_of_any_width_are_attended() {
     each_device(|device| {
-        for head_dim in [2, 6, 16, 32, 80, 90, 96, 128, 256] {
+        for head_dim in [6, 32, 80, 90, 128, 256] {
             let shape = AttentionShape { head_dim, ..SHAPE };
             Case::new(shape, &[(30, 40)]).check(device);
         }
@@ -212,7 +212,7 @@ fn heads_of_any_width_are_attended() {
 #[test]
 fn groups_of_any_size_are_attended() {
     each_device(|device| {
-        for group in [1, 2, 3, 5, 7, 8, 16] {
+        for group in [1, 3, 7, 16] {
             let shape = AttentionShape {
                 query_heads: 2 * group,
                 ..SHAPE
@@ -225,7 +225,7 @@ fn groups_of_any_size_are_attended() {
 #[test]
 fn blocks_of_any_size_are_read() {
     each_device(|device| {
-        for block_size in [1, 4, 16, 32, 128] {
+        for block_size in [1, 16, 128] {
             let shape = AttentionShape {
                 block_size,
                 ..SHAPE

@@ -232,7 +232,7 @@ const ALL: HeadsVariant = HeadsVariant {
 #[test]
 fn heads_of_any_width_are_turned_and_written() {
     each_device(|device| {
-        for head_dim in [2, 4, 6, 16, 24, 64, 80, 90, 96, 128, 256] {
+        for head_dim in [2, 6, 24, 64, 80, 90, 128, 256] {
             for variant in [PLAIN, ALL] {
                 let shape = AttentionShape { head_dim, ..SHAPE };
                 Case::new(shape, variant, &[(0, 3), (17, 1)], 1).check(device);
