@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(on(&llama, 99 * 1024), Ok((2, 1)));
         let refused = on(&wide, 99 * 1024).unwrap_err().to_string();
         assert!(
-            refused.contains("heads of 256 need 156816 bytes"),
+            refused.contains("heads of 256 need 156304 bytes"),
             "{refused}"
         );
     }
