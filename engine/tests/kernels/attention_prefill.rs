@@ -1,5 +1,6 @@
 //! `attention_prefill.cu` and `attention_prefill_hopper.cu` against attention written plainly.
 
+use foresail_engine::cuda::kernels::attention_decode::AttentionDecode;
 use foresail_engine::cuda::kernels::attention_prefill::{AttentionPrefill, PrefillCall};
 use foresail_engine::cuda::kernels::attention_prefill_plan::{PrefillPlan, PrefillSequence, plan};
 use foresail_engine::cuda::kernels::attention_shape::AttentionShape;
@@ -196,6 +197,82 @@ fn sequences_of_a_step_are_apart() {
     each_device(|device| {
         Case::new(SHAPE, &[(0, 40), (100, 1), (0, 0), (3, 70), (200, 2)]).check(device);
         Case::new(SHAPE, &[]).check(device);
+    });
+}
+
+#[test]
+fn a_prompt_is_attended_alike_however_it_is_cut() {
+    each_device(|device| {
+        let mut random = Random::new(7);
+        let case = Case::new(SHAPE, &[(0, 90)]);
+        let paged = Paged::new(SHAPE, &[90], &mut random);
+        let q = queries(&SHAPE, case.rows(), &mut random);
+        let fast = AttentionPrefill::new(&mut *device.gpu, SHAPE).expect("compiles");
+        let portable = AttentionPrefill::portable(&mut *device.gpu, SHAPE).expect("compiles");
+        for attention in [&fast, &portable] {
+            for tile_rows in attention.tiles() {
+                let mut cut = |ends: &[usize]| {
+                    let begins = [0].iter().chain(ends);
+                    let chunk = |(begin, end): (&usize, &usize)| PrefillSequence {
+                        sequence: 0,
+                        first: 1 + begin,
+                        len: end - begin,
+                        past: *begin,
+                    };
+                    let chunks: Vec<_> = begins.zip(ends).map(chunk).collect();
+                    let plan = plan(&chunks, &SHAPE, tile_rows, None);
+                    bits(&case.run(device, attention, &plan, &paged, &q))
+                };
+                let whole = cut(&[90]);
+                assert!(
+                    whole == cut(&[50, 90]) && whole == cut(&[1, 64, 65, 90]),
+                    "tiles of {tile_rows}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_plan_of_other_tiles_and_heads_that_do_not_fit_are_refused() {
+    each_device(|device| {
+        let attention = AttentionPrefill::new(&mut *device.gpu, SHAPE).expect("compiles");
+        let chunk = PrefillSequence {
+            sequence: 0,
+            first: 0,
+            len: 1,
+            past: 0,
+        };
+        let plan = plan(&[chunk], &SHAPE, 32, None);
+        let nowhere = device.zeros::<u8>(16);
+        let call = PrefillCall {
+            plan: &plan,
+            work: nowhere,
+            q: nowhere,
+            cache: nowhere,
+            tables: nowhere,
+            table_stride: 1,
+            window: None,
+            a: nowhere,
+            a_stride: 512,
+        };
+        let refused = attention
+            .enqueue(&mut *device.gpu, &call)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("tiles of 32 rows"), "{refused}");
+        let wide = AttentionShape {
+            head_dim: 1024,
+            ..SHAPE
+        };
+        let refused = AttentionPrefill::new(&mut *device.gpu, wide)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("heads of 1024"), "{refused}");
+        let refused = AttentionDecode::new(&mut *device.gpu, wide)
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("heads of 1024"), "{refused}");
     });
 }
 
