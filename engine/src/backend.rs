@@ -30,6 +30,11 @@ pub trait Backend: Send {
         1
     }
 
+    /// Batches of decoding sequences that take longer the first times than ever after.
+    fn warm_up_batches(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
     /// How long the device computed since this was last asked (s), if it keeps count: it does from the first time on.
     fn take_busy_seconds(&mut self) -> Option<f64> {
         None

@@ -108,6 +108,11 @@ pub trait Ops {
         1
     }
 
+    /// As [`crate::backend::Backend::warm_up_batches`].
+    fn warm_up_batches(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
     /// As [`crate::backend::Backend::take_busy_seconds`].
     fn take_busy_seconds(&mut self) -> Option<f64> {
         None

@@ -210,6 +210,10 @@ where
         self.leader.ops.warm_up_steps()
     }
 
+    fn warm_up_batches(&self) -> Vec<usize> {
+        self.leader.ops.warm_up_batches()
+    }
+
     fn take_busy_seconds(&mut self) -> Option<f64> {
         self.leader.ops.take_busy_seconds()
     }

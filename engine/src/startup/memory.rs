@@ -51,10 +51,9 @@ pub struct Demand<'a> {
 pub enum MemoryError {
     /// It is more than there is.
     #[error(
-        "{} of weights, {} of activations and {} of KV cache are needed, and {} of memory are free; \
-         choose a smaller model, bf16 weights, a smaller --kv-cache-memory or \
-         smaller --max-batched-tokens",
-        bytes(*weights), bytes(*activations), bytes(*kv_cache), bytes(*free)
+        "{} of weights, {} of activations and {} of KV cache are needed, and {} of memory are free; {}",
+        bytes(*weights), bytes(*activations), bytes(*kv_cache), bytes(*free),
+        what_fits(*weights, *activations, *free)
     )]
     TooMuch {
         /// Of weights (bytes).
@@ -276,6 +275,27 @@ fn too_much(demand: &Demand<'_>, activations: u64, kv_cache: u64) -> MemoryError
     }
 }
 
+/// What would fit instead.
+fn what_fits(weights: u64, activations: u64, free: u64) -> String {
+    let left = free.saturating_sub(weights).saturating_sub(activations);
+    if left > 0 {
+        return format!(
+            "a --kv-cache-memory of up to {} would fit, or more with smaller --max-batched-tokens",
+            bytes(left)
+        );
+    }
+    if weights < free {
+        return "smaller --max-batched-tokens would leave room for a KV cache".to_owned();
+    }
+    // Ranks have equal parts of the weights, and somewhat more than that in all.
+    let ranks = weights.div_ceil(free.max(1)) + 1;
+    format!(
+        "the weights alone do not fit: choose a smaller model, bf16 weights, or as many devices \
+         (--world-size) as have {} together",
+        bytes(ranks.saturating_mul(free))
+    )
+}
+
 /// An amount of memory for people.
 fn bytes(amount: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -410,8 +430,8 @@ mod tests {
             refused(&|it| it.max_num_seqs = 513, 64 * GIB),
         ];
         insta::assert_snapshot!(cases.join("\n"), @"
-        16.0 GiB of weights, 135.3 MiB of activations and 2.0 MiB of KV cache are needed, and 8.0 GiB of memory are free; choose a smaller model, bf16 weights, a smaller --kv-cache-memory or smaller --max-batched-tokens
-        16.0 GiB of weights, 135.3 MiB of activations and 50.0 GiB of KV cache are needed, and 64.0 GiB of memory are free; choose a smaller model, bf16 weights, a smaller --kv-cache-memory or smaller --max-batched-tokens
+        16.0 GiB of weights, 135.3 MiB of activations and 2.0 MiB of KV cache are needed, and 8.0 GiB of memory are free; the weights alone do not fit: choose a smaller model, bf16 weights, or as many devices (--world-size) as have 24.0 GiB together
+        16.0 GiB of weights, 135.3 MiB of activations and 50.0 GiB of KV cache are needed, and 64.0 GiB of memory are free; a --kv-cache-memory of up to 47.9 GiB would fit, or more with smaller --max-batched-tokens
         a sequence of 1 tokens needs 1 KV blocks of 2.0 MiB, and there are 0; choose a larger --kv-cache-memory or a smaller --max-model-len
         a sequence of 161 tokens needs 11 KV blocks of 2.0 MiB, and there are 10; choose a larger --kv-cache-memory or a smaller --max-model-len
         --max-model-len (8193) is more than the context that the model was made for (8192)

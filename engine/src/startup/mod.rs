@@ -76,7 +76,7 @@ pub fn start(settings: &EngineSettings) -> Result<Started, StartError> {
         let gpu_name = plan.device_name();
         let (mut backend, of_ranks) = model::load(settings, plan, checkpoint)?;
         stages.extend(of_ranks);
-        warm_up::step(backend.as_mut(), &config, &limits)?;
+        warm_up::steps(backend.as_mut(), &config, &limits)?;
         stages.end("warm-up");
         let tokenizer = tokenizer
             .join()

@@ -21,6 +21,7 @@ use super::{CudaOps, Exchange};
 use crate::backend::StepError;
 use crate::batch::Batch;
 use crate::choose::{Choice, Wants};
+use crate::cuda::buckets::buckets;
 use crate::cuda::gpu::{Address, Format, GpuError, Product};
 use crate::cuda::inputs::Array;
 use crate::cuda::kernels::embed::EmbedCall;
@@ -117,6 +118,10 @@ impl Ops for CudaOps {
     fn warm_up_steps(&self) -> usize {
         // The first is computed, the second is recorded.
         3
+    }
+
+    fn warm_up_batches(&self) -> Vec<usize> {
+        buckets(self.limits.max_num_seqs).collect()
     }
 
     fn take_busy_seconds(&mut self) -> Option<f64> {
