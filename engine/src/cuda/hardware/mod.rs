@@ -5,7 +5,7 @@
 //! | `context` | the device, its one stream, what codes mean, waiting |
 //! | `memory` | allocations, and copies through pinned memory |
 //! | `queue` | kernels, recordings, moments |
-//! | `products` | products of large matrices, by cuBLASLt |
+//! | `products`, `matrices` | products of large matrices, by cuBLASLt |
 //! | `collectives` | exchanges between GPUs, by NCCL |
 //!
 //! Every call of a library is checked. After an error of a kernel or of the hardware a
@@ -18,6 +18,7 @@
 
 mod collectives;
 mod context;
+mod matrices;
 mod memory;
 mod products;
 mod queue;

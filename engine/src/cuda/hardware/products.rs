@@ -8,6 +8,9 @@
 //! column by column, `yᵀ = (Wᵀ)ᵀ xᵀ`: its A is `W`, transposed; its B is `x`; its C and D are `y`.
 
 use super::context::Context;
+use super::matrices::{
+    ALIGNMENT, Layouts, WHAT, check, descriptor, layouts, pointer, preference, taken,
+};
 use super::memory::Memory;
 use crate::cuda::cubin_cache;
 use crate::cuda::gpu::{Address, Format, GpuError, Product, Properties};
@@ -17,12 +20,9 @@ use crate::cuda::plan_cache::{Key, Plan, PlanCache};
 use cudarc::cublaslt::sys;
 use cudarc::driver::sys as driver;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 
-/// What a call of the library is called in errors.
-const WHAT: &str = "multiplying matrices";
 /// How many of the library's ways are timed.
 const CANDIDATES: usize = 8;
 /// Calls before those that are timed, which load kernels and fill caches.
@@ -31,14 +31,9 @@ const WARM_UPS: usize = 2;
 const SAMPLES: usize = 3;
 /// Calls in each of these.
 const CALLS: usize = 5;
-/// What every address and every row is a multiple of (bytes): the widest access of a thread, and of a copy in bulk.
-const ALIGNMENT: usize = 16;
 /// Room for partial sums (bytes). Hopper's ways use more, as their tiles are larger.
 const WORKSPACE_BYTES: usize = 32 << 20;
 const WORKSPACE_BYTES_HOPPER: usize = 64 << 20;
-
-/// `CUBLAS_OP_T` of `cublas_api.h`, which the bindings of cuBLASLt do not have.
-const TRANSPOSED: i32 = 1;
 
 /// Products on one GPU.
 pub(super) struct Products {
@@ -63,14 +58,6 @@ struct Prepared {
     algorithm: sys::cublasLtMatmulAlgo_t,
     /// For which numbers of rows the algorithm does.
     fits: BTreeMap<usize, bool>,
-}
-
-/// How `W`, `x` and `y` lie in memory.
-#[derive(Clone, Copy)]
-struct Layouts {
-    weights: sys::cublasLtMatrixLayout_t,
-    x: sys::cublasLtMatrixLayout_t,
-    y: sys::cublasLtMatrixLayout_t,
 }
 
 /// Where the matrices of a call are.
@@ -437,19 +424,7 @@ impl Prepared {
         if self.rows == rows {
             return Ok(());
         }
-        let columns = rows as u64;
-        for layout in [self.layouts.x, self.layouts.y] {
-            // SAFETY: the layout exists, and this attribute of it is one number of 64 bits.
-            let code = unsafe {
-                (library.cublasLtMatrixLayoutSetAttribute)(
-                    layout,
-                    sys::cublasLtMatrixLayoutAttribute_t::CUBLASLT_MATRIX_LAYOUT_COLS,
-                    (&raw const columns).cast(),
-                    size_of_val(&columns),
-                )
-            };
-            check(library, code)?;
-        }
+        self.layouts.set_rows(library, rows)?;
         self.rows = rows;
         Ok(())
     }
@@ -565,179 +540,9 @@ fn no_way(key: &Key) -> GpuError {
     }
 }
 
-fn pointer(at: Address) -> *mut c_void {
-    ptr::with_exposed_provenance_mut(at.0 as usize)
-}
-
-/// An algorithm that the library takes and the workspace it needs. The state is read as a number, as its
-/// enum may lack what a newer library says.
-fn taken(
-    result: &MaybeUninit<sys::cublasLtMatmulHeuristicResult_t>,
-) -> Option<(sys::cublasLtMatmulAlgo_t, usize)> {
-    let result = result.as_ptr();
-    // SAFETY: it was zeroed before the library wrote to it, and any bits are numbers of these types.
-    unsafe {
-        let state = (&raw const (*result).state).cast::<u32>().read();
-        let algorithm = (&raw const (*result).algo).read();
-        let workspace_bytes = (&raw const (*result).workspaceSize).read();
-        (state == 0).then_some((algorithm, workspace_bytes))
-    }
-}
-
-/// Sums in f32, and `W` transposed.
-fn descriptor(library: &CublasLt) -> Result<sys::cublasLtMatmulDesc_t, GpuError> {
-    let mut descriptor = ptr::null_mut();
-    // SAFETY: it writes one description.
-    let code = unsafe {
-        (library.cublasLtMatmulDescCreate)(
-            &raw mut descriptor,
-            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-            sys::cudaDataType_t::CUDA_R_32F,
-        )
-    };
-    check(library, code)?;
-    let transposed = TRANSPOSED;
-    // SAFETY: the description exists, and this attribute of it is one number of 32 bits.
-    let code = unsafe {
-        (library.cublasLtMatmulDescSetAttribute)(
-            descriptor,
-            sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
-            (&raw const transposed).cast(),
-            size_of_val(&transposed),
-        )
-    };
-    check(library, code)?;
-    Ok(descriptor)
-}
-
-/// What the heuristic may choose from: ways within the workspace that keep partial sums in f32, for matrices aligned as ours are.
-fn preference(
-    library: &CublasLt,
-    workspace_bytes: usize,
-) -> Result<sys::cublasLtMatmulPreference_t, GpuError> {
-    use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
-    let mut preference = ptr::null_mut();
-    // SAFETY: it writes one description.
-    let code = unsafe { (library.cublasLtMatmulPreferenceCreate)(&raw mut preference) };
-    check(library, code)?;
-    let set = |attribute, value: *const c_void, bytes| {
-        // SAFETY: the description exists; each attribute below is as long as it is documented to be.
-        let code = unsafe {
-            (library.cublasLtMatmulPreferenceSetAttribute)(preference, attribute, value, bytes)
-        };
-        check(library, code)
-    };
-    let workspace_bytes = workspace_bytes as u64;
-    set(
-        Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-        (&raw const workspace_bytes).cast(),
-        size_of_val(&workspace_bytes),
-    )?;
-    // Sums in the format of `y` would be rounded to bf16 in between.
-    let schemes = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
-    set(
-        Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-        (&raw const schemes).cast(),
-        size_of_val(&schemes),
-    )?;
-    let alignment = ALIGNMENT as u32;
-    for attribute in [
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
-    ] {
-        set(
-            attribute,
-            (&raw const alignment).cast(),
-            size_of_val(&alignment),
-        )?;
-    }
-    Ok(preference)
-}
-
-fn layouts(library: &CublasLt, key: &Key) -> Result<Layouts, GpuError> {
-    let layout = |format, rows: usize, columns: usize, stride: usize| {
-        let mut layout = ptr::null_mut();
-        // SAFETY: it writes one description.
-        let code = unsafe {
-            (library.cublasLtMatrixLayoutCreate)(
-                &raw mut layout,
-                format,
-                rows as u64,
-                columns as u64,
-                stride as i64,
-            )
-        };
-        check(library, code).map(|()| layout)
-    };
-    let bf16 = sys::cudaDataType_t::CUDA_R_16BF;
-    let y_format = match key.y_bytes {
-        2 => bf16,
-        _ => sys::cudaDataType_t::CUDA_R_32F,
-    };
-    Ok(Layouts {
-        weights: layout(bf16, key.inputs, key.outputs, key.weights_stride)?,
-        x: layout(bf16, key.inputs, key.rows, key.x_stride)?,
-        y: layout(y_format, key.outputs, key.rows, key.y_stride)?,
-    })
-}
-
-fn check(library: &CublasLt, code: u32) -> Result<(), GpuError> {
-    if code == 0 {
-        return Ok(());
-    }
-    // SAFETY: it takes any number, and gives a string that stays.
-    let words = unsafe { (library.cublasLtGetStatusString)(code) };
-    let why = if words.is_null() {
-        format!("cuBLASLt failed with code {code}")
-    } else {
-        // SAFETY: it is not null, and ends in a zero.
-        let words = unsafe { CStr::from_ptr(words) };
-        format!("cuBLASLt failed: {}", words.to_string_lossy())
-    };
-    Err(GpuError::Call { what: WHAT, why })
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::print_stderr, reason = "a test that is skipped must be seen")]
-
     use super::*;
-
-    /// Descriptions need no GPU, so where the library is, it says whether it takes ours.
-    #[test]
-    fn the_library_takes_the_descriptions() {
-        let library = match libraries().cublas_lt() {
-            Ok(library) => library,
-            Err(error) => {
-                eprintln!("SKIPPED: {error}");
-                return;
-            }
-        };
-        descriptor(library).expect("the description of the operation");
-        preference(library, WORKSPACE_BYTES).expect("what the heuristic may choose from");
-        for y_bytes in [2, 4] {
-            let key = Key {
-                rows: 128,
-                outputs: 6144,
-                inputs: 4096,
-                x_stride: 4096,
-                weights_stride: 4096,
-                y_stride: 6144,
-                y_bytes,
-                adds: false,
-            };
-            let mut prepared = Prepared {
-                layouts: layouts(library, &key).expect("the descriptions of matrices"),
-                rows: 128,
-                algorithm: sys::cublasLtMatmulAlgo_t { data: [0; 8] },
-                fits: BTreeMap::new(),
-            };
-            prepared.set_rows(library, 100).expect("other rows");
-        }
-        assert!(check(library, 15).is_err_and(|error| error.to_string().contains("cuBLASLt")));
-    }
 
     #[test]
     fn a_product_whose_rows_overlap_or_are_not_aligned_is_refused() {
