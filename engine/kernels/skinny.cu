@@ -20,8 +20,8 @@
 // - RMSNorm(x) W = rstd (x * scales) W, and rstd is a number a token: x comes multiplied by the scales, and the
 //   sum is multiplied by rstd, whose sums of squares the kernel that made x left. A norm costs no kernel.
 //
-// A step of 16 KB takes memory 890 cycles. Meanwhile its 8 warps issue about 130 instructions each with 8
-// tokens (a third of the cycles), 200 with 64; shared memory moves 20 KB in and 48 KB out with 64 tokens (550
+// A step of 16 KB takes memory 890 cycles. Meanwhile its 8 warps issue about 95 instructions each with 8
+// tokens (a fifth of the cycles), 150 with 64; shared memory moves 20 KB in and 48 KB out with 64 tokens (550
 // cycles); and tensor cores, at 600 TFLOP/s through mma.sync, are busy for half of them with 64 tokens, 6 % with 8.
 //
 // Constants: TOKENS (a multiple of 8: the most tokens), ROW_TILES (16 rows each, of a warp), ROW_WARPS and

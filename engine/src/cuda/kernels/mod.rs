@@ -20,6 +20,7 @@ pub mod lora;
 pub mod norm;
 pub mod sample;
 pub mod skinny;
+pub mod skinny_plan;
 pub mod stream;
 
 use super::gpu::{Address, Gpu, GpuError, Kernel, Launch};
