@@ -6,7 +6,7 @@ use foresail_engine::cuda::kernels::attention_shape::AttentionShape;
 use half::bf16;
 
 use crate::device::{Device, Random, each_device, each_device_alike, relative_error, widened};
-use crate::paged::{Paged, is_poison, queries};
+use crate::paged::{Paged, is_poison, queries, sharpened};
 
 /// Powers and outputs are rounded to bf16, each by 2^-9 at most, so by about 1e-3 on average; the rest is summed in f32.
 const ERROR_MAX: f64 = 3e-3;
@@ -23,6 +23,8 @@ struct Case {
     shape: AttentionShape,
     contexts: Vec<usize>,
     window: Option<usize>,
+    /// What queries, and so scores, are multiplied by.
+    sharpness: f32,
     /// By how many tokens sequences grew since the plan was made.
     grown: usize,
     seed: u64,
@@ -34,6 +36,7 @@ impl Case {
             shape,
             contexts: contexts.to_vec(),
             window: None,
+            sharpness: 1.0,
             grown: 0,
             seed: 1,
         }
@@ -44,6 +47,7 @@ impl Case {
         let mut random = Random::new(self.seed);
         let paged = Paged::new(self.shape, &self.contexts, &mut random);
         let q = queries(&self.shape, self.contexts.len(), &mut random);
+        let q = sharpened(&q, self.sharpness);
         let first = self.run(device, &paged, &q);
         assert_eq!(
             first.map_bits(),
@@ -185,6 +189,19 @@ fn blocks_of_any_size_are_read() {
 }
 
 #[test]
+fn scores_of_any_size_are_distributions() {
+    each_device(|device| {
+        for sharpness in [0.0, 30.0, 1000.0] {
+            let case = Case {
+                sharpness,
+                ..Case::new(SHAPE, &[1, 0, 90, 400])
+            };
+            case.check(device);
+        }
+    });
+}
+
+#[test]
 fn a_window_hides_what_is_before_it() {
     each_device(|device| {
         for window in [1, 2, 16, 63, 64, 65, 100, 1000] {
@@ -290,6 +307,7 @@ fn random_batches_are_attended() {
                 contexts,
                 window,
                 grown: 0,
+                sharpness: 1.0,
                 seed,
             }
             .check(device);

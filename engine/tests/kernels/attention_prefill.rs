@@ -7,7 +7,7 @@ use foresail_engine::cuda::kernels::attention_shape::AttentionShape;
 use half::bf16;
 
 use crate::device::{Device, Random, each_device, relative_error, widened};
-use crate::paged::{Paged, is_poison, queries};
+use crate::paged::{Paged, is_poison, queries, sharpened};
 
 /// Powers and outputs are rounded to bf16, each by 2^-9 at most, so by about 1e-3 on average; the rest is summed in f32.
 const ERROR_MAX: f64 = 3e-3;
@@ -25,6 +25,8 @@ struct Case {
     /// Of each sequence, the tokens before its chunk, and those of the chunk.
     chunks: Vec<(usize, usize)>,
     window: Option<usize>,
+    /// What queries, and so scores, are multiplied by.
+    sharpness: f32,
     seed: u64,
 }
 
@@ -34,6 +36,7 @@ impl Case {
             shape,
             chunks: chunks.to_vec(),
             window: None,
+            sharpness: 1.0,
             seed: 1,
         }
     }
@@ -44,6 +47,7 @@ impl Case {
         let contexts: Vec<_> = self.chunks.iter().map(|(past, len)| past + len).collect();
         let paged = Paged::new(self.shape, &contexts, &mut random);
         let q = queries(&self.shape, self.rows(), &mut random);
+        let q = sharpened(&q, self.sharpness);
         let reference = self.reference(&paged, &q);
         let fast = AttentionPrefill::new(&mut *device.gpu, self.shape).expect("compiles");
         let portable = AttentionPrefill::portable(&mut *device.gpu, self.shape).expect("compiles");
@@ -313,6 +317,19 @@ fn blocks_of_any_size_are_read() {
 }
 
 #[test]
+fn scores_of_any_size_are_distributions() {
+    each_device(|device| {
+        for sharpness in [0.0, 30.0, 1000.0] {
+            let case = Case {
+                sharpness,
+                ..Case::new(SHAPE, &[(0, 50), (140, 20)])
+            };
+            case.check(device);
+        }
+    });
+}
+
+#[test]
 fn a_window_hides_what_is_before_it() {
     each_device(|device| {
         for window in [1, 2, 16, 63, 64, 65, 100, 1000] {
@@ -352,6 +369,7 @@ fn random_steps_are_attended() {
                 shape,
                 chunks,
                 window,
+                sharpness: 1.0,
                 seed,
             }
             .check(device);

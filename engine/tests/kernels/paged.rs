@@ -161,6 +161,13 @@ pub(crate) fn queries(shape: &AttentionShape, rows: usize, random: &mut Random) 
     q
 }
 
+/// Queries of so many times the size.
+pub(crate) fn sharpened(q: &[bf16], times: f32) -> Vec<bf16> {
+    q.iter()
+        .map(|value| bf16::from_f32(value.to_f32() * times))
+        .collect()
+}
+
 /// Whether nothing was written there since it was poisoned.
 pub(crate) fn is_poison(values: &[bf16]) -> bool {
     to_bytes(values).iter().all(|byte| *byte == 0xff)

@@ -69,9 +69,11 @@ pub fn plan(
         .map(|query| tiles(query, window).len() * units)
         .sum();
     let mut plan = DecodePlan {
-        begins: vec![0],
-        ..DecodePlan::default()
+        begins: Vec::with_capacity(blocks + 1),
+        items: Vec::with_capacity(queries.len() * units + blocks),
+        partials: 0,
     };
+    plan.begins.push(0);
     let mut cutter = Cutter {
         total,
         used: blocks.min(total),
@@ -148,11 +150,21 @@ impl DecodePlan {
     /// The plan as the kernel reads it: where blocks begin, padded to 16 bytes, then 8 words an item.
     #[must_use]
     pub fn words(&self) -> Vec<u32> {
-        let mut words = self.begins.clone();
-        words.resize(self.begins.len().next_multiple_of(4), 0);
+        let header = self.begins.len().next_multiple_of(4);
+        let mut words = Vec::with_capacity(header + ITEM_WORDS * self.items.len());
+        words.extend_from_slice(&self.begins);
+        words.resize(header, 0);
         for item in &self.items {
-            words.extend([item.row, item.sequence, item.unit, item.first]);
-            words.extend([item.end, item.range, item.ranges, item.partial]);
+            words.extend_from_slice(&[
+                item.row,
+                item.sequence,
+                item.unit,
+                item.first,
+                item.end,
+                item.range,
+                item.ranges,
+                item.partial,
+            ]);
         }
         words
     }
