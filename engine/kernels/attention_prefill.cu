@@ -5,7 +5,9 @@
 // As FlashAttention-2 does it (Dao 2023): a block has TILE_ROWS queries of one KV head, walks over the keys 64 at a
 // time, and keeps the softmax so far in registers. The queries of a group's heads are rows of the same tile, token
 // after token ([token][head of the group]): a tile spans few tokens, so little of it is masked, and short chunks fill it.
-// Blocks are a list of items, the longest first, so that none begins late.
+// Blocks are a list of items, the longest first, so that none begins late. Where there are fewer tiles than
+// multiprocessors, as of a short question after a long document, a tile's keys are split into ranges, each of which leaves
+// (o, m, l) in the workspace; the block that comes last adds them up, in their order.
 //
 // Bound by tensor cores through mma.sync, about 600 TFLOP/s of an H200's 990: a warp has 32 rows, so that each fragment
 // of K and V that it reads from shared memory feeds two products (with 16, reading would take longer than
@@ -35,8 +37,12 @@ struct Item {
     u32 first;  // the chunk's first row of q and a
     u32 len;    // its tokens
     u32 past;   // tokens before it
-    u32 unused[2];
+    u32 range;  // which range of its keys, and, from bit 16 on, how many ranges there are
+    u32 partial;  // where in the workspace the first of them is, and where their counter is
 };
+
+// What a range leaves in the workspace: o [TILE_ROWS][PADDED], then m and l [TILE_ROWS][2].
+constexpr u32 PARTIAL_FLOATS = TILE_ROWS * (PADDED + 2);
 
 struct PrefillArguments {
     const bf16* q;      // [rows][QUERY_HEADS][PADDED]
@@ -44,6 +50,8 @@ struct PrefillArguments {
     const u32* tables;  // [sequences][table_stride]
     const Item* items;
     bf16* a;  // [rows][a_stride]
+    float* partials;
+    u32* counters;  // zeros before and after
     u32 table_stride;
     u32 a_stride;
     u32 window;   // 0: none
@@ -64,14 +72,16 @@ struct Work {
 };
 
 DEVICE Work work_of(const PrefillArguments& args, const Item& item) {
-    const u32 head = item.kv_head * GROUP, end = item.len * GROUP;
+    const u32 head = item.kv_head * GROUP;
     Work work;
-    work.rows = min(end - item.tile, TILE_ROWS);
+    work.rows = min(item.len * GROUP - item.tile, TILE_ROWS);
     work.first_token = item.past + item.tile / GROUP;
     work.last_token = item.past + (item.tile + work.rows - 1) / GROUP;
     const u32 visible = args.window != 0 && work.first_token >= args.window ? work.first_token + 1 - args.window : 0;
-    work.keys_begin = visible / KEYS * KEYS;
-    work.keys_end = work.last_token + 1;
+    const u32 begin = visible / KEYS * KEYS, end = work.last_token + 1;
+    const u32 tiles = (end - begin + KEYS - 1) / KEYS, range = item.range & 0xffff, ranges = item.range >> 16;
+    work.keys_begin = begin + range * tiles / ranges * KEYS;
+    work.keys_end = min(begin + (range + 1) * tiles / ranges * KEYS, end);
     work.q = args.q + ((u64)item.first * QUERY_HEADS + head) * PADDED;
     work.a = args.a + (u64)item.first * args.a_stride + head * HEAD_DIM;
     work.table = args.tables + (u64)item.sequence * args.table_stride;
@@ -233,22 +243,22 @@ DEVICE bf16* output_row(const PrefillArguments& args, const Work& work, u32 pack
     return work.a + (u64)(packed / GROUP) * args.a_stride + packed % GROUP * HEAD_DIM;
 }
 
+// The sum of a row's powers, of which each of four lanes has a part.
+DEVICE float sum_of_powers(float powers) {
+    powers += shuffle_xor(powers, 1);
+    return powers + shuffle_xor(powers, 2);
+}
+
 // Writes a warp's rows, by way of its own rows of the queries' tile where that makes accesses wide.
-DEVICE void finish(const PrefillArguments& args, Sums& sums, u8* queries) {
+DEVICE void write(const PrefillArguments& args, const Item& item, const Work& work, Sums& sums, u8* queries) {
     constexpr bool WIDE = HEAD_DIM % 8 == 0;
-    const Item item = args.items[blockIdx.x];  // Read again, which takes no registers until now.
-    const Work work = work_of(args, item);
-    const u32 tile = item.tile;
     const u32 lane = lane_index(), first = warp_index() * 16 * FRAGMENTS;
     sync_warp();
 #pragma unroll
     for (u32 m = 0; m < FRAGMENTS; m++)
 #pragma unroll
         for (u32 half = 0; half < 2; half++) {
-            float powers = sums.powers[m][half];
-            powers += shuffle_xor(powers, 1);
-            powers += shuffle_xor(powers, 2);
-            const float factor = 1 / powers;
+            const float factor = 1 / sum_of_powers(sums.powers[m][half]);
             const u32 row = 16 * m + 8 * half + lane / 4;
 #pragma unroll
             for (u32 n = 0; n < UNITS; n++) {
@@ -257,7 +267,7 @@ DEVICE void finish(const PrefillArguments& args, Sums& sums, u8* queries) {
                 if constexpr (WIDE) {
                     *(u32*)(queries + tile_offset<UNITS>(row, n) + lane % 4 * 4) = pair;
                 } else if (first + row < work.rows && column < HEAD_DIM) {
-                    *(u32*)(output_row(args, work, tile + first + row) + column) = pair;
+                    *(u32*)(output_row(args, work, item.tile + first + row) + column) = pair;
                 }
             }
         }
@@ -268,9 +278,80 @@ DEVICE void finish(const PrefillArguments& args, Sums& sums, u8* queries) {
         for (u32 i = lane; i < 16 * FRAGMENTS * ROW_UNITS; i += 32) {
             const u32 row = i / ROW_UNITS, unit = i % ROW_UNITS;
             if (first + row >= work.rows) break;
-            store_16(output_row(args, work, tile + first + row) + unit * 8, load_16(queries + tile_offset<UNITS>(row, unit)));
+            store_16(output_row(args, work, item.tile + first + row) + unit * 8, load_16(queries + tile_offset<UNITS>(row, unit)));
         }
     }
+}
+
+// Leaves a warp's rows in the workspace.
+DEVICE void leave(const PrefillArguments& args, const Item& item, const Sums& sums) {
+    float* partial = args.partials + (u64)(item.partial + (item.range & 0xffff)) * PARTIAL_FLOATS;
+    const u32 lane = lane_index(), first = warp_index() * 16 * FRAGMENTS;
+#pragma unroll
+    for (u32 m = 0; m < FRAGMENTS; m++)
+#pragma unroll
+        for (u32 half = 0; half < 2; half++) {
+            const float powers = sum_of_powers(sums.powers[m][half]);
+            const u32 row = first + 16 * m + 8 * half + lane / 4;
+            if (lane % 4 == 0) *(float2*)(partial + TILE_ROWS * PADDED + 2 * row) = make_float2(sums.largest[m][half], powers);
+#pragma unroll
+            for (u32 n = 0; n < UNITS; n++)
+                *(float2*)(partial + row * PADDED + 8 * n + lane % 4 * 2) = make_float2(sums.o[m][n][2 * half], sums.o[m][n][2 * half + 1]);
+        }
+}
+
+// Whether all of a tile's ranges are in the workspace now: so it is for one block, the last. The barriers make one
+// thread's fence the whole block's.
+DEVICE bool all_have_come(const PrefillArguments& args, const Item& item, u32* flag) {
+    sync_block();
+    if (threadIdx.x == 0) {
+        fence_device();
+        const bool last = atomic_add(args.counters + item.partial, 1) + 1 == item.range >> 16;
+        if (last) args.counters[item.partial] = 0;
+        fence_device();
+        *flag = last;
+    }
+    sync_block();
+    return *flag != 0;
+}
+
+// Adds a tile's ranges up, four columns a thread, and writes the rows.
+DEVICE void combine(const PrefillArguments& args, const Item& item, const Work& work) {
+    const u32 ranges = item.range >> 16;
+    for (u32 i = threadIdx.x; i < work.rows * (PADDED / 4); i += THREADS) {
+        const u32 row = i / (PADDED / 4), column = i % (PADDED / 4) * 4;
+        const float* partial = args.partials + (u64)item.partial * PARTIAL_FLOATS;
+        float largest = minus_infinity(), powers = 0;
+        float4 o = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+        for (u32 range = 0; range < ranges; range++, partial += PARTIAL_FLOATS) {
+            const float2 its = *(const float2*)(partial + TILE_ROWS * PADDED + 2 * row);
+            const float4 its_o = *(const float4*)(partial + row * PADDED + column);
+            if (its.y == 0) continue;  // A row that sees no key of the range.
+            const float both = fmaxf(largest, its.x);
+            const float before = exp2_fast((largest - both) * args.scale), after = exp2_fast((its.x - both) * args.scale);
+            largest = both;
+            powers = powers * before + its.y * after;
+            o = make_float4(o.x * before + its_o.x * after, o.y * before + its_o.y * after, o.z * before + its_o.z * after,
+                            o.w * before + its_o.w * after);
+        }
+        if (column >= HEAD_DIM) continue;
+        bf16* to = output_row(args, work, item.tile + row) + column;
+        const float factor = 1 / powers;
+        *(u32*)to = pack(o.x * factor, o.y * factor);
+        if (column + 2 < HEAD_DIM) *(u32*)(to + 2) = pack(o.z * factor, o.w * factor);
+    }
+}
+
+DEVICE void finish(const PrefillArguments& args, Sums& sums) {
+    const Item item = args.items[blockIdx.x];  // Read again, which takes no registers until now.
+    const Work work = work_of(args, item);
+    if (item.range >> 16 == 1) {
+        write(args, item, work, sums, shared_memory() + OWN_BYTES * warp_index());
+        return;
+    }
+    leave(args, item, sums);
+    if (all_have_come(args, item, (u32*)shared_memory())) combine(args, item, work);
 }
 
 KERNEL(attention_prefill, THREADS, 1, PrefillArguments) {
@@ -322,5 +403,6 @@ KERNEL(attention_prefill, THREADS, 1, PrefillArguments) {
         }
         stage ^= 1;
     }
-    finish(args, sums, queries + OWN_BYTES * warp_index());
+    copy_async_wait<0>();  // Of a range without keys, what has come is not waited for yet.
+    finish(args, sums);
 }

@@ -35,7 +35,7 @@ struct Item {
     u32 first;  // the chunk's first row of q and a
     u32 len;    // its tokens
     u32 past;   // tokens before it
-    u32 unused[2];
+    u32 unused[2];  // ranges of keys: there is one
 };
 
 struct PrefillArguments {

@@ -2,7 +2,9 @@
 
 use foresail_engine::cuda::kernels::attention_decode::AttentionDecode;
 use foresail_engine::cuda::kernels::attention_prefill::{AttentionPrefill, PrefillCall};
-use foresail_engine::cuda::kernels::attention_prefill_plan::{PrefillPlan, PrefillSequence, plan};
+use foresail_engine::cuda::kernels::attention_prefill_plan::{
+    PrefillPlan, PrefillSequence, items, plan,
+};
 use foresail_engine::cuda::kernels::attention_shape::AttentionShape;
 use half::bf16;
 
@@ -59,6 +61,11 @@ impl Case {
             &q,
             &reference,
         );
+        let multiprocessors = device.gpu.properties().multiprocessors as usize;
+        if items(&self.sequences(), &self.shape, 64) <= multiprocessors {
+            let split = portable.split(&self.sequences(), self.window);
+            self.check_plan(device, &portable, &split, &paged, &q, &reference);
+        }
         for attention in [&fast, &portable] {
             for tile_rows in attention.tiles() {
                 let plan = plan(&self.sequences(), &self.shape, tile_rows, self.window);
@@ -192,6 +199,45 @@ fn chunks_of_any_length_see_all_before_them() {
         }
         for past in [1, 63, 64, 65, 190, 600] {
             Case::new(SHAPE, &[(past, 20)]).check(device);
+        }
+    });
+}
+
+#[test]
+fn keys_of_few_tiles_are_split() {
+    each_device(|device| {
+        for (past, len) in [(600, 1), (1100, 7), (500, 16)] {
+            for window in [None, Some(3), Some(300)] {
+                let case = Case {
+                    window,
+                    ..Case::new(SHAPE, &[(past, len)])
+                };
+                let attention =
+                    AttentionPrefill::portable(&mut *device.gpu, SHAPE).expect("compiles");
+                let plan = attention.split(&case.sequences(), window);
+                assert_eq!(plan.partials > 1, window != Some(3), "split: {plan:?}");
+                case.check(device);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_plan_holds_for_layers_with_and_without_a_window() {
+    each_device(|device| {
+        for (planned, window) in [(None, Some(3)), (None, Some(300)), (Some(300), None)] {
+            let case = Case {
+                window,
+                ..Case::new(SHAPE, &[(600, 9)])
+            };
+            let mut random = Random::new(11);
+            let paged = Paged::new(SHAPE, &[609], &mut random);
+            let q = queries(&SHAPE, case.rows(), &mut random);
+            let attention = AttentionPrefill::portable(&mut *device.gpu, SHAPE).expect("compiles");
+            let plan = attention.split(&case.sequences(), planned);
+            assert!(plan.partials > 1, "split");
+            let reference = case.reference(&paged, &q);
+            case.check_plan(device, &attention, &plan, &paged, &q, &reference);
         }
     });
 }

@@ -1,6 +1,6 @@
 //! Attention of chunks of prompts: a tile of queries a block.
 
-use super::attention_prefill_plan::{self as plan, PrefillPlan, PrefillSequence};
+use super::attention_prefill_plan::{self as plan, PrefillPlan, PrefillSequence, SPLIT_ITEMS_MAX};
 use super::attention_shape::AttentionShape;
 use super::{Arguments, launch};
 use crate::cuda::gpu::{Address, Gpu, GpuError, Kernel, KernelFacts, Properties, Unit};
@@ -14,12 +14,14 @@ const HOPPER_TILE_ROWS: usize = 128;
 const HOPPER_BLOCK_SIZE_MIN: usize = 16;
 /// Keys that are in shared memory at once, twice.
 const KEYS: usize = 64;
+/// Rows of the smallest tiles, which are for all heads.
+const TILE_ROWS_MIN: usize = 64;
 /// The widest head whose sums a warp holds for 32 rows.
 const PADDED_MAX_OF_TALL_TILES: usize = 128;
 
 const KERNELS: &[KernelFacts] = &[KernelFacts {
     name: "attention_prefill",
-    argument_bytes: 56,
+    argument_bytes: 72,
     registers_max: 255,
     instructions: &["HMMA", "LDGSTS", "LDSM"],
 }];
@@ -35,6 +37,11 @@ const HOPPER_KERNELS: &[KernelFacts] = &[KernelFacts {
 #[derive(Clone, Debug)]
 pub struct AttentionPrefill {
     shape: AttentionShape,
+    /// Blocks that tiles are split for where there are too few.
+    blocks: usize,
+    /// What ranges of split tiles leave, and what counts them: zeros between launches.
+    workspace: Address,
+    counters: Address,
     /// Of ever smaller tiles.
     versions: Vec<Version>,
 }
@@ -116,19 +123,38 @@ impl AttentionPrefill {
             };
             versions.push(version);
         }
-        Ok(Self { shape, versions })
+        let blocks = split_blocks(multiprocessors);
+        let partials = blocks + multiprocessors;
+        let workspace = gpu.allocate(partials * partial_bytes(&shape))?;
+        let counters = gpu.allocate(4 * partials)?;
+        gpu.fill(counters, 4 * partials, 0)?;
+        Ok(Self {
+            shape,
+            blocks,
+            workspace,
+            counters,
+            versions,
+        })
     }
 
-    /// What blocks do, in the tallest tiles of which there are enough.
+    /// What blocks do, in the tallest tiles of which there are enough. If there are not enough of any, the smallest
+    /// are split.
     #[must_use]
     pub fn plan(&self, sequences: &[PrefillSequence], window: Option<usize>) -> PrefillPlan {
         let enough = |version: &&Version| {
             plan::items(sequences, &self.shape, version.tile_rows) >= version.items_min
         };
-        let smallest = self.versions.last();
-        let version = self.versions.iter().find(enough).or(smallest);
-        let tile_rows = version.expect("there is a version").tile_rows;
-        plan::plan(sequences, &self.shape, tile_rows, window)
+        match self.versions.iter().find(enough) {
+            Some(version) => plan::plan(sequences, &self.shape, version.tile_rows, window),
+            None => self.split(sequences, window),
+        }
+    }
+
+    /// What blocks do if the smallest tiles are split. There may be fewer such tiles than multiprocessors, not more.
+    #[must_use]
+    pub fn split(&self, sequences: &[PrefillSequence], window: Option<usize>) -> PrefillPlan {
+        let whole = plan::plan(sequences, &self.shape, TILE_ROWS_MIN, window);
+        plan::split(&whole, &self.shape, window, self.blocks)
     }
 
     /// Rows of the tiles that there are kernels for, descending.
@@ -153,12 +179,16 @@ impl AttentionPrefill {
             what: "prefill attention",
             why: format!("planned for tiles of {tile_rows} rows, which it has no kernel for"),
         })?;
-        let arguments = Arguments::new()
+        let mut arguments = Arguments::new()
             .address(call.q)
             .address(call.cache)
             .address(call.tables)
             .address(call.work)
-            .address(call.a)
+            .address(call.a);
+        if version.threads == THREADS {
+            arguments = arguments.address(self.workspace).address(self.counters);
+        }
+        let arguments = arguments
             .count(call.table_stride)
             .count(call.a_stride)
             .count(call.window.unwrap_or(0))
@@ -179,20 +209,36 @@ impl AttentionPrefill {
 
 /// Rows of the tiles that there are kernels for, descending.
 fn tiles(shape: &AttentionShape, shared_bytes_max: usize) -> Result<Vec<usize>, GpuError> {
-    let narrow = |tile_rows: &usize| *tile_rows == 64 || shape.padded() <= PADDED_MAX_OF_TALL_TILES;
+    let narrow = |tile_rows: &usize| {
+        *tile_rows == TILE_ROWS_MIN || shape.padded() <= PADDED_MAX_OF_TALL_TILES
+    };
     let fits = |tile_rows: &usize| shared_bytes(shape, *tile_rows) <= shared_bytes_max;
-    let tiles: Vec<usize> = [128, 64].into_iter().filter(narrow).filter(fits).collect();
+    let tiles: Vec<usize> = [128, TILE_ROWS_MIN]
+        .into_iter()
+        .filter(narrow)
+        .filter(fits)
+        .collect();
     if tiles.is_empty() {
         return Err(GpuError::Call {
             what: "prefill attention",
             why: format!(
                 "heads of {} need {} bytes of shared memory, and this GPU has {shared_bytes_max}",
                 shape.head_dim,
-                shared_bytes(shape, 64)
+                shared_bytes(shape, TILE_ROWS_MIN)
             ),
         });
     }
     Ok(tiles)
+}
+
+/// Blocks that tiles are split for: as many as run at a time.
+fn split_blocks(multiprocessors: usize) -> usize {
+    (2 * multiprocessors).min(SPLIT_ITEMS_MAX.saturating_sub(multiprocessors))
+}
+
+/// What a range of a tile leaves: `PARTIAL_FLOATS` of the kernel.
+fn partial_bytes(shape: &AttentionShape) -> usize {
+    4 * TILE_ROWS_MIN * (shape.padded() + 2)
 }
 
 /// The queries; two tiles of keys and of values.

@@ -4,12 +4,21 @@
 //! that share a KV head; a block has a tile of them. How long it takes is how
 //! many keys its last row sees, so the longest come first and none is left over at the end
 //! (longest processing time first: Graham 1969).
+//!
+//! Of a short chunk after a long past there are few tiles with many keys each. Then a tile's keys are split into
+//! ranges, which are added up by the block that comes last.
 
 use std::cmp::Reverse;
 
 use super::attention_shape::AttentionShape;
 
 const ITEM_WORDS: usize = 8;
+/// Keys that a block walks over at a time: what ranges are made of (`KEYS` of `attention_prefill.cu`).
+const KEYS: usize = 64;
+/// The fewest steps of a range: adding it to the others takes about one.
+const RANGE_STEPS_MIN: usize = 4;
+/// The most items of a plan that is split.
+pub const SPLIT_ITEMS_MAX: usize = 1024;
 
 /// A chunk of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +42,12 @@ pub struct PrefillItem {
     pub kv_head: usize,
     /// The tile's first row: row `i` is token `i / group` of the chunk, head `i % group` of the group.
     pub tile: usize,
+    /// Which range of the tile's keys.
+    pub range: usize,
+    /// How many ranges they are split into.
+    pub ranges: usize,
+    /// Where in the workspace the first of them is.
+    pub partial: usize,
 }
 
 /// All blocks' work, the longest first.
@@ -42,6 +57,8 @@ pub struct PrefillPlan {
     pub tile_rows: usize,
     /// An item a block.
     pub items: Vec<PrefillItem>,
+    /// Places in the workspace that are used.
+    pub partials: usize,
 }
 
 /// Cuts chunks into tiles of so many rows.
@@ -59,12 +76,65 @@ pub fn plan(
                 chunk: *chunk,
                 kv_head,
                 tile,
+                range: 0,
+                ranges: 1,
+                partial: 0,
             };
             items.extend((0..shape.kv_heads).map(item));
         }
     }
     items.sort_by_key(|item| Reverse(keys(item, shape, tile_rows, window)));
-    PrefillPlan { tile_rows, items }
+    PrefillPlan {
+        tile_rows,
+        items,
+        partials: 0,
+    }
+}
+
+/// The same work for about so many blocks, where a plan has fewer items: the items with the most keys in ranges of about
+/// as many each. There are at most as many more items as blocks.
+#[must_use]
+pub fn split(
+    plan: &PrefillPlan,
+    shape: &AttentionShape,
+    window: Option<usize>,
+    blocks: usize,
+) -> PrefillPlan {
+    let steps = |item: &PrefillItem| steps(item, shape, plan.tile_rows, window);
+    let total: usize = plan.items.iter().map(steps).sum();
+    let range_steps = total.div_ceil(blocks).max(RANGE_STEPS_MIN);
+    let mut split = PrefillPlan {
+        tile_rows: plan.tile_rows,
+        items: Vec::with_capacity(plan.items.len() + blocks),
+        partials: 0,
+    };
+    for item in &plan.items {
+        let ranges = steps(item).div_ceil(range_steps);
+        let partial = split.partials;
+        let part = |range| PrefillItem {
+            range,
+            ranges,
+            partial,
+            ..*item
+        };
+        split.items.extend((0..ranges).map(part));
+        split.partials += if ranges > 1 { ranges } else { 0 };
+    }
+    split
+        .items
+        .sort_by_key(|item| Reverse(steps(item).div_ceil(item.ranges)));
+    split
+}
+
+/// The steps that a tile's keys take.
+fn steps(
+    item: &PrefillItem,
+    shape: &AttentionShape,
+    tile_rows: usize,
+    window: Option<usize>,
+) -> usize {
+    let (begin, end) = seen(item, shape, tile_rows, window);
+    end.div_ceil(KEYS) - begin / KEYS
 }
 
 /// How many items a plan has.
@@ -74,18 +144,30 @@ pub fn items(sequences: &[PrefillSequence], shape: &AttentionShape, tile_rows: u
     shape.kv_heads * sequences.iter().map(tiles).sum::<usize>()
 }
 
-/// The keys that an item walks over.
+/// How many keys a tile sees.
 fn keys(
     item: &PrefillItem,
     shape: &AttentionShape,
     tile_rows: usize,
     window: Option<usize>,
 ) -> usize {
+    let (begin, end) = seen(item, shape, tile_rows, window);
+    end - begin
+}
+
+/// The first key that a tile sees, and the one after the last.
+fn seen(
+    item: &PrefillItem,
+    shape: &AttentionShape,
+    tile_rows: usize,
+    window: Option<usize>,
+) -> (usize, usize) {
     let chunk = &item.chunk;
     let last = (item.tile + tile_rows - 1) / shape.group();
     let end = chunk.past + last.min(chunk.len - 1) + 1;
     let first = chunk.past + item.tile / shape.group();
-    end - window.map_or(0, |window| (first + 1).saturating_sub(window))
+    let begin = window.map_or(0, |window| (first + 1).saturating_sub(window));
+    (begin, end)
 }
 
 impl PrefillPlan {
@@ -93,21 +175,16 @@ impl PrefillPlan {
     #[must_use]
     pub fn words(&self) -> Vec<u32> {
         let mut words = Vec::with_capacity(ITEM_WORDS * self.items.len());
-        for PrefillItem {
-            chunk,
-            kv_head,
-            tile,
-        } in &self.items
-        {
+        for item in &self.items {
             let fields = [
-                chunk.sequence,
-                *kv_head,
-                *tile,
-                chunk.first,
-                chunk.len,
-                chunk.past,
-                0,
-                0,
+                item.chunk.sequence,
+                item.kv_head,
+                item.tile,
+                item.chunk.first,
+                item.chunk.len,
+                item.chunk.past,
+                item.range | item.ranges << 16,
+                item.partial,
             ];
             words.extend(fields.map(|field| field as u32));
         }
@@ -119,7 +196,8 @@ impl PrefillPlan {
 #[must_use]
 pub fn plan_words_max(shape: &AttentionShape, tokens: usize, sequences: usize) -> usize {
     const TILE_ROWS_MIN: usize = 64;
-    ITEM_WORDS * shape.kv_heads * ((tokens * shape.group()).div_ceil(TILE_ROWS_MIN) + sequences)
+    let tiles = (tokens * shape.group()).div_ceil(TILE_ROWS_MIN) + sequences;
+    ITEM_WORDS * (shape.kv_heads * tiles).max(SPLIT_ITEMS_MAX)
 }
 
 #[cfg(test)]
@@ -189,6 +267,63 @@ mod tests {
             prop_assert!(seen.iter().all(|count| *count == 1));
             let keys: Vec<_> = plan.items.iter().map(|item| keys(item, &shape, tile_rows, window)).collect();
             prop_assert!(keys.is_sorted_by(|longer, shorter| longer >= shorter));
+        }
+    }
+
+    #[test]
+    fn a_question_after_a_long_document_is_split() {
+        let shape = AttentionShape {
+            query_heads: 8,
+            kv_heads: 2,
+            head_dim: 64,
+            block_size: 64,
+        };
+        let whole = plan(&chunks(&[(10, 1000), (1, 0)]), &shape, 64, None);
+        let split = split(&whole, &shape, None, 8);
+        let ranges: Vec<_> = split
+            .items
+            .iter()
+            .map(|item| (item.chunk.sequence, item.kv_head, item.range, item.ranges))
+            .collect();
+        let long = |kv_head| (0..4).map(move |range| (0, kv_head, range, 4));
+        let expected: Vec<_> = long(0)
+            .chain(long(1))
+            .chain([(1, 0, 0, 1), (1, 1, 0, 1)])
+            .collect();
+        assert_eq!(
+            ranges, expected,
+            "16 steps of each of 2 heads, and 2, for 8 blocks"
+        );
+        assert_eq!(split.partials, 8);
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_are_even_and_have_places_of_their_own(
+            lens in prop::collection::vec((1_usize..40, 0_usize..3000), 1..5),
+            kv_heads in 1_usize..5,
+            group in 1_usize..9,
+            blocks in 1_usize..300,
+            window in prop::option::of(1_usize..2000),
+        ) {
+            let shape = AttentionShape { query_heads: kv_heads * group, kv_heads, head_dim: 64, block_size: 64 };
+            let whole = plan(&chunks(&lens), &shape, 64, window);
+            let split = split(&whole, &shape, window, blocks);
+            prop_assert!(split.items.len() <= whole.items.len() + blocks);
+            let mut places = vec![0; split.partials];
+            let mut parts = 0;
+            for item in &split.items {
+                prop_assert!(item.range < item.ranges && item.ranges <= steps(item, &shape, 64, window));
+                parts += usize::from(item.range == 0);
+                if item.ranges > 1 {
+                    places[item.partial + item.range] += 1;
+                }
+            }
+            prop_assert_eq!(parts, whole.items.len());
+            prop_assert!(places.iter().all(|count| *count == 1));
+            let total: usize = whole.items.iter().map(|item| steps(item, &shape, 64, window)).sum();
+            let longest = split.items.iter().map(|item| steps(item, &shape, 64, window).div_ceil(item.ranges)).max();
+            prop_assert!(longest <= Some(total.div_ceil(blocks).max(RANGE_STEPS_MIN)));
         }
     }
 }
