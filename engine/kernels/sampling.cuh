@@ -259,16 +259,15 @@ DEVICE u64 block_sum_before(u64 value, u64* room) {
 }
 
 // Whether this is the last of a row's blocks to come here; it sees what the others wrote. `room` is shared memory.
+// Barriers and one thread's fences are enough, as in the grid synchronisation of CUDA's cooperative groups.
 DEVICE bool is_last_block(RowState* state, u32 blocks, u32* room) {
-    fence_device();
     sync_block();
     if (threadIdx.x == 0) {
-        u32 before = atomic_add(&state->arrivals, 1);
-        *room = before == blocks - 1;
+        fence_device();
+        *room = atomic_add(&state->arrivals, 1) == blocks - 1;
         if (*room) state->arrivals = 0;
+        fence_device();
     }
     sync_block();
-    bool last = *room;
-    if (last) fence_device();
-    return last;
+    return *room;
 }
