@@ -5,6 +5,8 @@
 #include <stdio.h>
 
 #include <array>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -20,22 +22,55 @@ struct Copy {
     const void* from;
     unsigned bytes;
     bool valid;
+    bool done;
 };
+
+// Who accessed a place, and at what time of his.
+struct Epoch {
+    uint64_t launch : 8;  // of the chain
+    uint64_t waited : 1;  // had waited for earlier kernels
+    uint64_t by_copy : 1; // not by the thread itself: a copy in bulk
+    uint64_t block : 20;
+    uint64_t thread : 10;
+    uint64_t clock : 24;  // from 1 on; 0 is no one
+};
+static_assert(sizeof(Epoch) == 8, "an epoch is a word");
+
+// What is remembered of two bytes: the last write; the last read; the last before of another warp; and of another lane.
+struct Cell {
+    Epoch write, read, read_of_other_warp, read_of_other_lane;
+};
+
+// A write after one that nothing orders before it, of which it is not known yet whether it changes anything.
+struct WriteInDoubt {
+    uintptr_t at;
+    size_t bytes;  // 0: there is none
+    unsigned char before[16];
+    Epoch other, now;
+};
+
+struct Clocks;
 
 struct Thread : ThreadView {
     Block* block;
     Context context;
     Wait wait;
     unsigned wait_detail;
-    bool called_wait_for_earlier;
     // Copies that have begun, and where each group of them ends.
     std::vector<Copy> copies;
     std::vector<size_t> group_ends;
+    // For the checker: what it knows, what an atomic access has found that a fence will let it know, what it let others know by
+    // its last fence; its own time, and that of its last fence for tensor cores.
+    std::shared_ptr<const Clocks> known, to_acquire, released;
+    uint32_t clock, fenced;
+    bool waited;        // for earlier kernels
+    bool arrives_only;  // at the barrier that it has come to last
 };
 
 // A product of a warpgroup that a warp has begun: its part of 16 rows.
 struct WarpProduct {
     std::array<WarpgroupProduct, 32> lanes;
+    bool done = false;
 };
 
 struct Warp {
@@ -84,6 +119,14 @@ struct Block {
     std::vector<WarpStacks> stacks;
     Barrier barriers[16];
     std::vector<BulkCopy> bulk_copies;
+    // For the checker.
+    std::vector<Cell> shared_cells;
+    WriteInDoubt write_in_doubt = {};
+    std::array<std::vector<unsigned>, 16> participants;
+    struct Arrivals {
+        std::shared_ptr<Clocks> arriving, complete;
+    };
+    std::map<const void*, Arrivals> memory_barriers;
     GuardedPages shared;
     unsigned char* shared_at = nullptr;
 

@@ -40,6 +40,7 @@ inline std::string describe_barrier(const unsigned char* at) {
 // Completes the phase if nothing is left of it.
 static void memory_barrier_progress(Block& block, MemoryBarrier* barrier) {
     if (barrier->pending != 0 || barrier->bytes != 0) return;
+    order_phase(block, barrier);
     barrier->phase ^= 1;
     barrier->pending = barrier->arrivals;
     block.release(Wait::memory_barrier, (unsigned)((unsigned char*)barrier - block.shared_at));
@@ -61,6 +62,7 @@ void barrier_arrive(uint64_t* at, uint32_t expected_bytes) {
     if (barrier->pending == 0) fail("barrier_arrive: the phase has all of its %u arrivals, and waits for bytes", (unsigned)barrier->arrivals);
     barrier->bytes += expected_bytes;
     barrier->pending -= 1;
+    order_arrival(*running(), barrier);
     running()->block->launch->spins = 0;
     memory_barrier_progress(*running()->block, barrier);
     maybe_yield();
@@ -70,6 +72,7 @@ void barrier_wait(uint64_t* at, uint32_t parity) {
     if (parity > 1) fail("barrier_wait for parity %u", parity);
     const unsigned offset = (unsigned)((unsigned char*)at - current->shared);
     while (memory_barrier(at, "barrier_wait")->phase == parity) wait_for(running(), Wait::memory_barrier, offset);
+    order_waited(*running(), at);
 }
 
 // ---- copies in bulk (PTX ISA, "cp.async.bulk") ------------------------------------------
@@ -87,6 +90,10 @@ void copy_bulk(void* to, const void* from, uint32_t bytes, uint64_t* at) {
     check_alignment(from, 16, "copy_bulk from");
     if (bytes == 0 || bytes % 16 != 0) fail("copy_bulk of %u bytes", bytes);
     memory_barrier(at, "copy_bulk");
+    access(*thread, to, bytes, Access::write, 16, true);
+    access(*thread, from, bytes, Access::read, 16);
+    // Whoever waits for the barrier sees what this thread has begun.
+    order_arrival(*thread, at);
     const BulkCopy copy = {to, from, bytes, at};
     if (thread->block->launch->copies_late()) thread->block->bulk_copies.push_back(copy);
     else do_bulk_copy(*thread->block, copy);
@@ -147,6 +154,22 @@ static float element(const Block& block, uint64_t descriptor, bool transposed, u
     return bf16_float(bits);
 }
 
+// For the checker: all that a warp's part reads, when it begins and when it is waited for.
+static void access_of_product(Block& block, unsigned warp, const WarpgroupProduct& product) {
+    if (block.launch->checked_or_null() == nullptr) return;
+    Thread& thread = block.threads[warp * 32];
+    auto unit = [&](uint64_t descriptor, bool transposed, unsigned outer, unsigned k) {
+        access(thread, block.shared_at + element_address(descriptor, transposed, outer, k), 16, Access::product, 16);
+    };
+    auto matrix = [&](uint64_t descriptor, bool transposed, unsigned first, unsigned count) {
+        for (unsigned outer = first; outer < first + count; outer += transposed ? 8 : 1) {
+            for (unsigned k = 0; k < 16; k += transposed ? 1 : 8) unit(descriptor, transposed, outer, k);
+        }
+    };
+    matrix(product.b_descriptor, product.b_transposed, 0, product.columns);
+    if (!product.a_in_registers) matrix(product.a_descriptor, product.a_transposed, warp % 4 * 16, 16);
+}
+
 // A warp's 16 rows. "Register fragments for wgmma.mma_async.m64nNk16": of D, lane i has of each 8 columns
 // what it has of mma.m16n8k16; of A too.
 SOFTWARE_FAST static void do_product(Block& block, unsigned warp, const WarpProduct& product) {
@@ -195,8 +218,12 @@ static void execute_warpgroup_product(void* const* operands) {
     }
     if (!warp.has_arrived_for_products) fail("a product of a warpgroup before warpgroup_arrive");
     warp.products_begun += 1;
-    if (thread->block->launch->copies_late()) warp.products.push_back(product);
-    else do_product(*thread->block, thread->index / 32, product);
+    access_of_product(*thread->block, thread->index / 32, first);
+    if (!thread->block->launch->copies_late()) {
+        do_product(*thread->block, thread->index / 32, product);
+        product.done = true;
+    }
+    warp.products.push_back(product);
 }
 
 void warpgroup_product(WarpgroupProduct product) {
@@ -230,7 +257,10 @@ static void execute_wait(void* const* operands) {
     if (warp.product_group_ends.size() <= pending) return;
     const size_t groups = warp.product_group_ends.size() - pending;
     const size_t products = warp.product_group_ends[groups - 1];
-    for (size_t i = 0; i < products; ++i) do_product(*thread->block, thread->index / 32, warp.products[i]);
+    for (size_t i = 0; i < products; ++i) {
+        if (!warp.products[i].done) do_product(*thread->block, thread->index / 32, warp.products[i]);
+        access_of_product(*thread->block, thread->index / 32, warp.products[i].lanes[0]);
+    }
     warp.products.erase(warp.products.begin(), warp.products.begin() + (ptrdiff_t)products);
     warp.product_group_ends.erase(warp.product_group_ends.begin(), warp.product_group_ends.begin() + (ptrdiff_t)groups);
     for (size_t& end : warp.product_group_ends) end -= products;

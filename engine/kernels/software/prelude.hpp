@@ -282,17 +282,17 @@ template <u32 units> DEVICE u32 tile_step(u32 offset, u32 steps) {
 
 // ---- between blocks -------------------------------------------------------------------
 
-DEVICE void fence_device() { software::maybe_yield(); }
+DEVICE void fence_device() { software::fence(); }
 DEVICE u32 atomic_add(u32* at, u32 value) {
     software::check_alignment(at, 4, "atomic_add");
-    software::maybe_yield();
+    software::accesses_atomically(at);
     u32 before = *(volatile u32*)at;
     *(volatile u32*)at = before + value;
     return before;
 }
 DEVICE u32 atomic_exchange(u32* at, u32 value) {
     software::check_alignment(at, 4, "atomic_exchange");
-    software::maybe_yield();
+    software::accesses_atomically(at);
     u32 before = *(volatile u32*)at;
     *(volatile u32*)at = value;
     return before;
@@ -316,11 +316,13 @@ DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 }
 DEVICE void load_matrices(u32 (&matrices)[4], const void* row) {
     software::check_shared(row, 16, 16, "load_matrices");
+    software::reads(row, 16);
     software::LoadMatricesOperand operand = {matrices, row};
     software::collective(software::Kind::load_matrices, &operand, software::execute_load_matrices);
 }
 DEVICE void load_matrices_transposed(u32 (&matrices)[4], const void* row) {
     software::check_shared(row, 16, 16, "load_matrices_transposed");
+    software::reads(row, 16);
     software::LoadMatricesOperand operand = {matrices, row};
     software::collective(software::Kind::load_matrices_transposed, &operand, software::execute_load_matrices_transposed);
 }
@@ -345,7 +347,7 @@ DEVICE void barrier_wait(u64* barrier, u32 parity) { software::barrier_wait((uin
 DEVICE void copy_bulk(void* to_shared, const void* from, u32 bytes, u64* barrier) {
     software::copy_bulk(to_shared, from, bytes, (uint64_t*)barrier);
 }
-DEVICE void fence_shared_for_tensor_cores() {}
+DEVICE void fence_shared_for_tensor_cores() { software::fence_for_tensor_cores(); }
 
 template <int count> DEVICE void set_registers() {
     static_assert(count >= 24 && count <= 256 && count % 8 == 0, "registers are set to 24 to 256, by eights");

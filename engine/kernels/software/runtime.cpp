@@ -11,6 +11,8 @@
 #include "matrices.hpp"
 #include "memory.hpp"
 
+#include "checker.hpp"
+
 namespace software {
 
 __thread ThreadView* current SOFTWARE_TLS = nullptr;
@@ -23,6 +25,8 @@ static thread_local Spare spare;
 
 struct Launch {
     const Request* request;
+    unsigned index;    // in its chain
+    Checked* checked;  // or null
     std::vector<unsigned> order;  // of blocks
     size_t begun = 0;             // blocks of it
     std::vector<std::unique_ptr<Block>> resident;
@@ -36,7 +40,8 @@ struct Launch {
     std::string error;
     alignas(16) unsigned char arguments[4096 + 64];
 
-    explicit Launch(const Request& of) : request(&of), random_state(of.seed * 0x9e3779b97f4a7c15ull + 0x1234567ull) {
+    Launch(const Request& of, unsigned index_in_chain, Checked* checked_or_null)
+        : request(&of), index(index_in_chain), checked(checked_or_null), random_state(of.seed * 0x9e3779b97f4a7c15ull + 0x1234567ull) {
         const size_t blocks = (size_t)of.blocks[0] * of.blocks[1] * of.blocks[2];
         order.resize(blocks);
         for (size_t i = 0; i < blocks; ++i) order[i] = (unsigned)i;
@@ -50,6 +55,7 @@ struct Launch {
         z = (z ^ z >> 27) * 0x94d049bb133111ebull;
         return z ^ z >> 31;
     }
+    Checked* checked_or_null() const { return checked; }
     unsigned request_shared_bytes() const { return request->shared_bytes; }
     bool copies_late() const { return (request->seed & 1) == 0; }
     // Blocks that run interleaved: one or three.
@@ -59,6 +65,9 @@ struct Launch {
                 block / request->blocks[0] / request->blocks[1]};
     }
 };
+
+static Checked* checked_of(const Block& block) { return block.launch->checked; }
+static unsigned launch_of(const Block& block) { return block.launch->index; }
 
 static Thread* running() { return static_cast<Thread*>(current); }
 
@@ -105,6 +114,7 @@ static Thread* pick(Launch& launch, Thread* last) {
 // Goes on with another thread, or with the launch if none can run. The caller has said what it waits for.
 static void suspend(Thread* thread) {
     Launch& launch = *thread->block->launch;
+    if (launch.checked != nullptr && !launch.failed) check_write_in_doubt(*thread);
     Thread* next = launch.block_ended || launch.failed ? nullptr : pick(launch, thread);
     if (next != thread) {
         current = next;
@@ -134,11 +144,37 @@ void fail(const char* format, ...) {
     abort();
 }
 
+static void fail_for(const Thread& thread, const std::string& text) {
+    Launch& launch = *thread.block->launch;
+    launch.error = name_of(launch, thread.block->index) + ", thread " + std::to_string(thread.index) + " " + text;
+    launch.failed = true;
+    suspend(running());
+    abort();
+}
+
+static std::string name_of_place(const Block& block, uintptr_t at) {
+    const uintptr_t shared = (uintptr_t)block.shared_at;
+    char text[200];
+    if (at >= shared && at < (uintptr_t)block.shared.end()) {
+        snprintf(text, sizeof text, "byte %zu of %u bytes of shared memory", (size_t)(at - shared), block.launch->request->shared_bytes);
+        return text;
+    }
+    const auto* allocation = block.launch->checked->cells.find(at);
+    if (allocation == nullptr) return "an unknown place";
+    snprintf(text, sizeof text, "byte %zu of an allocation of %zu bytes at %p", (size_t)(at - allocation->first),
+             (size_t)allocation->second.bytes, (void*)allocation->first);
+    return text;
+}
+
 static void barrier_progress(Block& block, unsigned id) {
     Barrier& barrier = block.barriers[id];
     const unsigned expected = barrier.threads == 0 ? block.live : barrier.threads;
     if (barrier.arrived == 0 || barrier.arrived < expected) return;
     barrier.arrived = 0;
+    if (block.launch->checked != nullptr) {
+        order(block, block.participants[id]);
+        block.participants[id].clear();
+    }
     block.release(Wait::barrier, id);
 }
 
@@ -152,6 +188,10 @@ static void thread_main() {
     thread->wait = Wait::ended;
     block.launch->spins = 0;
     block.live -= 1;
+    if (block.launch->checked != nullptr) {
+        thread->arrives_only = true;
+        block.participants[0].push_back(thread->index);
+    }
     // Threads that have ended do not count at the barrier of all.
     if (block.live == 0) block.launch->block_ended = true;
     else if (block.barriers[0].arrived > 0) barrier_progress(block, 0);
@@ -179,6 +219,7 @@ void collective(Kind kind, void* operand, Execute execute) {
         return;
     }
     if (execute != nullptr) execute(warp.operands);
+    if (kind == Kind::sync_warp || kind == Kind::warpgroup_wait) order_warp(nullptr);
     warp.arrived = 0;
     thread->block->runnable_warps |= 1u << thread->index / 32;
     warp.runnable = 0xffffffffu;
@@ -199,6 +240,10 @@ void barrier(unsigned id, unsigned threads, bool waits) {
         fail("comes to barrier %u as one of %u threads, and others came as one of %u", id, threads, barrier.threads);
     }
     barrier.arrived += 1;
+    if (block.launch->checked != nullptr) {
+        thread->arrives_only = !waits;
+        block.participants[id].push_back(thread->index);
+    }
     if (waits) {
         thread->wait = Wait::barrier;
         thread->wait_detail = id;
@@ -212,6 +257,7 @@ void wait_for_earlier() {
     Thread* thread = running();
     thread->block->launch->any_waited = true;
     if (!thread->block->launch->earlier_done) wait_for(thread, Wait::earlier_kernels, 0);
+    thread->waited = true;
 }
 
 void maybe_yield() {
@@ -243,16 +289,21 @@ uint64_t now_ns() {
 
 // ---- asynchronous copies -------------------------------------------------------------
 
-static void do_copy(const Copy& copy) {
+static void do_copy(Copy& copy) {
+    if (copy.done) return;
+    copy.done = true;
     if (copy.valid) memcpy(copy.to, copy.from, copy.bytes);
     else memset(copy.to, 0, copy.bytes);
 }
 
+// For the checker it is a write from here until it is waited for.
 void copy_async(void* to, const void* from, unsigned bytes, bool valid) {
     Thread* thread = running();
-    const Copy copy = {to, from, bytes, valid};
-    if (thread->block->launch->copies_late()) thread->copies.push_back(copy);
-    else do_copy(copy);
+    Copy copy = {to, from, bytes, valid, false};
+    access(*thread, to, bytes, Access::write, 16);
+    if (valid) access(*thread, from, bytes, Access::read, 16);
+    if (!thread->block->launch->copies_late()) do_copy(copy);
+    thread->copies.push_back(copy);
 }
 
 void copy_async_commit() {
@@ -265,10 +316,31 @@ void copy_async_wait(unsigned pending) {
     if (thread->group_ends.size() <= pending) return;
     const size_t groups = thread->group_ends.size() - pending;
     const size_t copies = thread->group_ends[groups - 1];
-    for (size_t i = 0; i < copies; ++i) do_copy(thread->copies[i]);
+    for (size_t i = 0; i < copies; ++i) {
+        do_copy(thread->copies[i]);
+        access(*thread, thread->copies[i].to, thread->copies[i].bytes, Access::write, 16);
+    }
     thread->copies.erase(thread->copies.begin(), thread->copies.begin() + (ptrdiff_t)copies);
     thread->group_ends.erase(thread->group_ends.begin(), thread->group_ends.begin() + (ptrdiff_t)groups);
     for (size_t& end : thread->group_ends) end -= copies;
+}
+
+void reads(const void* at, size_t bytes) { access(*running(), at, bytes, Access::read, 1); }
+
+void accesses_atomically(void* at) {
+    maybe_yield();
+    order_atomic(*running(), (uintptr_t)at);
+}
+
+void fence() {
+    maybe_yield();
+    order_fence(*running());
+}
+
+void fence_for_tensor_cores() {
+    Thread* thread = running();
+    thread->fenced = thread->clock;
+    thread->clock += 1;
 }
 
 void check_shared(const void* at, size_t bytes, size_t alignment, const char* what) {
@@ -333,10 +405,13 @@ static bool begin_block(Launch& launch) {
         thread.block = block.get();
         thread.copies.clear();
         thread.group_ends.clear();
+        thread.waited = thread.arrives_only = false;
+        thread.clock = 1;
         prepare(thread.context, block->stacks[index / 32].low(index % 32) + GuardedPages::page(), block->stacks[index / 32].high(index % 32),
                 thread_main);
         block->make_runnable(index);
     }
+    if (launch.checked != nullptr) begin_checking(*block);
     launch.resident.push_back(std::move(block));
     return true;
 }
@@ -429,9 +504,14 @@ using namespace software;
 
 // Runs a chain of launches and products. As on a GPU, the part of a kernel before it waits for
 // earlier ones may run before those: here it does, for up to two kernels ahead.
-// Zero, or what went wrong is in `error`.
-extern "C" SOFTWARE_EXPORT int foresail_software_run(const Request* requests, uint64_t count, char* error, uint64_t error_bytes) {
+// Zero, or what went wrong is in `error`. If it checks, accesses that nothing orders are wrong.
+extern "C" SOFTWARE_EXPORT int foresail_software_run(const Request* requests, uint64_t count, int checks, char* error, uint64_t error_bytes) {
     handle_signals();
+    std::unique_ptr<Checked> checked;
+    if (checks != 0) {
+        checked.reset(new Checked);
+        checked->cells.look();
+    }
     std::vector<std::unique_ptr<Launch>> launches(count);
     for (uint64_t i = 0; i < count; ++i) {
         if (requests[i].kernel == nullptr && requests[i].product == nullptr) continue;
@@ -441,11 +521,15 @@ extern "C" SOFTWARE_EXPORT int foresail_software_run(const Request* requests, ui
                 continue;
             }
             if (launches[j] != nullptr) continue;
-            launches[j].reset(new Launch(requests[j]));
+            launches[j].reset(new Launch(requests[j], (unsigned)j, checked.get()));
             if (j > i) begin_early(*launches[j]);
         }
-        if (requests[i].kernel == nullptr) multiply(*requests[i].product);
-        else complete(*launches[i]);
+        if (requests[i].kernel != nullptr) {
+            complete(*launches[i]);
+        } else {
+            multiply(*requests[i].product);
+            if (checked != nullptr) access_product(*checked, (unsigned)i, *requests[i].product);
+        }
         for (uint64_t j = i; j < count && j < i + 3; ++j) {
             if (launches[j] == nullptr || !launches[j]->failed) continue;
             snprintf(error, error_bytes, "%s", launches[j]->error.c_str());

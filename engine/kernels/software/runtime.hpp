@@ -90,6 +90,12 @@ inline void check_alignment(const void* at, size_t alignment, const char* what) 
     }
 }
 
+// For the checker: an access of this thread that it cannot see, an atomic one, and fences.
+SOFTWARE_EXPORT void reads(const void* at, size_t bytes);
+SOFTWARE_EXPORT void accesses_atomically(void* at);
+SOFTWARE_EXPORT void fence();
+SOFTWARE_EXPORT void fence_for_tensor_cores();
+
 // ---- matrices -------------------------------------------------------------------
 
 struct MmaOperand {

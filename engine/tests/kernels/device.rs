@@ -139,6 +139,12 @@ fn hardware() -> Result<Device, GpuError> {
 }
 
 fn software() -> Result<Vec<Device>, GpuError> {
+    // One device more, that watches every access.
+    let watched = Options {
+        seed: 2,
+        checks: true,
+        ..Options::default()
+    };
     let wanted = std::env::var("FORESAIL_TEST_SEEDS").ok();
     let count: u64 = wanted.map_or(2, |count| {
         count.parse().expect("FORESAIL_TEST_SEEDS is a number")
@@ -148,14 +154,20 @@ fn software() -> Result<Vec<Device>, GpuError> {
         .into_iter()
         .chain(further)
         .take(usize::try_from(count).expect("a few seeds"))
-        .map(|seed| {
-            let gpu = Software::with(Options {
-                seed,
-                ..Options::default()
-            })?;
+        .map(|seed| Options {
+            seed,
+            ..Options::default()
+        })
+        .chain([watched])
+        .map(|options| {
+            let name = format!("the software device of seed {}", options.seed);
             Ok(Device {
-                gpu: Box::new(gpu),
-                name: format!("the software device of seed {seed}"),
+                name: if options.checks {
+                    name + ", watched"
+                } else {
+                    name
+                },
+                gpu: Box::new(Software::with(options)?),
                 hardware: false,
             })
         })

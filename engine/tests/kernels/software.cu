@@ -51,6 +51,12 @@ struct Half {
     u32* out;
 };
 
+__attribute__((noinline)) static u32 put_much_on_the_stack(u32 index) {
+    volatile u32 much[20000];
+    for (u32 i = 0; i < 20000; ++i) much[19999 - i] = i;
+    return much[index];
+}
+
 // What must not be done, each one by its number.
 struct Mistake {
     u32* values;
@@ -94,12 +100,9 @@ KERNEL(mistake, 64, 1, Mistake) {
         case 9:  // past the end of shared memory: the page after it
             ((volatile u8*)shared)[1024] = 1;
             break;
-        case 10: {  // more on the stack than there is
-            volatile u32 much[20000];
-            for (u32 i = 0; i < 20000; ++i) much[19999 - i] = i;
-            args.values[0] = much[lane];
+        case 10:  // more on the stack than there is
+            args.values[0] = put_much_on_the_stack(lane);
             break;
-        }
         case 11:  // a barrier as one of two numbers of threads
             sync_threads(4, warp_index() == 0 ? 64 : 32);
             break;

@@ -15,7 +15,7 @@ use super::runtime::{RawKernel, Runtime};
 use crate::cuda::gpu::{GpuError, Unit};
 
 /// The C++ part, by name.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     (
         "prelude.hpp",
         include_str!("../../../kernels/software/prelude.hpp"),
@@ -41,6 +41,10 @@ const FILES: [(&str, &str); 8] = [
         include_str!("../../../kernels/software/memory.hpp"),
     ),
     (
+        "checker.hpp",
+        include_str!("../../../kernels/software/checker.hpp"),
+    ),
+    (
         "hopper.hpp",
         include_str!("../../../kernels/software/hopper.hpp"),
     ),
@@ -51,7 +55,7 @@ const FILES: [(&str, &str); 8] = [
 ];
 
 /// What all is compiled with: arithmetic as it is written.
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 10] = [
     "-std=c++17",
     "-O2",
     "-g1",
@@ -61,6 +65,8 @@ const OPTIONS: [&str; 9] = [
     "-fvisibility=hidden",
     "-Wno-unknown-pragmas",
     "-fno-strict-aliasing",
+    // A stack that is too small ends at its guard page, and not in what lies beyond.
+    "-fstack-clash-protection",
 ];
 
 /// The compiler, the folder of what it has written, and the runtime.
@@ -149,12 +155,7 @@ impl Toolchain {
         }
         let runtime_path = folder.join("runtime.so");
         if !runtime_path.exists() {
-            compile(&compiler, &folder, "runtime.cpp", &[], &runtime_path).map_err(|log| {
-                GpuError::Compile {
-                    file: "runtime.cpp".to_owned(),
-                    log,
-                }
-            })?;
+            build_runtime(&compiler, &folder, &runtime_path)?;
         }
         Ok(Self {
             runtime: Runtime::load(&runtime_path)?,
@@ -168,11 +169,12 @@ impl Toolchain {
         &self.runtime
     }
 
-    /// The kernels of a unit, for an architecture.
+    /// The kernels of a unit, for an architecture; they tell of each access if they are to be watched.
     pub(super) fn compile(
         &self,
         unit: &Unit,
         architecture: u32,
+        watched: bool,
     ) -> Result<Vec<LoadedKernel>, GpuError> {
         let failed = |log: String| GpuError::Compile {
             file: unit.file.to_owned(),
@@ -194,41 +196,97 @@ impl Toolchain {
                 .chain(defines.iter().map(String::as_bytes)),
         );
         let stem = format!("{}-{key}", unit.file.trim_end_matches(".cu"));
-        let library = self.folder.join(format!("{stem}.so"));
+        let ending = if watched { "-watched.so" } else { ".so" };
+        let library = self.folder.join(format!("{stem}{ending}"));
         if !library.exists() {
-            let source = format!("{stem}.cpp");
-            write_whole(&self.folder.join(&source), text.as_bytes())?;
-            defines.push(self.runtime_path.display().to_string());
-            compile(&self.compiler, &self.folder, &source, &defines, &library).map_err(failed)?;
+            let source = self.folder.join(format!("{stem}.cpp"));
+            write_whole(&source, text.as_bytes())?;
+            let build = if watched { build_watched } else { build };
+            build(self, &source, &defines, &library).map_err(failed)?;
         }
         load(unit, &library).map_err(failed)
     }
 }
 
-/// Runs the compiler. The library appears when it is complete: other processes do the same.
-fn compile(
-    compiler: &[OsString],
-    folder: &Path,
-    source: &str,
-    arguments: &[String],
+/// Makes the library that units are linked with.
+fn build_runtime(compiler: &[OsString], folder: &Path, library: &Path) -> Result<(), GpuError> {
+    let failed = |log: String| GpuError::Compile {
+        file: "runtime.cpp".to_owned(),
+        log,
+    };
+    let unfinished = unfinished(library);
+    let mut arguments = compile_arguments(folder, &folder.join("runtime.cpp"), &[]);
+    arguments.extend(["-o".into(), unfinished.clone().into()]);
+    run(compiler, &arguments).map_err(failed)?;
+    fs::rename(&unfinished, library).map_err(|error| cannot_write(library, &error))
+}
+
+/// Makes a library of a unit. It appears when it is complete: other processes do the same.
+fn build(
+    toolchain: &Toolchain,
+    source: &Path,
+    defines: &[String],
     library: &Path,
 ) -> Result<(), String> {
     let unfinished = unfinished(library);
+    let mut arguments = compile_arguments(&toolchain.folder, source, defines);
+    arguments.extend([
+        toolchain.runtime_path.clone().into(),
+        "-o".into(),
+        unfinished.clone().into(),
+    ]);
+    run(&toolchain.compiler, &arguments)?;
+    fs::rename(&unfinished, library).map_err(|error| error.to_string())
+}
+
+/// The same, of code that calls functions of the runtime at each access. They are those of the
+/// compiler's thread sanitizer, whose own library it must not be linked with: so in two steps.
+fn build_watched(
+    toolchain: &Toolchain,
+    source: &Path,
+    defines: &[String],
+    library: &Path,
+) -> Result<(), String> {
+    let object = unfinished(&library.with_extension("o"));
+    let mut arguments = compile_arguments(&toolchain.folder, source, defines);
+    arguments.extend([
+        "-fsanitize=thread".into(),
+        "-c".into(),
+        "-o".into(),
+        object.clone().into(),
+    ]);
+    run(&toolchain.compiler, &arguments)?;
+    let unfinished = unfinished(library);
+    let arguments = [
+        "-shared".into(),
+        object.clone().into(),
+        toolchain.runtime_path.clone().into(),
+        "-o".into(),
+        unfinished.clone().into(),
+    ];
+    run(&toolchain.compiler, &arguments)?;
+    let _ = fs::remove_file(object);
+    fs::rename(&unfinished, library).map_err(|error| error.to_string())
+}
+
+fn compile_arguments(folder: &Path, source: &Path, defines: &[String]) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = OPTIONS.map(OsString::from).into();
+    arguments.extend(["-I".into(), folder.into(), source.into()]);
+    arguments.extend(defines.iter().map(OsString::from));
+    arguments
+}
+
+/// Runs the compiler, or says what it says.
+fn run(compiler: &[OsString], arguments: &[OsString]) -> Result<(), String> {
     let output = Command::new(&compiler[0])
         .args(&compiler[1..])
-        .args(OPTIONS)
-        .arg("-I")
-        .arg(folder)
-        .arg(folder.join(source))
         .args(arguments)
-        .arg("-o")
-        .arg(&unfinished)
         .output()
         .map_err(|error| error.to_string())?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    if output.status.success() {
+        return Ok(());
     }
-    fs::rename(&unfinished, library).map_err(|error| error.to_string())
+    Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// Loads a unit's library, and finds its kernels.

@@ -5,7 +5,8 @@
 //! threads run in an order drawn by a seed, asynchronous copies arrive as late as
 //! possible (even seeds) or at once (odd seeds), memory is full of NaN until it is
 //! written, kernels begin before the one before them has ended if they say that they may, and
-//! what touches memory that is not its own ends the process with the thread and the address.
+//! what touches memory that is not its own ends the process with the thread and the address. If
+//! it [checks](Options::checks), it also finds accesses that only happen to be in order.
 //!
 //! ```text
 //!  mod.rs        the device: a queue that is worked off when someone waits
@@ -50,6 +51,9 @@ pub struct Options {
     /// What draws the order of threads. Copies arrive late if it is even, at once if it is odd;
     /// the next bit has three blocks interleaved instead of one after the other.
     pub seed: u64,
+    /// Whether every access of memory is watched: of two that nothing orders, and of
+    /// bytes that are not an allocation's, the kernel is lost that does the second. Ten times slower.
+    pub checks: bool,
 }
 
 impl Default for Options {
@@ -65,6 +69,7 @@ impl Default for Options {
                 l2_bytes: 1 << 20,
             },
             seed: 0,
+            checks: false,
         }
     }
 }
@@ -290,7 +295,9 @@ impl Gpu for Software {
         self.check_not_recording("compile")?;
         self.meet_fault(Occasion::Compilation)?;
         let (major, minor) = self.options.properties.architecture;
-        let loaded = self.toolchain.compile(unit, 10 * major + minor)?;
+        let loaded = self
+            .toolchain
+            .compile(unit, 10 * major + minor, self.options.checks)?;
         let first = self.kernels.len();
         self.kernels.extend(loaded);
         let kernels: Vec<Kernel> = (first..self.kernels.len()).map(Kernel).collect();

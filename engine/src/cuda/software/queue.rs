@@ -10,6 +10,8 @@ use crate::cuda::gpu::{Address, Format, GpuError, Launch, Product};
 /// The most that a grid may be in its first direction, and in the others (CUDA C++ programming
 /// guide, "Technical specifications per compute capability").
 const BLOCKS_MAX: [u32; 3] = [i32::MAX as u32, 65535, 65535];
+/// Kernels of a chain that can be told apart when accesses are checked.
+const CHECKED_CHAIN_MAX: usize = 200;
 /// The most threads of a block.
 const THREADS_MAX: u32 = 1024;
 
@@ -64,8 +66,14 @@ impl Software {
         self.queue_bytes = 0;
         let mut rest = works.as_slice();
         while let Some(first) = rest.first() {
+            let chain_max = if self.options.checks {
+                CHECKED_CHAIN_MAX
+            } else {
+                usize::MAX
+            };
             let chain = rest
                 .iter()
+                .take(chain_max)
                 .take_while(|work| matches!(work, Work::Launch(_) | Work::Multiply(_)))
                 .count();
             let done = if chain > 0 {
@@ -102,7 +110,7 @@ impl Software {
             .collect();
         self.toolchain
             .runtime()
-            .run(&items)
+            .run(&items, self.options.checks)
             .map_err(GpuError::Lost)?;
         self.memory.check_intact()
     }

@@ -51,7 +51,7 @@ struct RawRequest {
     product: *const RawProduct,
 }
 
-type Run = unsafe extern "C" fn(*const RawRequest, u64, *mut c_char, u64) -> c_int;
+type Run = unsafe extern "C" fn(*const RawRequest, u64, c_int, *mut c_char, u64) -> c_int;
 
 /// The loaded runtime. It is never unloaded: signals are handled by it.
 pub(super) struct Runtime {
@@ -120,7 +120,7 @@ impl Runtime {
     }
 
     /// Runs kernels, or says what went wrong in one.
-    pub(super) fn run(&self, items: &[ChainItem<'_>]) -> Result<(), String> {
+    pub(super) fn run(&self, items: &[ChainItem<'_>], checks: bool) -> Result<(), String> {
         let products: Vec<RawProduct> = items.iter().filter_map(raw_product).collect();
         let mut next_product = products.iter();
         let requests: Vec<RawRequest> = items
@@ -142,6 +142,7 @@ impl Runtime {
             (self.run)(
                 requests.as_ptr(),
                 requests.len() as u64,
+                c_int::from(checks),
                 error.as_mut_ptr().cast(),
                 error.len() as u64,
             )
