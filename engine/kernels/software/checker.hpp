@@ -50,7 +50,7 @@ struct GlobalCells {
     struct Page {
         Cell cells[2048];
     };
-    std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;  // of 4096 bytes
+    std::vector<std::vector<std::unique_ptr<Page>>> pages;       // of 4096 bytes, of each allocation
     std::unordered_set<uintptr_t> atomics;                       // words that atomic accesses went to
     // What was released with an atomic access of a word, by the block that did it.
     std::unordered_map<uintptr_t, std::vector<std::pair<unsigned, Known>>> released;
@@ -62,6 +62,8 @@ struct GlobalCells {
         Allocations& all = software::allocations();
         std::lock_guard<std::mutex> guard(all.lock);
         allocations.assign(all.by_address.begin(), all.by_address.end());
+        pages.clear();
+        pages.resize(allocations.size());
     }
     bool within(size_t index, uintptr_t at) const {
         return index < allocations.size() && at >= allocations[index].first && at < (uintptr_t)allocations[index].second.pages.end();
@@ -77,10 +79,13 @@ struct GlobalCells {
         last_found = index;
         return &allocations[index];
     }
-    Cell* cells(uintptr_t at) {
-        std::unique_ptr<Page>& page = pages[at >> 12];
-        if (page == nullptr) page.reset(new Page());
-        return &page->cells[(at & 4095) / 2];
+    // Those of an address in the allocation that was found last, to the end of its page.
+    Cell* cells_of_last(uintptr_t at) {
+        std::vector<std::unique_ptr<Page>>& of_allocation = pages[last_found];
+        const size_t index = (at >> 12) - (allocations[last_found].first >> 12);
+        if (of_allocation.size() <= index) of_allocation.resize(index + 1);
+        if (of_allocation[index] == nullptr) of_allocation[index].reset(new Page());
+        return &of_allocation[index]->cells[(at & 4095) / 2];
     }
 };
 
@@ -305,6 +310,9 @@ static void access(Thread& thread, const void* pointer, size_t bytes, Access kin
     if (checked == nullptr || bytes == 0) return;
     check_write_in_doubt(thread);
     const uintptr_t at = (uintptr_t)pointer;
+    // Its own stack, and what it is told of itself, are most of all.
+    if (at - (uintptr_t)&thread < sizeof thread) return;
+    if (at - (uintptr_t)thread.block->stacks[thread.index / 32].low(thread.index % 32) < stack_bytes) return;
     const uintptr_t shared = (uintptr_t)thread.shared;
     Cell* cells = nullptr;
     const bool is_shared = at >= shared && at < (uintptr_t)thread.block->shared.end();
@@ -325,7 +333,7 @@ static void access(Thread& thread, const void* pointer, size_t bytes, Access kin
     Cell* next = nullptr;
     for (uintptr_t byte = at & ~(uintptr_t)1; byte < at + bytes; byte += 2) {
         if (is_shared) next = &cells[(byte - shared) / 2];
-        else if (next == nullptr || (byte & 4095) == 0) next = checked->cells.cells(byte);
+        else if (next == nullptr || (byte & 4095) == 0) next = checked->cells.cells_of_last(byte);
         else ++next;
         Cell& cell = *next;
         if (kind == Access::product) {
@@ -349,7 +357,8 @@ static void access_product(Checked& checked, unsigned launch, const Product& pro
     for (uint64_t row = 0; row < product.rows; ++row) {
         const uintptr_t begin = (uintptr_t)product.y + row * product.y_stride * bytes;
         for (uintptr_t byte = begin; byte < begin + product.outputs * bytes; byte += 2) {
-            Cell* cell = checked.cells.cells(byte);
+            if (checked.cells.find(byte) == nullptr) return;
+            Cell* cell = checked.cells.cells_of_last(byte);
             *cell = Cell();
             cell->write = now;
         }
