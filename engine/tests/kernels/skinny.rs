@@ -356,6 +356,8 @@ fn check_sizes(tokens_min: usize, tokens_max: usize, seed: u64) {
         bits.extend(rig.check(&mut random, tokens_max, 272, 192));
         let tokens = tokens_min + random.below(tokens_max - tokens_min);
         bits.extend(rig.check(&mut random, tokens, 129, 321));
+        // So many steps that every part of the ring is used again.
+        bits.extend(rig.check(&mut random, tokens, 150, 1100));
         bits.extend(rig.check(&mut random, tokens_min, 1, 1));
         if rig.device.is_hardware() {
             bits.extend(rig.check(&mut random, tokens_max, 6144, 4096));
