@@ -22,7 +22,7 @@ fn what_cannot_be_served_says_what_to_change() {
     let sandbox = Sandbox::new();
     sandbox.write("empty.keys", "# nobody\n");
     let texts = [
-        &["--dummy", "tiny", "--backend", "cuda"][..],
+        &["--dummy", "tiny", "--backend", "cuda", "--threads", "2"][..],
         &["--dummy", "tiny", "--backend", "emulated"],
         &["--model", "here", "--backend", "emulated", "--gpu", "h100"],
         &["--dummy", "tiny", "--gpu", "h100"],
@@ -65,7 +65,7 @@ fn what_cannot_be_served_says_what_to_change() {
     ]
     .map(|arguments| refused(&sandbox, arguments));
     insta::assert_snapshot!(texts.concat(), @r#"
-    error: this foresail has no CUDA backend; leave --backend away to compute on the CPU, or take --backend emulated for the time that a GPU would take
+    error: --threads is for the CPU; leave it away with a GPU
     error: --backend emulated needs --gpu: which one to emulate, such as h100
     error: --backend emulated needs no weights; name a shape of the catalogue with --dummy instead of --model
     error: --gpu and --speed are of the GPU to emulate; add --backend emulated, or leave them away
@@ -81,6 +81,50 @@ fn what_cannot_be_served_says_what_to_change() {
     error: --gpu, --max-loras: the scenario says it; change it with --set, such as --set deployment.gpu=h200
     error: --adapter adapter-1: there is a model of this name already; choose another
     "#);
+}
+
+/// Whether this machine has a GPU that can be used, as the program itself says.
+fn has_gpu(sandbox: &Sandbox) -> bool {
+    let told = sandbox.run(&["devices", "--format", "json"]).with_code(0);
+    let devices: serde_json::Value = serde_json::from_str(&told.stdout).expect("JSON");
+    devices["cuda"]["missing"].is_null()
+}
+
+#[test]
+fn without_a_gpu_it_is_said_in_a_line_what_is_missing() {
+    let sandbox = Sandbox::new();
+    if has_gpu(&sandbox) {
+        eprintln!("SKIPPED: there is a GPU, and nothing is missing");
+        return;
+    }
+    let text = refused(
+        &sandbox,
+        &[
+            "--dummy",
+            "tiny",
+            "--backend",
+            "cuda",
+            "--port",
+            "0",
+            "--access-log",
+            "none",
+        ],
+    );
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("error: no "), "{text}");
+    let text = sandbox.run(&["devices"]).with_code(0).stdout;
+    assert!(
+        text.starts_with("cpu ") && text.contains("cuda  not usable: no "),
+        "{text}"
+    );
+    let bench = ["bench", "--dummy", "tiny", "--backend", "cuda"];
+    assert!(
+        sandbox
+            .run(&bench)
+            .with_code(2)
+            .stderr
+            .starts_with("error: no ")
+    );
 }
 
 /// Copies a folder of a model into the sandbox.

@@ -273,9 +273,9 @@ mod tests {
 
         fn resolved(&self, path: &Path) -> Option<PathBuf> {
             let links = self.links.iter();
-            let target =
+            let mut target =
                 links.filter_map(|(from, to)| Some(to.join(path.strip_prefix(from).ok()?)));
-            let path = target.last().unwrap_or_else(|| path.to_owned());
+            let path = target.next_back().unwrap_or_else(|| path.to_owned());
             let path: PathBuf = path.components().collect();
             self.paths
                 .iter()

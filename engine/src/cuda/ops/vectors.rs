@@ -85,7 +85,8 @@ impl CudaOps {
                 self.share_output_bias(layer)?;
             }
         }
-        Ok(())
+        // Kernels read weights before they wait for what is before them.
+        self.gpu.wait()
     }
 
     /// Rank 0 alone has what the output projection adds, and here all add it after they have summed.
