@@ -8,6 +8,12 @@
 //! Each operation is recorded many times over, on several copies of what it reads so that none of it is in a
 //! cache, and replayed: launches cost nothing then, and what is left is the GPU's own time.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is what it is for"
+)]
+
 use std::process::ExitCode;
 
 use foresail_engine::bench::{GpuCeilings, measure_gpu};

@@ -1,6 +1,8 @@
 //! Steps of a replica on a GPU: tokens sampled there, steps that are begun before they are asked for, and what
 //! goes wrong. On the software device: faults are planned, so no GPU is needed, and none would do as it is told.
 
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 use std::sync::Arc;
 
 use foresail_core::batching::BlockId;

@@ -268,6 +268,7 @@ mod tests {
     const CEILINGS: Ceilings = Ceilings {
         read_bytes_per_s: 100.0,
         flops_per_s: 1000.0,
+        flops_of: Flops::F32,
     };
 
     fn figures(seconds: &[f64], bytes: u64, flops: u64) -> Figures {

@@ -3,6 +3,8 @@
 //! `$FORESAIL_TEST_GPU` is `hardware`, `software` or `none`, as for the tests of
 //! kernels; without a C++ compiler and a GPU they are skipped, loudly.
 
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 use std::collections::HashMap;
 use std::env;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,8 +33,11 @@ const DIFFERENCE_MAX: f64 = 0.03;
 #[derive(Clone, Copy, Debug)]
 struct OnGpus(usize);
 
+/// Those of a world, each until its rank takes it.
+type Worlds = HashMap<usize, Vec<Option<Box<dyn Gpu>>>>;
+
 /// The GPUs of every [`OnGpus`], until they are taken.
-static GPUS: Mutex<Option<HashMap<usize, Vec<Option<Box<dyn Gpu>>>>>> = Mutex::new(None);
+static GPUS: Mutex<Option<Worlds>> = Mutex::new(None);
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl OnGpus {
