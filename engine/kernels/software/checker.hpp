@@ -31,16 +31,21 @@ struct Clocks {
         if (&other == this) return;
         if (of_thread.size() < other.of_thread.size()) of_thread.resize(other.of_thread.size());
         for (size_t i = 0; i < other.of_thread.size(); ++i) of_thread[i] = std::max(of_thread[i], other.of_thread[i]);
-        for (const auto& [block, clocks] : other.of_block) learn_of_block(block, *clocks);
+        for (const auto& [block, clocks] : other.of_block) learn_of_block(block, clocks);
         waited |= other.waited;
     }
-    void learn_of_block(unsigned block, const Clocks& clocks) {
-        auto found = of_block.find(block);
+    void learn_of_block(unsigned block, const std::shared_ptr<const Clocks>& clocks) {
+        std::shared_ptr<const Clocks>& known = of_block[block];
+        if (known == clocks) return;
+        if (known == nullptr) {
+            known = clocks;
+            return;
+        }
         auto both = std::make_shared<Clocks>();
-        if (found != of_block.end()) both->of_thread = found->second->of_thread;
-        both->of_thread.resize(std::max(both->of_thread.size(), clocks.of_thread.size()));
-        for (size_t i = 0; i < clocks.of_thread.size(); ++i) both->of_thread[i] = std::max(both->of_thread[i], clocks.of_thread[i]);
-        of_block[block] = both;
+        both->of_thread.resize(std::max(known->of_thread.size(), clocks->of_thread.size()));
+        for (size_t i = 0; i < known->of_thread.size(); ++i) both->of_thread[i] = known->of_thread[i];
+        for (size_t i = 0; i < clocks->of_thread.size(); ++i) both->of_thread[i] = std::max(both->of_thread[i], clocks->of_thread[i]);
+        known = both;
     }
 };
 typedef std::shared_ptr<const Clocks> Known;
@@ -135,8 +140,10 @@ template <typename Threads> static void order(Block& block, const Threads& threa
     auto all = std::make_shared<Clocks>();
     const Clocks* last = nullptr;
     std::shared_ptr<Clocks> to_acquire, released;
-    auto join = [](std::shared_ptr<Clocks>& both, const Known& of_thread) {
-        if (of_thread == nullptr) return;
+    const Clocks *last_to_acquire = nullptr, *last_released = nullptr;
+    auto join = [](std::shared_ptr<Clocks>& both, const Known& of_thread, const Clocks*& last) {
+        if (of_thread == nullptr || of_thread.get() == last) return;
+        last = of_thread.get();
         if (both == nullptr) both = std::make_shared<Clocks>();
         both->learn(*of_thread);
     };
@@ -145,8 +152,8 @@ template <typename Threads> static void order(Block& block, const Threads& threa
         if (thread.known.get() != last) all->learn(*thread.known);
         last = thread.known.get();
         all->waited |= thread.waited;
-        join(to_acquire, thread.to_acquire);
-        join(released, thread.released);
+        join(to_acquire, thread.to_acquire, last_to_acquire);
+        join(released, thread.released, last_released);
     }
     for (unsigned index : threads) all->of_thread[index] = block.threads[index].clock;
     for (unsigned index : threads) {
@@ -192,8 +199,8 @@ static void order_atomic(Thread& thread, uintptr_t at) {
         for (const auto& [block, known] : released) {
             if (block == thread.block->index) clocks->learn(*known);
             else {
-                clocks->learn_of_block(block, *known);
-                for (const auto& [other, of_other] : known->of_block) clocks->learn_of_block(other, *of_other);
+                clocks->learn_of_block(block, known);
+                for (const auto& [other, of_other] : known->of_block) clocks->learn_of_block(other, of_other);
             }
         }
         thread.to_acquire = clocks;
@@ -245,7 +252,6 @@ static Epoch epoch_of(const Thread& thread) {
 }
 
 static bool is_before(const Epoch& epoch, const Thread& thread, const Epoch& now) {
-    if (epoch.clock == 0) return true;
     if (epoch.launch < now.launch) return now.waited;
     if (epoch.launch > now.launch) return epoch.waited;
     if (epoch.block != now.block) {
@@ -255,6 +261,16 @@ static bool is_before(const Epoch& epoch, const Thread& thread, const Epoch& now
     return epoch.thread == now.thread || thread.known->knows((unsigned)epoch.thread, epoch.clock);
 }
 
+static bool is_before(const Epoch& epoch, const Thread& thread, const Epoch& now, uint64_t& last) {
+    if (epoch.clock == 0) return true;
+    // Most cells of an access are of one.
+    uint64_t bits;
+    memcpy(&bits, &epoch, sizeof bits);
+    if (bits == last) return true;
+    const bool before = is_before(epoch, thread, now);
+    if (before) last = bits;
+    return before;
+}
 [[noreturn]] static void fail_for(const Thread& thread, const std::string& text);
 
 [[noreturn]] static void report(const Thread& thread, uintptr_t at, const char* does, const Epoch& other, const char* did, const Epoch& now) {
@@ -278,9 +294,9 @@ static void check_write_in_doubt(Thread& thread) {
     if (changed) report(thread, doubt.at, "writes", doubt.other, "wrote", doubt.now);
 }
 
-static void check_cell(Thread& thread, Cell& cell, uintptr_t at, bool writes, const Epoch& now) {
+static void check_cell(Thread& thread, Cell& cell, uintptr_t at, bool writes, const Epoch& now, uint64_t& last) {
     const char* does = writes ? "writes" : "reads";
-    if (!is_before(cell.write, thread, now)) {
+    if (!is_before(cell.write, thread, now, last)) {
         if (!writes) report(thread, at, does, cell.write, "wrote", now);
         WriteInDoubt& doubt = thread.block->write_in_doubt;
         if (doubt.bytes == 0) doubt.at = at, doubt.other = cell.write, doubt.now = now;
@@ -291,7 +307,7 @@ static void check_cell(Thread& thread, Cell& cell, uintptr_t at, bool writes, co
     }
     if (writes) {
         for (const Epoch& read : {cell.read, cell.read_of_other_warp, cell.read_of_other_lane}) {
-            if (!is_before(read, thread, now)) report(thread, at, does, read, "reads or has read", now);
+            if (!is_before(read, thread, now, last)) report(thread, at, does, read, "read", now);
         }
         cell = Cell();
         cell.write = now;
@@ -331,6 +347,7 @@ static void access(Thread& thread, const void* pointer, size_t bytes, Access kin
     Epoch now = epoch_of(thread);
     now.by_copy = by_copy;
     Cell* next = nullptr;
+    uint64_t last = 0;
     for (uintptr_t byte = at & ~(uintptr_t)1; byte < at + bytes; byte += 2) {
         if (is_shared) next = &cells[(byte - shared) / 2];
         else if (next == nullptr || (byte & 4095) == 0) next = checked->cells.cells_of_last(byte);
@@ -343,7 +360,7 @@ static void access(Thread& thread, const void* pointer, size_t bytes, Access kin
                                      " wrote without fence_shared_for_tensor_cores() after it");
             }
         }
-        check_cell(thread, cell, byte, kind == Access::write, now);
+        check_cell(thread, cell, byte, kind == Access::write, now, last);
     }
 }
 

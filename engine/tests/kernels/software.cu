@@ -110,7 +110,79 @@ KERNEL(mistake, 64, 1, Mistake) {
     }
 }
 
+// Accesses in order and not, each one by its number; even ones are in order. Two blocks.
+KERNEL(unordered, 128, 1, Mistake) {
+    u32* shared = (u32*)shared_memory();
+    u32 thread = threadIdx.x, lane = lane_index(), sum = 0;
+    u32* counter = args.values + 4;
+    wait_for_earlier_kernels();
+    switch (args.which) {
+        case 0:  // a barrier between a write and another's read, and the next write
+        case 1:  // none before the read
+        case 3:  // none before the next write
+            shared[thread] = thread;
+            if (args.which != 1) sync_block();
+            sum = shared[127 - thread];
+            if (args.which != 3) sync_block();
+            shared[thread] = sum + thread;
+            break;
+        case 2:  // lanes are at one place after `sync_warp`
+        case 5:  // and only seem to be after a shuffle
+            shared[thread] = thread;
+            if (args.which == 2) sync_warp();
+            else shuffle_xor(thread, 1);
+            sum = shared[thread ^ 1];
+            break;
+        case 4:  // the block that comes last sees what is behind a fence
+        case 7:  // and what is behind none is not there yet
+            if (thread == 0) {
+                args.values[blockIdx.x] = blockIdx.x + 1;
+                if (args.which == 4) fence_device();
+                if (atomic_add(counter, 1) == 1) {
+                    fence_device();
+                    sum = args.values[0] + args.values[1];
+                }
+            }
+            break;
+        case 6:  // many write the same
+        case 9:  // or not the same
+            shared[0] = args.which == 6 ? 5 : thread;
+            break;
+        case 8:  // an asynchronous copy that is waited for by all before a barrier
+        case 11:  // or after it
+            copy_async_16(shared + 4 * lane + 128 * warp_index(), args.values, true);
+            copy_async_commit();
+            if (args.which == 8) copy_async_wait<0>();
+            sync_block();
+            if (args.which == 11) copy_async_wait<0>();
+            sum = shared[511 - 4 * thread];
+            break;
+        case 10:  // the last number of an allocation
+        case 13:  // and the one after it
+            sum = args.values[args.count - (args.which == 10 ? 1 : 0)];
+            break;
+        default: break;
+    }
+    if (sum == 12345) args.values[5] = sum;
+}
+
 #if FORESAIL_ARCHITECTURE == 90
+
+// A product of what threads have written: they make it seen, or not; and write the next only when it is done, or before.
+KERNEL(unordered_product, 128, 1, Mistake) {
+    u8* shared = shared_memory();
+    for (u32 i = threadIdx.x; i < 8192; i += 128) ((u16*)shared)[i] = 0x3f80;
+    if (args.which != 1) fence_shared_for_tensor_cores();
+    sync_block();
+    float d[32];
+    warpgroup_arrive();
+    warpgroup_multiply<64, false>(d, matrix_descriptor(shared, 16, 1024), matrix_descriptor(shared + 8192, 16, 1024), false);
+    warpgroup_commit();
+    if (args.which == 3) sync_block();
+    warpgroup_wait<0>();
+    if (args.which != 3) sync_block();
+    ((u32*)shared)[threadIdx.x] = (u32)d[0];
+}
 
 struct Pipeline {
     const u32* from;  // [count][64]

@@ -11,12 +11,14 @@ use half::bf16;
 
 use crate::device::{Plain, Random, relative_error, to_bytes, widened};
 
-const KERNELS: [KernelFacts; 7] = [
+const KERNELS: [KernelFacts; 9] = [
     facts("copies", 16),
     facts("add", 16),
     facts("add_too_early", 16),
     facts("add_without_waiting", 16),
     facts("mistake", 16),
+    facts("unordered", 16),
+    facts("unordered_product", 16),
     facts("waits_for_bytes", 24),
     facts("reads_a_product_early", 8),
 ];
@@ -484,4 +486,82 @@ fn a_rank_that_leaves_leaves_no_other_waiting() {
         .join()
         .expect("it ends");
     assert!(gpu.wait().is_err_and(|error| error.is_fatal()));
+}
+
+/// What a watched device says of a kernel of two blocks.
+fn watched(kernel: &str, which: usize, seed: u64) -> Option<Result<(), GpuError>> {
+    let gpu = opened(Software::with(Options {
+        seed,
+        checks: true,
+        ..Options::default()
+    }))?;
+    let mut rig = Rig { gpu, seed };
+    let values = rig.upload(&[0_u32; 10]);
+    let arguments = Arguments::new().address(values).count(which).count(10);
+    rig.launch(kernel, 2, 128, 16 << 10, arguments)
+        .expect("launched");
+    Some(rig.gpu.wait())
+}
+
+#[test]
+fn accesses_that_nothing_orders_are_found_whatever_the_order_was() {
+    let found = [
+        (1, "of 16384 bytes of shared memory, which thread"),
+        (3, "and nothing orders the two"),
+        (5, "of 16384 bytes of shared memory, which thread"),
+        (7, "of block"),
+        (9, "writes byte 0 of 16384 bytes of shared memory"),
+        (11, "wrote, and nothing orders the two"),
+        (13, "accesses byte 40 of an allocation of 40 bytes"),
+    ];
+    for seed in 0..4 {
+        for which in [0, 2, 4, 6, 8, 10] {
+            if let Some(done) = watched("unordered", which, seed) {
+                assert_eq!(done, Ok(()), "{which}");
+            }
+        }
+        for (which, words) in found {
+            if let Some(done) = watched("unordered", which, seed) {
+                let text = done.expect_err("it is a mistake").to_string();
+                assert!(text.contains(words), "{which}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_what_is_not_seen_or_not_kept_are_found() {
+    for seed in 0..4 {
+        if let Some(done) = watched("unordered_product", 0, seed) {
+            assert_eq!(done, Ok(()));
+        }
+        for (which, words) in [
+            (1, "without fence_shared_for_tensor_cores() after it"),
+            (3, "nothing orders the two"),
+        ] {
+            if let Some(done) = watched("unordered_product", which, seed) {
+                let text = done.expect_err("it is a mistake").to_string();
+                assert!(text.contains(words), "{which}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_kernel_that_reads_before_it_waits_is_named_where_accesses_are_watched() {
+    let options = Options {
+        checks: true,
+        ..Options::default()
+    };
+    let Some(gpu) = opened(Software::with(options)) else {
+        return;
+    };
+    let mut rig = Rig { gpu, seed: 0 };
+    assert_eq!(add_twice(&mut rig, "add").expect("done"), vec![15; 320]);
+    let error = add_twice(&mut rig, "add_too_early").expect_err("it is too early");
+    let text = error.to_string();
+    assert!(
+        text.contains("without wait_for_earlier_kernels() between them"),
+        "{text}"
+    );
 }
