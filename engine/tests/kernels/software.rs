@@ -511,7 +511,7 @@ fn accesses_that_nothing_orders_are_found_whatever_the_order_was() {
         (5, "of 16384 bytes of shared memory, which thread"),
         (7, "of block"),
         (9, "writes byte 0 of 16384 bytes of shared memory"),
-        (11, "wrote, and nothing orders the two"),
+        (11, "and nothing orders the two"),
         (13, "accesses byte 40 of an allocation of 40 bytes"),
     ];
     for seed in 0..4 {
