@@ -9,7 +9,7 @@ use foresail_engine::cuda::kernels::Arguments;
 use foresail_engine::cuda::software::{Fault, Occasion, Options, Software};
 use half::bf16;
 
-use crate::device::{Plain, Random, relative_error, to_bytes, widened};
+use crate::device::{Plain, Random, relative_error, say_skipped, to_bytes, widened};
 
 const KERNELS: [KernelFacts; 9] = [
     facts("copies", 16),
@@ -59,7 +59,7 @@ fn opened<T>(result: Result<T, GpuError>) -> Option<T> {
     match result {
         Ok(opened) => Some(opened),
         Err(GpuError::Library(error)) => {
-            eprintln!("SKIPPED: a test of the software device: {error}");
+            say_skipped(&error);
             None
         }
         Err(error) => panic!("{error}"),

@@ -6,7 +6,7 @@ use foresail_engine::cuda::gpu::{Address, KernelFacts, Launch, Unit};
 use foresail_engine::cuda::kernels::Arguments;
 use half::bf16;
 
-use crate::device::{Device, Random, each_device, relative_error, widened};
+use crate::device::{Device, Random, each_device, relative_error, say_skipped, widened};
 
 const WORDS: [KernelFacts; 7] = [
     facts("block_sums", 24),
@@ -327,7 +327,7 @@ fn each_hopper(mut test: impl FnMut(&mut Device)) {
         if architecture == (9, 0) {
             test(device);
         } else {
-            eprintln!("SKIPPED: a test of Hopper's words, on {architecture:?}");
+            say_skipped(&format!("of Hopper's words, on {architecture:?}"));
         }
     });
 }

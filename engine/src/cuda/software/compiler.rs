@@ -146,6 +146,7 @@ impl Toolchain {
                 .iter()
                 .flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()])
                 .chain(OPTIONS.iter().map(|option| option.as_bytes()))
+                .chain(compiler.iter().map(|word| word.as_encoded_bytes()))
                 .chain([version.stdout.as_slice()]),
         );
         let folder = private_folder()?.join(key);
