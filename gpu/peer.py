@@ -168,6 +168,9 @@ def main():
             del peer, step
         for context in chosen.context:
             for batch in chosen.batch:
+                if 2 * 2 * batch * context * shape["layers"] * shape["kv_heads"] * shape["head_dim"] > 100e9:
+                    print(f"decode {batch} at context {context}: its KV cache does not fit", flush=True)
+                    continue
                 peer = Peer(shape, batch, context + 1, device)
                 step = peer.step if chosen.eager else torch.compile(peer.step, dynamic=False)
                 note("decode", batch, context, decode(peer, step, batch, context, chosen.repeats, device))

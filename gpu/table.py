@@ -66,7 +66,7 @@ def main():
               f"bf16 products {ceilings['bf16_flops_per_s'] / 1e12:.0f} TFLOP/s\n")
     peer = read(folder, "peer.json")
     peers = {(s["kind"], s["size"], s["context"]): s["seconds_median"] for s in peer["steps"]} if peer else {}
-    measured(folder, ["steps.json", "decode.json", "prefill.json"], peers)
+    measured(folder, ["steps.json", "decode.json", "decode-large.json", "prefill.json"], peers)
     for world_size in (2, 4, 8):
         if (folder / f"shard-{world_size}.json").is_file():
             print(f"## One rank of {world_size}, exchanges modelled\n")

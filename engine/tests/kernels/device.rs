@@ -3,6 +3,7 @@
 //! `$FORESAIL_TEST_GPU` is `hardware`, `software` or `none`: the first two fail
 //! where there is no such device. Without it, a GPU is taken where one is, else the
 //! software device; without a C++ compiler, tests are skipped, loudly.
+//! With `$FORESAIL_TEST_SMALL`, a GPU gets the small cases only, for tools that watch each access.
 //! `$FORESAIL_TEST_SEEDS` is how many orders of threads the software device goes through (1), beside one in
 //! which every access of memory is watched.
 
@@ -141,7 +142,7 @@ fn hardware() -> Result<Device, GpuError> {
     Ok(Device {
         name: gpu.properties().name.clone(),
         gpu: Box::new(gpu),
-        hardware: true,
+        hardware: std::env::var_os("FORESAIL_TEST_SMALL").is_none(),
     })
 }
 
