@@ -144,9 +144,10 @@ impl Inputs {
             if let Some(adapter) = sequence.adapter {
                 inputs.array(Array::Adapters)[rows].fill(adapter as u32);
             }
+            // A table may have blocks that no position reaches.
+            let table = &sequence.table[..sequence.table.len().min(layout.table_stride)];
             let first = index * layout.table_stride;
-            inputs.array(Array::Tables)[first..first + sequence.table.len()]
-                .copy_from_slice(&sequence.table);
+            inputs.array(Array::Tables)[first..first + table.len()].copy_from_slice(table);
         }
         inputs
     }
@@ -201,7 +202,7 @@ mod tests {
     fn each_row_has_its_place_and_padding_has_none() {
         let mut batch = Batch::default();
         batch.push(&[7, 8, 9], 3, &[5, 2], Some(1));
-        batch.push(&[4], 9, &[1, 3, 6], None);
+        batch.push(&[4], 9, &[1, 3, 6, 7, 7, 7], None);
         batch.logit_rows = vec![2, 3];
         let mut inputs = Inputs::new(LAYOUT, &batch, 4);
         assert_eq!(inputs.array(Array::Tokens)[..4], [7, 8, 9, 4]);

@@ -21,7 +21,7 @@ use super::{CudaOps, Exchange};
 use crate::backend::StepError;
 use crate::batch::Batch;
 use crate::choose::{Choice, Wants};
-use crate::cuda::buckets::buckets;
+use crate::cuda::buckets::{BUCKET_MAX, buckets};
 use crate::cuda::gpu::{Address, Format, GpuError, Product};
 use crate::cuda::inputs::Array;
 use crate::cuda::kernels::embed::EmbedCall;
@@ -71,7 +71,8 @@ impl Ops for CudaOps {
         let padded = self.shape.query_heads * self.shape.padded();
         let row = memory::stride(width).max(padded);
         let stride = memory::stride(width);
-        let rows = self.limits.max_batched_tokens;
+        // A batch that decodes is padded to its bucket.
+        let rows = self.limits.max_batched_tokens.max(BUCKET_MAX);
         let address = self.attempt(Address::NONE, |it| {
             memory::zeros(&mut *it.gpu, 2 * rows * row)
         });

@@ -80,6 +80,10 @@ impl CudaOps {
             return Err(lost);
         }
         self.failure = None;
+        if std::mem::take(&mut self.is_recording) {
+            // A panic came in between, and what was recorded until then is of no use.
+            let _ = self.gpu.end_recording();
+        }
         if let Some(wants) = wants
             && let Some(running) = self.running.take_if(|running| running.is(batch, wants))
         {
