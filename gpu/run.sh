@@ -83,7 +83,7 @@ step_models() {
     log "$out/models.txt" "$carry/model" --test-threads 1 gpu || return
     if ! has_python transformers; then skip 'no transformers in Python' hugging_face.txt; return 0; fi
     if $rehearse; then
-        log "$out/hugging_face.txt" "$python" gpu/hugging_face.py --foresail "$foresail" --backend "$backend" --small --out "$out/models.json"
+        log "$out/hugging_face.txt" "$python" gpu/hugging_face.py --foresail "$foresail" --backend "$gpu_backend" --small --out "$out/models.json"
     else
         log "$out/hugging_face.txt" "$python" gpu/hugging_face.py --foresail "$foresail" --backend "$backend" --out "$out/models.json"
     fi

@@ -201,7 +201,9 @@ fn text(devices: &Devices) -> String {
         } = library;
         lines.push(format!("      {name} {version}: {path}"));
     }
-    for missing in &cuda.libraries_missing {
+    let said = cuda.missing.as_ref();
+    let others = cuda.libraries_missing.iter();
+    for missing in others.filter(|missing| Some(*missing) != said) {
         lines.push(format!("      {missing}"));
     }
     if let Some(measured) = measured {
