@@ -214,12 +214,10 @@ fn progress_counts_every_step_and_can_stop_them() {
         &mut watch,
     )
     .unwrap();
-    assert!(
-        seen.iter()
-            .map(|progress| progress.done)
-            .eq(0..witness.steps)
-    );
-    assert!(seen.iter().all(|progress| progress.total == witness.steps));
+    // Steps of batches that go on are too short to tell of.
+    let told = witness.steps - witness.ran.len();
+    assert!(seen.iter().map(|progress| progress.done).eq(0..told));
+    assert!(seen.iter().all(|progress| progress.total == told));
 
     let mut witness = Witness::default();
     let mut watch = |progress: Progress| match progress.done {
