@@ -44,13 +44,25 @@ else
     backend=cuda gpu_backend=cuda
     export FORESAIL_TEST_GPU=hardware
 fi
+# A run that was cut off goes on in its folder, also on another day.
+for unfinished in gpu/results/*-"$name"; do
+    [[ -d $unfinished && ! -e $unfinished/.done ]] && OUT=${OUT:-$unfinished}
+done
 out=${OUT:-gpu/results/$(date -u +%F)-$name}
 mkdir -p "$out"
 echo "results: $out"
 
 # Runs a command, with its output on the screen and in a file.
 log() { local file=$1; shift; "$@" 2>&1 | tee "$file"; return "${PIPESTATUS[0]}"; }
-skip() { echo "SKIPPED: $1" | tee "$out/$2"; }
+# A step, or a part of one, that cannot be done here: it may be another time.
+skip() { echo "SKIPPED: $1" | tee "$out/$2"; return 3; }
+# Writes what a command prints to a file, unless that is there from before; none may take ten minutes.
+keep() {
+    local file=$1; shift
+    [[ -s $file ]] && return
+    timeout 570 "$@" >"$file.part" || return
+    mv "$file.part" "$file"
+}
 
 step_environment() {
     { date -u; uname -srm; nvidia-smi 2>/dev/null; } >"$out/environment.txt"
@@ -64,15 +76,16 @@ step_kernels() {
 }
 
 step_sanitizer() {
-    command -v compute-sanitizer >/dev/null || { skip 'compute-sanitizer is not here' sanitizer.txt; return 0; }
-    local tool failed=0
-    : >"$out/sanitizer.txt"
+    local sanitizer tool failed=0
+    sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
+    [[ -n $sanitizer ]] || { skip 'compute-sanitizer is not here' sanitizer.txt; return; }
     # The shapes of the software device: small ones.
     for tool in memcheck racecheck synccheck; do
-        FORESAIL_TEST_SMALL=1 compute-sanitizer --tool "$tool" --error-exitcode 9 "$carry/kernels" --test-threads 1 \
-            >"$out/sanitizer.log" 2>&1 || failed=1
-        { echo "== $tool"; grep -E 'ERROR SUMMARY|RACECHECK SUMMARY|=========.*(Invalid|Race|hazard)|test result' "$out/sanitizer.log" | head -n 40; } \
-            | tee -a "$out/sanitizer.txt"
+        [[ -s $out/sanitizer-$tool.txt ]] && continue
+        if ! FORESAIL_TEST_SMALL=1 timeout 570 "$sanitizer" --tool "$tool" --error-exitcode 9 "$carry/kernels" --test-threads 1 \
+            >"$out/sanitizer.log" 2>&1; then failed=1; fi
+        grep -E 'ERROR SUMMARY|RACECHECK SUMMARY|=========.*(Invalid|Race|hazard)|test result|FAILED' "$out/sanitizer.log" | head -n 60 \
+            | tee "$out/sanitizer-$tool.txt"
     done
     rm -f "$out/sanitizer.log"
     return $failed
@@ -81,7 +94,7 @@ step_sanitizer() {
 step_models() {
     # The golden models, on the GPU and on the CPU.
     log "$out/models.txt" "$carry/model" --test-threads 1 gpu || return
-    if ! has_python transformers; then skip 'no transformers in Python' hugging_face.txt; return 0; fi
+    if ! has_python transformers; then skip 'no transformers in Python' hugging_face.txt; return; fi
     if $rehearse; then
         log "$out/hugging_face.txt" "$python" gpu/hugging_face.py --foresail "$foresail" --backend "$gpu_backend" --small --out "$out/models.json"
     else
@@ -93,7 +106,7 @@ step_ops() {
     local software=
     if $rehearse; then software=--software; fi
     # shellcheck disable=SC2086
-    "$carry/gpu_ops" $software >"$out/ops.json"
+    keep "$out/ops.json" "$carry/gpu_ops" $software
 }
 
 step_steps() {
@@ -103,27 +116,28 @@ step_steps() {
         return
     fi
     # 256 sequences of 4096 tokens are 137 GB of KV cache, which no H200 has beside the weights.
-    "$foresail" bench --backend cuda --dummy llama-3-8b --batch 1,8,64 --context 1024,4096 --chunk 64 --repeats 20 --format json >"$out/decode.json" || return
-    "$foresail" bench --backend cuda --dummy llama-3-8b --batch 128,256 --context 1024 --chunk 64 --repeats 20 --format json >"$out/decode-large.json" || return
-    "$foresail" bench --backend cuda --dummy llama-3-8b --chunk 512,2048,8192 --repeats 10 --format json >"$out/prefill.json"
+    local bench=("$foresail" bench --backend cuda --dummy llama-3-8b --format json)
+    keep "$out/decode.json" "${bench[@]}" --batch 1,8,64 --context 1024,4096 --chunk 64 --repeats 20 || return
+    keep "$out/decode-large.json" "${bench[@]}" --batch 128,256 --context 1024 --chunk 64 --repeats 20 || return
+    keep "$out/prefill.json" "${bench[@]}" --chunk 512,2048,8192 --repeats 10
 }
 
 step_shards() {
-    local world_size sizes="--batch 1,8,64,256 --context 1024 --chunk 64,2048 --repeats 10" shape=llama-3-8b
-    if $rehearse; then sizes="--batch 1 --context 16 --chunk 8 --repeats 1" shape=tiny; fi
+    local world_size decode="--batch 1,8,64,256 --context 1024,4096 --chunk 64 --repeats 10" prefill="--chunk 512,2048,8192 --repeats 5" shape=llama-3-8b
+    if $rehearse; then decode="--batch 1 --context 16 --chunk 8 --repeats 1" prefill="--chunk 8 --repeats 1" shape=tiny; fi
     for world_size in 2 4 8; do
         # A tiny model has too few heads for eight ranks.
         if $rehearse && ((world_size > 2)); then continue; fi
-        [[ -s $out/shard-$world_size.json ]] && continue
+        local bench=("$foresail" bench --backend "$gpu_backend" --dummy "$shape" --world-size "$world_size" --shard-alone h200 --format json)
         # shellcheck disable=SC2086
-        "$foresail" bench --backend "$gpu_backend" --dummy "$shape" --world-size "$world_size" --shard-alone h200 $sizes \
-            --format json >"$out/shard.part" || return
-        mv "$out/shard.part" "$out/shard-$world_size.json"
+        keep "$out/shard-$world_size.json" "${bench[@]}" $decode || return
+        # shellcheck disable=SC2086
+        keep "$out/shard-$world_size-prefill.json" "${bench[@]}" $prefill || return
     done
 }
 
 step_peer() {
-    if ! has_python torch; then skip 'no PyTorch in Python' peer.txt; return 0; fi
+    if ! has_python torch; then skip 'no PyTorch in Python' peer.txt; return; fi
     if $rehearse; then
         log "$out/peer.txt" "$python" gpu/peer.py --rehearse --out "$out/peer.json"
     else
@@ -135,22 +149,24 @@ step_serving() {
     local address load served=$out/served.txt
     if $rehearse; then
         set -- serve --backend "$backend" --dummy tiny
-        load="--rate 4 --duration 3s --prompt-tokens 16 --output-tokens 8"
+        load="--rate 4 --duration 3s --random-input-len 16 --random-output-len 8"
     else
         set -- serve --backend "$backend" --dummy llama-3-8b
-        load="--rate 2,8,16 --duration 30s --prompt-tokens 1024 --output-tokens 128"
+        load="--rate 2,8,16 --duration 30s --random-input-len 1024 --random-output-len 128"
     fi
     "$foresail" "$@" --port 0 --access-log none >"$served" 2>"$out/serve.log" &
     local server=$!
-    for _ in {1..1200}; do
+    # Whatever happens, the GPU's memory is given back.
+    trap "kill $server 2>/dev/null" EXIT
+    for _ in {1..4000}; do
         if grep -q '^ready: ' "$served" || ! kill -0 $server 2>/dev/null; then break; fi
         sleep 0.1
     done
     address=$(sed -n 's|^ready: \(http://[0-9.]*:[0-9]*\)/.*|\1|p' "$served")
-    [[ -n $address ]] || { cat "$served" "$out/serve.log"; return 1; }
+    [[ -n $address ]] || { cat "$served" "$out/serve.log"; kill $server 2>/dev/null; return 1; }
     cat "$served"
     # shellcheck disable=SC2086
-    log "$out/serving.txt" "$foresail" load --url "$address" --tokenizer bytes $load --out "$out/serving"
+    log "$out/serving.txt" timeout 400 "$foresail" load --url "$address" --tokenizer bytes $load --out "$out/serving"
     local code=$?
     kill -TERM $server
     wait $server
@@ -165,7 +181,12 @@ for step in "${chosen[@]}"; do
     if [[ -e $out/.done-$step ]]; then echo "== $step: done before"; continue; fi
     echo "== $step"
     began=$SECONDS
-    if "step_$step"; then
+    "step_$step"
+    code=$?
+    if ((code == 3)); then
+        # A part could not be done here.
+        echo "== $step: $((SECONDS - began)) s, not whole"
+    elif ((code == 0)); then
         # The table is of whatever is there, so it is made again each time.
         [[ $step == table ]] || touch "$out/.done-$step"
         echo "== $step: $((SECONDS - began)) s"
@@ -175,4 +196,5 @@ for step in "${chosen[@]}"; do
     fi
 done
 if ((${#failed[@]})); then echo "FAILED: ${failed[*]}"; exit 1; fi
+((${#chosen[@]} < ${#steps[@]})) || touch "$out/.done"
 echo 'all passed'

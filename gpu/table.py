@@ -70,7 +70,7 @@ def main():
     for world_size in (2, 4, 8):
         if (folder / f"shard-{world_size}.json").is_file():
             print(f"## One rank of {world_size}, exchanges modelled\n")
-            measured(folder, [f"shard-{world_size}.json"], {})
+            measured(folder, [f"shard-{world_size}.json", f"shard-{world_size}-prefill.json"], {})
     models = read(folder, "models.json")
     if models:
         print("## Whole models against transformers\n")

@@ -103,6 +103,14 @@ pub trait Ops {
     /// If the pass failed on the device.
     fn read_logits(&mut self) -> Result<&[f32], StepError>;
 
+    /// Whether all that was packed and prepared is there.
+    ///
+    /// # Errors
+    /// If the device had no memory for it, or failed.
+    fn ready(&mut self) -> Result<(), StepError> {
+        Ok(())
+    }
+
     /// As [`crate::backend::Backend::warm_up_steps`].
     fn warm_up_steps(&self) -> usize {
         1

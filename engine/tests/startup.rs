@@ -317,7 +317,7 @@ fn settings_that_cannot_be_met_say_what_to_change() {
         ..dummy("tiny")
     };
     let error = refused(&huge);
-    assert!(error.contains("smaller --kv-cache-memory"), "{error}");
+    assert!(error.contains("a --kv-cache-memory of up to"), "{error}");
     let unknown = refused(&dummy("no-such-shape"));
     assert!(unknown.contains("no-such-shape"), "{unknown}");
 }

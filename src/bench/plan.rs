@@ -57,6 +57,10 @@ impl Plan {
             check_profile(&grid)?;
         }
         let (device, note) = device(arguments)?;
+        if arguments.shard_alone.is_some() && arguments.world_size.get() == 1 {
+            let message = "--shard-alone is one rank of several: add --world-size";
+            return Err(Failure::Input(message.to_owned()));
+        }
         let shard_alone = arguments.shard_alone.as_deref();
         let shard_alone = shard_alone.map(all_reduce).transpose()?;
         let requests = requests(config);

@@ -51,6 +51,8 @@ pub struct RankBackend<O: Ops> {
     limits: Limits,
     /// Which slots have an adapter.
     loaded: Vec<bool>,
+    /// Whether a rank's device failed while others went on: what they exchange next would not belong together.
+    is_apart: bool,
 }
 
 /// Why a world could not begin.
@@ -103,6 +105,7 @@ impl<O: Ops + 'static> RankBackend<O> {
             followers,
             exchange,
             loaded: vec![false; limits.max_loras],
+            is_apart: false,
             config,
             limits,
         })
@@ -134,6 +137,9 @@ impl<O: Ops + 'static> RankBackend<O> {
                 // Every rank has answered, so none is in an exchange any more.
                 self.exchange.mend();
                 failures.extend(done.err().map(|failure| (0, failure)));
+                let is_of_device =
+                    |(_, failure): &(usize, Failure)| matches!(failure, Failure::Failed(_));
+                self.is_apart |= self.ranks() > 1 && failures.iter().any(is_of_device);
                 Err(cause(failures))
             }
         }
@@ -219,7 +225,7 @@ where
     }
 
     fn is_lost(&self) -> bool {
-        self.leader.ops.is_lost()
+        self.is_apart || self.leader.ops.is_lost()
     }
 
     fn load_adapter(&mut self, slot: usize, adapter: &Adapter) -> Result<(), StepError> {

@@ -75,6 +75,12 @@ pub enum StartError {
         /// What it said.
         reason: String,
     },
+    /// The weights are not on the device.
+    #[error(
+        "the model could not be loaded: {0}; if memory is short, a smaller --kv-cache-memory or \
+         smaller --max-batched-tokens leave more of it"
+    )]
+    NotReady(StepError),
     /// The first step failed.
     #[error("the first step failed, so the model cannot be served: {0}")]
     WarmUp(StepError),

@@ -24,6 +24,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::cuda::gpu::GpuError;
 use crate::cuda::hardware::Hardware;
+use crate::cuda::libraries::libraries;
 use crate::text::{Tokenizer, TokenizerError};
 
 pub use self::error::StartError;
@@ -55,7 +56,11 @@ pub struct Started {
 /// # Errors
 /// If there is none, or something that it takes is missing: the message says what.
 pub fn gpus() -> Result<u32, GpuError> {
-    Hardware::count()
+    let count = Hardware::count()?;
+    // Without these there is no step either.
+    libraries().nvrtc()?;
+    libraries().cublas_lt()?;
+    Ok(count)
 }
 
 /// Starts an engine, and computes a first step with it.

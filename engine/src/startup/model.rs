@@ -194,6 +194,7 @@ where
         })?;
         let weights_read = began.elapsed().saturating_sub(pack);
         let model = Model::new(&mut ops, &config, partition, weights);
+        ops.ready().map_err(StartError::NotReady)?;
         let times = [kv_cache, weights_read, pack];
         told.lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -21,12 +21,13 @@ pub(super) fn steps(
 ) -> Result<(), StartError> {
     prompt(backend, config, limits)?;
     let again = backend.warm_up_steps();
+    let most = limits.max_num_seqs.min(limits.num_blocks);
     for batch in backend.warm_up_batches() {
-        if batch > limits.max_num_seqs.min(limits.num_blocks) {
-            break;
-        }
         for _ in 1..again {
-            tokens(backend, batch)?;
+            tokens(backend, batch.min(most))?;
+        }
+        if batch >= most {
+            break;
         }
     }
     Ok(())

@@ -315,14 +315,16 @@ impl Drop for Hardware {
             let _ = self.end_recording();
         }
         let orderly = self.wait().is_ok();
-        if let Some(member) = &mut self.member {
-            member.release(orderly);
-        }
         if !orderly {
+            // Neither can the group be left: NCCL would wait for the recordings that have its kernels.
             return;
         }
         let context = &mut self.context;
+        // Before the group is left, which waits until no recording has a kernel of it.
         self.recordings.release(context);
+        if let Some(member) = &mut self.member {
+            member.release(true);
+        }
         self.products.release(context);
         self.marks.release(context);
         self.kernels.release(context);

@@ -76,6 +76,12 @@ impl Kernels {
         let code = unsafe { (context.driver.cuFuncLoad)(function) };
         context.check("loading a kernel", code)?;
         let shared_bytes_max = self.allow_shared(context, function)?;
+        // All kernels alike, so that a multiprocessor need not be emptied to divide its memory anew between two that could
+        // overlap (CUDA C++ Programming Guide, "Shared Memory", carveout). It is a hint, which a driver may not know.
+        let attribute =
+            sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        // SAFETY: the function is of a loaded module.
+        unsafe { (context.driver.cuFuncSetAttribute)(function, attribute, 100) };
         self.kernels.push(Loaded {
             name: facts.name,
             function,

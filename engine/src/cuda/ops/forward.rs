@@ -21,7 +21,7 @@ use super::{CudaOps, Exchange};
 use crate::backend::StepError;
 use crate::batch::Batch;
 use crate::choose::{Choice, Wants};
-use crate::cuda::buckets::{BUCKET_MAX, buckets};
+use crate::cuda::buckets::{BUCKET_MAX, bucket, buckets};
 use crate::cuda::gpu::{Address, Format, GpuError, Product};
 use crate::cuda::inputs::Array;
 use crate::cuda::kernels::embed::EmbedCall;
@@ -116,13 +116,22 @@ impl Ops for CudaOps {
         }
     }
 
+    fn ready(&mut self) -> Result<(), StepError> {
+        match self.failure.take() {
+            Some(error) => Err(self.failed(error)),
+            None => Ok(()),
+        }
+    }
+
     fn warm_up_steps(&self) -> usize {
         // The first is computed, the second is recorded.
         3
     }
 
     fn warm_up_batches(&self) -> Vec<usize> {
-        buckets(self.limits.max_num_seqs).collect()
+        // Up to the one that full batches are padded to.
+        let full = bucket(self.limits.max_num_seqs).unwrap_or(BUCKET_MAX);
+        buckets(full).collect()
     }
 
     fn take_busy_seconds(&mut self) -> Option<f64> {

@@ -84,6 +84,8 @@ pub struct CudaOps {
     /// Kinds of steps that were computed once.
     seen: HashSet<Key>,
     recordings: HashMap<Key, Recording>,
+    /// Kinds of steps of which a recording failed.
+    unrecordable: HashSet<Key>,
     /// Whether operations are being recorded.
     is_recording: bool,
     /// The batch that decodes, with the steps that were begun for it.
@@ -144,6 +146,7 @@ impl CudaOps {
             areas: BTreeMap::new(),
             seen: HashSet::new(),
             recordings: HashMap::new(),
+            unrecordable: HashSet::new(),
             is_recording: false,
             running: None,
             host_logits: Vec::new(),

@@ -103,7 +103,7 @@ impl CudaOps {
             self.begin_running(key, batch, wants)?;
             return Ok(Begun::UnderWay);
         }
-        if !self.seen.insert(key) {
+        if self.seen.contains(&key) && !self.unrecordable.contains(&key) {
             self.gpu.begin_recording()?;
             self.is_recording = true;
         }
@@ -114,18 +114,24 @@ impl CudaOps {
         if std::mem::take(&mut self.is_recording) {
             // A recording has to end even if what it recorded is of no use.
             let recording = self.gpu.end_recording();
-            if let Some(error) = self.failure.take() {
-                return Err(error);
-            }
-            let recording: Recording = recording?;
             let key = self.pass.key.expect("only steps with a key are recorded");
+            let failure = self.failure.take();
+            let recording: Recording = match (failure, recording) {
+                (None, Ok(recording)) => recording,
+                (Some(error), _) | (None, Err(error)) => {
+                    // The next of its kind is computed launch by launch.
+                    self.unrecordable.insert(key);
+                    return Err(error);
+                }
+            };
             self.recordings.insert(key, recording);
             self.replay(recording)?;
         }
-        match self.failure.take() {
-            Some(error) => Err(error),
-            None => self.read_outputs(),
+        if let Some(error) = self.failure.take() {
+            return Err(error);
         }
+        self.seen.extend(self.pass.key);
+        self.read_outputs()
     }
 
     /// What a step of this batch is, with its inputs on the GPU.

@@ -22,7 +22,8 @@ const LOGITS_BYTES: usize = 16 << 20;
 pub(super) fn logit_rows(config: &ModelConfig, limits: &Limits) -> usize {
     let more = LOGITS_BYTES / (4 * config.vocab_size.max(1));
     let least = LOGIT_ROWS.max(limits.max_num_seqs).max(BUCKET_MAX);
-    least.max(more.min(limits.max_batched_tokens))
+    // Sampling has a row of blocks for each, of which a launch has no more than 65,535.
+    least.max(more.min(limits.max_batched_tokens).min(65_535))
 }
 
 /// Memory of operations.
