@@ -16,7 +16,6 @@ TARGETS = {
     ("prefill", 2048, 0): (42.5, 40.5),
     ("prefill", 8192, 0): (190.0, 182.0),
 }
-IDLE_MUST, IDLE_AIM = 0.03, 0.005
 
 
 def read(folder, name):
@@ -35,7 +34,7 @@ def steps(bench):
         yield "prefill", step["chunk"], step["context"], step["figures"], None
 
 
-def measured(folder, names, peers):
+def measured(folder, names, peers, targets):
     row("step", "size", "context", "ms", "going on, ms", "idle", "floor ms", "of floor", "GB/s", "TFLOP/s", "must", "aim", "PyTorch ms", "")
     row(*["---"] * 14)
     for name in names:
@@ -44,7 +43,7 @@ def measured(folder, names, peers):
             took = figures["seconds_median"] * 1e3
             going = running["seconds_mean"] * 1e3 if running else None
             idle = running["idle_share"] if running else None
-            must, aim = TARGETS.get((kind, size, context), (None, None))
+            must, aim = targets.get((kind, size, context), (None, None))
             peer = peers.get((kind, size, context))
             verdict = "" if must is None else "aim met" if took <= aim else "met" if took <= must else "MISSED"
             row(
@@ -66,11 +65,11 @@ def main():
               f"bf16 products {ceilings['bf16_flops_per_s'] / 1e12:.0f} TFLOP/s\n")
     peer = read(folder, "peer.json")
     peers = {(s["kind"], s["size"], s["context"]): s["seconds_median"] for s in peer["steps"]} if peer else {}
-    measured(folder, ["steps.json", "decode.json", "decode-large.json", "prefill.json"], peers)
+    measured(folder, ["steps.json", "decode.json", "decode-large.json", "prefill.json"], peers, TARGETS)
     for world_size in (2, 4, 8):
         if (folder / f"shard-{world_size}.json").is_file():
             print(f"## One rank of {world_size}, exchanges modelled\n")
-            measured(folder, [f"shard-{world_size}.json", f"shard-{world_size}-prefill.json"], {})
+            measured(folder, [f"shard-{world_size}.json", f"shard-{world_size}-prefill.json"], {}, {})
     models = read(folder, "models.json")
     if models:
         print("## Whole models against transformers\n")
