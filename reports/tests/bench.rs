@@ -13,13 +13,17 @@ fn steps_stand_beside_what_the_machine_can_do() {
     bf16 weights · bf16 KV cache in blocks of 16 tokens
     started in 412 ms: weights 410 ms, kv cache 2.10 ms
 
-    CEILINGS  measured just before and after, with the same threads
+    CEILINGS  measured just before and after, on the same threads
       read 33.3 GB/s · multiply-add 204 GFLOP/s in f32
 
     DECODE  a token for each sequence of the batch; context is of each
       batch  context     time  spread  tokens/s    bytes   GB/s           FLOP  GFLOP/s        floor
           1      128  9.80 ms     2 %       102   272 MB   27.7  83 %    269 M     27.4  13 %   83 %
          32    1,024  71.2 ms     2 %       449  1.02 GB   14.4  43 %   8.61 G      121  59 %   59 %
+
+    RUNNING  the same batches going on, each step a token further
+      batch  context     time   steps  tokens/s     idle  floor
+         32    1,024  69.8 ms      16       459  0.420 %   60 %
 
     PREFILL  one chunk of one prompt; context is what it has before
       chunk  context     time  spread  tokens/s    bytes   GB/s           FLOP  GFLOP/s        floor
