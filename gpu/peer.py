@@ -10,6 +10,7 @@ are replays of a CUDA graph. No paging, no ragged batch, no sampling parameters:
 
 import argparse
 import json
+import pathlib
 import statistics
 import time
 
@@ -142,7 +143,10 @@ def main():
         raise SystemExit("PyTorch finds no GPU; --rehearse runs a tiny shape on the CPU")
     else:
         shape = LLAMA_3_8B
-    steps = []
+    # A run that was cut off goes on.
+    before = pathlib.Path(chosen.out)
+    steps = json.loads(before.read_text())["steps"] if before.is_file() else []
+    done = {(step["kind"], step["size"], step["context"]) for step in steps}
 
     def note(kind, size, context, seconds):
         steps.append({"kind": kind, "size": size, "context": context, "seconds_median": seconds})
@@ -161,6 +165,8 @@ def main():
 
     with torch.inference_mode():
         for chunk in chosen.chunk:
+            if ("prefill", chunk, 0) in done:
+                continue
             peer = Peer(shape, 1, chunk, device)
             step = peer.step if chosen.eager else torch.compile(peer.step, dynamic=False)
             tokens = torch.randint(shape["vocab"], (1, chunk), device=device)
@@ -168,6 +174,8 @@ def main():
             del peer, step
         for context in chosen.context:
             for batch in chosen.batch:
+                if ("decode", batch, context) in done:
+                    continue
                 if 2 * 2 * batch * context * shape["layers"] * shape["kv_heads"] * shape["head_dim"] > 100e9:
                     print(f"decode {batch} at context {context}: its KV cache does not fit", flush=True)
                     continue

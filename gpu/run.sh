@@ -6,7 +6,7 @@
 #     gpu/run.sh --list
 #
 # gpu/pack.sh made what it runs (gpu/carry/), elsewhere: here are no cargo and no network. Python with
-# PyTorch and transformers is used where it is. Results go to gpu/results/<date>-<gpu>/, or to $OUT: a
+# PyTorch and transformers is used where it is. Results go to gpu/results/<date>-<gpu>/, or to $FORESAIL_RESULTS: a
 # step that is done is not done again, so after a cut the same command goes on. Exit code 1: a check failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -46,9 +46,9 @@ else
 fi
 # A run that was cut off goes on in its folder, also on another day.
 for unfinished in gpu/results/*-"$name"; do
-    [[ -d $unfinished && ! -e $unfinished/.done ]] && OUT=${OUT:-$unfinished}
+    [[ -d $unfinished && ! -e $unfinished/.done ]] && FORESAIL_RESULTS=${FORESAIL_RESULTS:-$unfinished}
 done
-out=${OUT:-gpu/results/$(date -u +%F)-$name}
+out=${FORESAIL_RESULTS:-gpu/results/$(date -u +%F)-$name}
 mkdir -p "$out"
 echo "results: $out"
 
