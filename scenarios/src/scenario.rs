@@ -6,7 +6,9 @@ use foresail_core::control::autoscaler::AutoscalerConfig;
 use foresail_core::control::biller::{BillingRule, Price};
 use foresail_core::control::lifecycle::{AccountId, DeploymentSpec, GpuKind, Settings, Tier};
 use foresail_core::control::router::RouterConfig;
-use foresail_core::step_time::{AdapterOverhead, Gpu, ModelShape, Precision, Profile, Roofline};
+use foresail_core::step_time::{
+    AdapterOverhead, Calibrated, Gpu, ModelShape, Precision, Profile, Roofline,
+};
 use foresail_core::time::{Nanos, SECOND};
 
 use crate::clients::Clients;
@@ -258,6 +260,8 @@ pub enum StepTimeModel {
     Roofline(Box<Roofline>),
     /// From a table of measured steps.
     Profile(Box<Profile>),
+    /// From a formula fitted to an engine.
+    Calibrated(Box<Calibrated>),
 }
 
 /// How long a replica takes from being asked for until it is ready.

@@ -42,7 +42,7 @@ use foresail_core::control::autoscaler::ReconfigureError;
 use foresail_core::control::biller::BillerError;
 use foresail_core::control::lifecycle::LifecycleError;
 use foresail_core::control::replica_set::ReplicaError;
-use foresail_core::step_time::{Profile, Roofline, StepTime};
+use foresail_core::step_time::{Calibrated, Profile, Roofline, StepTime};
 use foresail_core::time::{Nanos, seconds};
 use foresail_reports::records::{RecordSink, RunTotals};
 use foresail_scenarios::scenario::{Scenario, StepTimeModel};
@@ -202,6 +202,11 @@ pub fn simulate<S: RecordSink>(
             let world = World::new(scenario, models, options, sink, share)?;
             Member::new(world, requests).run_alone(&provider, watch)
         }
+        StepTimeModel::Calibrated(_) => {
+            let models = models(scenario, calibrated);
+            let world = World::new(scenario, models, options, sink, share)?;
+            Member::new(world, requests).run_alone(&provider, watch)
+        }
     }
 }
 
@@ -240,14 +245,21 @@ fn models<M>(scenario: &Scenario, of: fn(&StepTimeModel) -> Option<&M>) -> Vec<&
 fn roofline(model: &StepTimeModel) -> Option<&Roofline> {
     match model {
         StepTimeModel::Roofline(roofline) => Some(roofline),
-        StepTimeModel::Profile(_) => None,
+        _ => None,
     }
 }
 
 fn profile(model: &StepTimeModel) -> Option<&Profile> {
     match model {
         StepTimeModel::Profile(profile) => Some(profile),
-        StepTimeModel::Roofline(_) => None,
+        _ => None,
+    }
+}
+
+fn calibrated(model: &StepTimeModel) -> Option<&Calibrated> {
+    match model {
+        StepTimeModel::Calibrated(calibrated) => Some(calibrated),
+        _ => None,
     }
 }
 
@@ -312,6 +324,11 @@ where
         }
         StepTimeModel::Profile(_) => {
             let models = models(scenario, profile);
+            let world = World::new(scenario, models, options, sink, share)?;
+            Box::new(Member::new(world, requests))
+        }
+        StepTimeModel::Calibrated(_) => {
+            let models = models(scenario, calibrated);
             let world = World::new(scenario, models, options, sink, share)?;
             Box::new(Member::new(world, requests))
         }

@@ -242,6 +242,7 @@ impl Emulation {
             model: match &deployment.step_time {
                 StepTimeModel::Roofline(roofline) => roofline.clone(),
                 StepTimeModel::Profile(profile) => profile.clone(),
+                StepTimeModel::Calibrated(calibrated) => calibrated.clone(),
             },
             overhead: adapters.map_or(AdapterOverhead::default(), |adapters| adapters.overhead),
             settings,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use foresail_core::control::router::{RouterConfig, RouterPolicy};
 use foresail_core::step_time::{
-    Efficiency, Gpu, Profile, ProfileError, ProfileTable, Roofline, RooflineError,
+    Calibrated, CalibratedProfile, Efficiency, Gpu, Profile, ProfileTable, Roofline, RooflineError,
 };
 use foresail_core::time::{MILLISECOND, SECOND, seconds};
 
@@ -223,8 +223,9 @@ pub(super) fn step_time(
         Kind::Profile => {
             reader.unused(&EFFICIENCY_KEYS, "unless `model = \"roofline\"`");
             match (&file.value, file.place) {
-                (Some(path), Some(place)) => profile(&reader, path, place, limits.max_num_seqs)
-                    .map(|profile| StepTimeModel::Profile(Box::new(profile))),
+                (Some(path), Some(place)) => {
+                    profile(&reader, path, place, world_size, limits.max_num_seqs)
+                }
                 _ => Err(no_file(&reader, kind.place, file.is_sound)),
             }
         }
@@ -296,16 +297,24 @@ fn no_file(reader: &Reader<'_>, kind: Option<Place>, file_is_sound: bool) -> Pro
 }
 
 /// What a profile file is, for those whose file is none.
-const PROFILE_IS: &str = "a profile is JSON with `schema` (\"foresail.profile/1\"), `provenance`, \
-                          `decode` and `prefill`; `foresail init` writes an example";
+const PROFILE_IS: &str = "a profile is JSON with a `schema`: \"foresail.profile/2\", as `foresail calibrate` \
+                          writes it, or \"foresail.profile/1\" with `provenance`, `decode` and `prefill`; \
+                          `foresail init` writes an example";
+
+/// Only what says which kind of profile a file is.
+#[derive(serde::Deserialize)]
+struct Versioned {
+    schema: String,
+}
 
 /// Reads and checks a profile.
 fn profile(
     reader: &Reader<'_>,
     written: &str,
     place: Place,
+    world_size: u32,
     max_num_seqs: u32,
-) -> Result<Profile, Problem> {
+) -> Result<StepTimeModel, Problem> {
     let path = reader.context.resolve(place, written);
     let text = read_profile(&path).map_err(|what| {
         Problem::new(
@@ -318,7 +327,7 @@ fn profile(
              directory; {PROFILE_IS}"
         ))
     })?;
-    let table: ProfileTable = serde_json::from_str(&text).map_err(|error| {
+    let no_profile = |error: serde_json::Error| {
         let what = format!("`{}` is not a profile: {error}", path.display());
         Problem::new("scenario::profile", what)
             .at(
@@ -326,15 +335,30 @@ fn profile(
                 format!("line {}, column {} of it", error.line(), error.column()),
             )
             .help(PROFILE_IS)
-    })?;
-    Profile::new(&table, max_num_seqs).map_err(|error: ProfileError| {
+    };
+    let unusable = |error: String| {
         Problem::new(
             "scenario::profile",
             format!("`{}`: {error}", path.display()),
         )
         .at(place, "this profile cannot be used")
-        .help(format!("correct or measure the rows again, or lower max_num_seqs to what was measured; {PROFILE_IS}"))
-    })
+    };
+    let versioned: Versioned = serde_json::from_str(&text).map_err(no_profile)?;
+    if versioned.schema == CalibratedProfile::SCHEMA {
+        let profile: CalibratedProfile = serde_json::from_str(&text).map_err(no_profile)?;
+        let calibrated = Calibrated::new(&profile, world_size, max_num_seqs);
+        return calibrated
+            .map(|calibrated| StepTimeModel::Calibrated(Box::new(calibrated)))
+            .map_err(|error| unusable(error.to_string()).help(PROFILE_IS));
+    }
+    let table: ProfileTable = serde_json::from_str(&text).map_err(no_profile)?;
+    Profile::new(&table, max_num_seqs)
+        .map(|profile| StepTimeModel::Profile(Box::new(profile)))
+        .map_err(|error| {
+            unusable(error.to_string()).help(format!(
+                "correct or measure the rows again, or lower max_num_seqs to what was measured; {PROFILE_IS}"
+            ))
+        })
 }
 
 fn read_profile(path: &Path) -> Result<String, String> {

@@ -4,8 +4,11 @@
 //! a one-shot kernel, middle ones through a two-shot kernel, large ones through
 //! NCCL's rings or the switch, and each has a latency and a bandwidth of its own.
 
+use serde::{Deserialize, Serialize};
+
 /// `alpha + bytes / beta` up to a size.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AllReduceRange {
     /// Largest message of the range (bytes).
     pub bytes_last: u64,
@@ -20,7 +23,7 @@ impl AllReduceRange {
         self.alpha_s + bytes as f64 / self.beta_bytes_per_s
     }
 
-    fn is_valid(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         let beta = self.beta_bytes_per_s;
         self.alpha_s.is_finite() && self.alpha_s >= 0.0 && beta > 0.0 && !beta.is_nan()
     }

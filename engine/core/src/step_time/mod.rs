@@ -10,6 +10,7 @@
 mod accuracy;
 mod adapters;
 mod all_reduce;
+pub mod calibrated;
 mod gpus;
 mod profile;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod shapes;
 
 pub use adapters::{AdapterOverhead, adapter_bytes_per_rank};
 pub use all_reduce::{AllReduce, AllReduceRange};
+pub use calibrated::{Calibrated, CalibratedProfile, CalibrationError};
 pub use gpus::{Efficiency, Gpu};
 pub use profile::{
     DecodeRow, MeasuredDecode, MeasuredPrefill, MeasuredSteps, PrefillRow, Profile, ProfileError,

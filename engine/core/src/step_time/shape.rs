@@ -34,6 +34,7 @@ pub struct Experts {
 
 /// The dimensions of a decoder-only transformer, with Hugging Face's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelShape {
     /// Decoder layers.
     pub num_hidden_layers: u32,

@@ -1,0 +1,19 @@
+//! From what was measured to a model with intervals: nothing here measures, and nothing is random
+//! that was not passed in.
+//!
+//! ```text
+//! measured steps ────> steps ───────┐
+//!                                   ├──> CalibratedProfile: terms, draws, residuals, what is not known
+//! measured requests ─> requests ────┘
+//! measured starts ───> cold_start ─────> a distribution a stage
+//! ```
+//!
+//! - [`least_squares`]: non-negative least squares, and the few operations on small matrices that it takes.
+//! - [`steps`]: the formula of [`Calibrated`](foresail_core::step_time::Calibrated), fitted to steps of an engine of ours.
+//! - [`requests`]: the same formula, fitted to what requests took at any endpoint, or to published results, by simulating them.
+//! - [`cold_start`]: how long each stage of a start takes.
+
+pub mod cold_start;
+pub mod least_squares;
+pub mod requests;
+pub mod steps;

@@ -1,0 +1,1 @@
+//! The formula of step times, fitted to what requests took.

@@ -1,0 +1,1 @@
+//! The formula of step times, fitted to measured steps.
