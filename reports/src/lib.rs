@@ -25,6 +25,7 @@ pub mod intervals;
 pub mod measurements;
 pub mod merge;
 pub mod objectives;
+pub mod picture;
 pub mod records;
 pub mod seeds;
 pub mod series;
