@@ -6,7 +6,7 @@
 //! only a whole engine shows were fitted to published serving results. The
 //! module documentation of the roofline says how far the result is off.
 
-use super::{AllReduce, AllReduceRange, RooflineError};
+use super::{AllReduce, AllReduceRange, EfficiencySpread, RooflineError};
 
 /// A GPU, as far as a step's time and a replica's memory depend on it.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Gpu {
     pub fp8_flops: Option<f64>,
     /// Shares of the peaks that engines reach, and fixed times.
     pub efficiency: Efficiency,
+    /// How well those are known.
+    pub spread: EfficiencySpread,
     /// All-reduce over this GPU's interconnect.
     pub all_reduce: AllReduce,
 }
@@ -72,6 +74,7 @@ impl Gpu {
             bf16_flops: 312e12,
             fp8_flops: None,
             efficiency: ampere_engine(),
+            spread: ampere_spread(),
             all_reduce: a100_nvswitch(),
         }
     }
@@ -87,6 +90,7 @@ impl Gpu {
             bf16_flops: 989.4e12,
             fp8_flops: Some(1978.9e12),
             efficiency: hopper_engine(),
+            spread: hopper_spread(),
             all_reduce: hopper_nvswitch(),
         }
     }
@@ -116,6 +120,7 @@ impl Gpu {
             bf16_flops: 2.25e15,
             fp8_flops: Some(4.5e15),
             efficiency: hopper_engine(),
+            spread: blackwell_spread(),
             all_reduce: blackwell_nvswitch(),
         }
     }
@@ -226,6 +231,31 @@ fn hopper_engine() -> Efficiency {
         sequence_overhead_s: 11e-6,
         layer_overhead_s: 23e-6,
     }
+}
+
+fn ampere_spread() -> EfficiencySpread {
+    EfficiencySpread {
+        weight_read: 0.05,
+        kv_read: 0.05,
+        gemm: 0.05,
+        gemm_fp8: 0.05,
+        attention: 0.15,
+        elementwise: 0.15,
+        step_overhead: 0.7,
+        sequence_overhead: 0.7,
+        layer_overhead: 0.4,
+        kernel_overhead: 0.3,
+        all_reduce: 0.2,
+        engine: 0.05,
+    }
+}
+
+fn hopper_spread() -> EfficiencySpread {
+    ampere_spread()
+}
+
+fn blackwell_spread() -> EfficiencySpread {
+    ampere_spread()
 }
 
 /// aiconfigurator 095f58a, vLLM 0.14 custom all-reduce in CUDA graphs on A100-SXM4-80GB, fitted by

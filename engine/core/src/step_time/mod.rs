@@ -19,6 +19,7 @@ mod roofline;
 mod shape;
 #[cfg(test)]
 mod shapes;
+mod spread;
 
 pub use adapters::{AdapterOverhead, adapter_bytes_per_rank};
 pub use all_reduce::{AllReduce, AllReduceRange};
@@ -30,6 +31,7 @@ pub use profile::{
 };
 pub use roofline::{Roofline, RooflineError};
 pub use shape::{Experts, ModelShape, Precision};
+pub use spread::EfficiencySpread;
 
 use crate::time::Picos;
 

@@ -115,11 +115,22 @@ pub enum RooflineError {
 /// dozen floating-point operations, whatever the number of layers.
 #[derive(Clone, Debug)]
 pub struct Roofline {
+    made_of: MadeOf,
     costs: Costs,
     /// Fixed part of a decode-only step by batch size (ps).
     decode_fixed: Vec<i64>,
     /// What a token of decode past adds (ps).
     per_past_token: Picos,
+}
+
+/// What a roofline was made of.
+#[derive(Clone, Debug)]
+struct MadeOf {
+    shape: ModelShape,
+    precision: Precision,
+    kv_precision: Precision,
+    gpu: Gpu,
+    world_size: u32,
 }
 
 impl Roofline {
@@ -143,11 +154,52 @@ impl Roofline {
             .map(|n| picos(costs.step(n.into(), n.into())) as i64)
             .collect();
         let per_past_token = picos(costs.kv_read_token_s);
+        let made_of = MadeOf {
+            shape: *shape,
+            precision,
+            kv_precision,
+            gpu: gpu.clone(),
+            world_size,
+        };
         Ok(Self {
+            made_of,
             costs,
             decode_fixed,
             per_past_token,
         })
+    }
+
+    /// The GPU that it is of.
+    #[must_use]
+    pub fn gpu(&self) -> &Gpu {
+        &self.made_of.gpu
+    }
+
+    /// The same model as other measurements of the GPU might have had it: with
+    /// [`Gpu::drawn`], which says where `deviation` is to come from.
+    ///
+    /// # Panics
+    /// If a deviation is not finite, or so large that a figure is.
+    #[must_use]
+    pub fn drawn(&self, deviation: impl FnMut() -> f64) -> Self {
+        let MadeOf {
+            shape,
+            precision,
+            kv_precision,
+            gpu,
+            world_size,
+        } = &self.made_of;
+        let max_num_seqs = self.decode_fixed.len() as u32 - 1;
+        let gpu = gpu.drawn(deviation);
+        Self::new(
+            shape,
+            *precision,
+            *kv_precision,
+            &gpu,
+            *world_size,
+            max_num_seqs,
+        )
+        .expect("positive figures stay positive when they are multiplied")
     }
 }
 
