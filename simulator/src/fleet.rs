@@ -324,7 +324,9 @@ impl<'a> Fleet<'a> {
         let follow = self.rollout.advance(scene.now, id, Stage::Ready)?;
         self.bill(id, scene.now, from, Stage::Ready)?;
         let size = self.size(id);
-        let replica = Replica::new(id, self.sizes.deployment(size), self.options.leaps)?;
+        let deployment = self.sizes.deployment(size);
+        let adapters = deployment.adapters.as_ref();
+        let replica = Replica::new(id, deployment.batching, adapters, self.options.leaps)?;
         let place = self
             .servers
             .partition_point(|server| server.replica.id < id);

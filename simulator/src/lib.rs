@@ -30,6 +30,7 @@ mod oracle;
 mod passage;
 mod pool;
 mod provider;
+pub mod replay;
 mod replica;
 mod scene;
 mod start;

@@ -3,13 +3,14 @@
 mod leaving;
 
 use foresail_core::batching::{
-    AdapterId, BlockHash, ConfigError, Content, Reject, Request as Sequence, Scheduler, SequenceId,
+    AdapterId, BlockHash, Config, ConfigError, Content, Reject, Request as Sequence, Scheduler,
+    SequenceId,
 };
 use foresail_core::control::autoscaler::ReplicaLoad;
 use foresail_core::step_time::{AdapterOverhead, Chunk, StepTime};
 use foresail_core::time::{Moment, Nanos, PICOS_PER_NANO, Picos};
 use foresail_reports::records::{Gaps, Outcome, RecordSink};
-use foresail_scenarios::scenario::Deployment;
+use foresail_scenarios::scenario::Adapters;
 use foresail_scenarios::workload::Request;
 
 use crate::adapters::{AdapterGate, AdapterTally};
@@ -93,11 +94,10 @@ impl Content for Contents<'_> {
 impl<'a> Replica<'a> {
     pub(crate) fn new(
         id: u32,
-        deployment: &'a Deployment,
+        config: Config,
+        adapters: Option<&'a Adapters>,
         leaps: bool,
     ) -> Result<Self, ConfigError> {
-        let config = deployment.batching;
-        let adapters = deployment.adapters.as_ref();
         Ok(Self {
             id,
             scheduler: Scheduler::new(config)?,
