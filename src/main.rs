@@ -22,6 +22,7 @@ mod gate;
 mod init;
 mod interrupt;
 mod load;
+mod machine;
 mod man;
 mod merge;
 mod output_file;
@@ -29,6 +30,7 @@ mod progress;
 mod runs;
 mod serve;
 mod simulate;
+mod subject;
 mod terminal;
 mod trace;
 

@@ -6,7 +6,6 @@
 //!                                   text or JSON, and the profile <────────┘
 //! ```
 
-mod machine;
 mod plan;
 
 use std::io::Write as _;
@@ -14,10 +13,10 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgGroup, ValueEnum};
+use clap::ArgGroup;
 use foresail_core::step_time::ProfileTable;
 use foresail_engine::bench::{self, BenchError, Facts, MeasuredStep, Step};
-use foresail_engine::startup::{self, DtypeChoice, StartError, Started};
+use foresail_engine::startup::{self, StartError, Started};
 use foresail_reports::bench::{Bench, Ceilings, Stage};
 use foresail_reports::text;
 
@@ -25,8 +24,10 @@ use crate::cli;
 use crate::exit_code::ExitCode;
 use crate::failure::{self, Failure};
 use crate::interrupt::Interrupt;
+use crate::machine;
 use crate::output_file::{OutputFile, Place};
 use crate::progress::Progress;
+use crate::subject::{Backend, Dtype};
 use crate::terminal::{OutputFormat, Terminal};
 use plan::Plan;
 
@@ -104,35 +105,6 @@ pub(crate) struct Arguments {
     /// Text for people, or JSON for machines
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     format: OutputFormat,
-}
-
-/// What computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Backend {
-    Auto,
-    Cpu,
-    Cuda,
-    /// The kernels of a GPU on a CPU, thousands of times slower: for rehearsals.
-    #[value(hide = true)]
-    SoftwareGpu,
-}
-
-/// A number format, or a choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Dtype {
-    Auto,
-    F32,
-    Bf16,
-}
-
-impl From<Dtype> for DtypeChoice {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::Auto => Self::Auto,
-            Dtype::F32 => Self::F32,
-            Dtype::Bf16 => Self::Bf16,
-        }
-    }
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {

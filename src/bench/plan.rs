@@ -1,20 +1,16 @@
 //! What is measured, on which engine: the arguments, checked against the model.
 
 use std::num::NonZeroUsize;
-use std::thread;
 
-use foresail_core::step_time::AllReduce;
 use foresail_engine::bench::cost::Formats;
 use foresail_engine::bench::{Grid, RequestSizes};
 use foresail_engine::checkpoint::Checkpoint;
-use foresail_engine::config::{Dtype, ModelConfig, Partition};
-use foresail_engine::startup::{
-    self, Device, DtypeChoice, EngineSettings, KvCacheSize, ModelSource,
-};
-use foresail_scenarios::catalogue::gpus;
+use foresail_engine::config::{ModelConfig, Partition};
+use foresail_engine::startup::{Device, EngineSettings, KvCacheSize, ModelSource};
 
-use super::{Arguments, Backend};
+use super::Arguments;
 use crate::failure::Failure;
+use crate::subject;
 use crate::terminal::Terminal;
 
 /// With these, the model of the README (smollm2-135m) is measured in under two minutes on two cores.
@@ -44,7 +40,7 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn of(arguments: &Arguments, terminal: &Terminal) -> Result<Self, Failure> {
         let input = |error: &dyn std::error::Error| Failure::Input(error.to_string());
-        let source = source(arguments)?;
+        let source = subject::source(arguments.model.as_deref(), arguments.dummy.as_deref())?;
         let checkpoint = match &source {
             ModelSource::Folder(folder) => Checkpoint::open(folder),
             ModelSource::Dummy(shape) => Checkpoint::dummy(shape, 0),
@@ -56,13 +52,17 @@ impl Plan {
         if arguments.out.is_some() {
             check_profile(&grid)?;
         }
-        let (device, note) = device(arguments)?;
+        let ranks = match arguments.shard_alone {
+            Some(_) => 1,
+            None => arguments.world_size.get(),
+        };
+        let (device, note) = subject::device(arguments.backend, arguments.threads, ranks)?;
         if arguments.shard_alone.is_some() && arguments.world_size.get() == 1 {
             let message = "--shard-alone is one rank of several: add --world-size";
             return Err(Failure::Input(message.to_owned()));
         }
         let shard_alone = arguments.shard_alone.as_deref();
-        let shard_alone = shard_alone.map(all_reduce).transpose()?;
+        let shard_alone = shard_alone.map(subject::all_reduce).transpose()?;
         let requests = requests(config);
         Ok(Self {
             settings: EngineSettings {
@@ -72,79 +72,10 @@ impl Plan {
             requests,
             grid,
             note,
-            formats: formats(arguments, config, device),
-            model_name: model_name(arguments),
+            formats: subject::formats(arguments.dtype, arguments.kv_dtype, config, device),
+            model_name: subject::model_name(arguments.model.as_deref(), arguments.dummy.as_deref()),
         })
     }
-}
-
-/// What computes, and why it is not a GPU if nobody said so.
-fn device(arguments: &Arguments) -> Result<(Device, Option<String>), Failure> {
-    let ranks = match arguments.shard_alone {
-        Some(_) => 1,
-        None => arguments.world_size.get(),
-    };
-    let threads = Some(arguments.threads.unwrap_or_else(|| threads_of(ranks)));
-    let cpu = Device::Cpu { threads };
-    let device = match arguments.backend {
-        Backend::Cpu => return Ok((cpu, None)),
-        Backend::Cuda => Device::Cuda,
-        Backend::SoftwareGpu => Device::SoftwareGpu,
-        // Who names threads means the CPU.
-        Backend::Auto if arguments.threads.is_some() => return Ok((cpu, None)),
-        Backend::Auto => match startup::gpus() {
-            Ok(_) => Device::Cuda,
-            Err(error) => return Ok((cpu, Some(format!("the CPU computes: {error}")))),
-        },
-    };
-    if arguments.threads.is_some() {
-        let message = "--threads is for the CPU; leave it away with a GPU";
-        return Err(Failure::Input(message.to_owned()));
-    }
-    Ok((device, None))
-}
-
-/// How long exchanges take between GPUs of this kind.
-fn all_reduce(gpu: &str) -> Result<AllReduce, Failure> {
-    let found = gpus::find(gpu).ok_or_else(|| {
-        let known: Vec<_> = gpus::GPUS.iter().map(|gpu| gpu.name).collect();
-        Failure::Input(format!(
-            "--shard-alone: unknown GPU {gpu}; there are {}",
-            known.join(", ")
-        ))
-    })?;
-    Ok(found.spec().all_reduce)
-}
-
-/// As many threads as there are cores, or as many of them as ranks can share equally; one a rank at least.
-fn threads_of(ranks: usize) -> NonZeroUsize {
-    let cores = cores().map_or(1, NonZeroUsize::get);
-    NonZeroUsize::new((cores / ranks).max(1) * ranks).unwrap_or(NonZeroUsize::MIN)
-}
-
-fn source(arguments: &Arguments) -> Result<ModelSource, Failure> {
-    match (&arguments.model, &arguments.dummy) {
-        (Some(folder), None) => Ok(ModelSource::Folder(folder.clone())),
-        (None, Some(shape)) => Ok(ModelSource::Dummy(shape.clone())),
-        _ => Err(Failure::Input("name one of --model and --dummy".to_owned())),
-    }
-}
-
-/// What the model is called in figures and in the profile.
-fn model_name(arguments: &Arguments) -> String {
-    let folder = arguments.model.as_ref().map(|folder| {
-        // `.` and `..` have no name of their own.
-        let whole = folder.canonicalize().unwrap_or_else(|_| folder.clone());
-        let name = whole.file_name().unwrap_or(whole.as_os_str());
-        name.to_string_lossy().into_owned()
-    });
-    folder
-        .or_else(|| arguments.dummy.clone())
-        .unwrap_or_default()
-}
-
-fn cores() -> Option<NonZeroUsize> {
-    thread::available_parallelism().ok()
 }
 
 /// The grid that was asked for; where nothing was, what the model has positions for.
@@ -233,27 +164,4 @@ fn settings(
         with_tokenizer: false,
         ..defaults
     }
-}
-
-/// The number formats that the engine has with these arguments.
-fn formats(arguments: &Arguments, config: &ModelConfig, device: Device) -> Formats {
-    if device.is_gpu() {
-        // What is otherwise is refused when it is started.
-        return Formats {
-            weights: Dtype::Bf16,
-            kv: Dtype::Bf16,
-        };
-    }
-    let weights = match DtypeChoice::from(arguments.dtype) {
-        DtypeChoice::F32 => Dtype::F32,
-        DtypeChoice::Bf16 => Dtype::Bf16,
-        DtypeChoice::Auto if config.dtype == Dtype::Bf16 => Dtype::Bf16,
-        DtypeChoice::Auto => Dtype::F32,
-    };
-    let kv = match DtypeChoice::from(arguments.kv_dtype) {
-        DtypeChoice::F32 => Dtype::F32,
-        DtypeChoice::Bf16 => Dtype::Bf16,
-        DtypeChoice::Auto => weights,
-    };
-    Formats { weights, kv }
 }

@@ -14,7 +14,7 @@ use foresail_reports::bench::Ceilings;
 use crate::failure::Failure;
 
 /// What a device can do.
-pub(super) fn ceilings(device: Device) -> Result<Ceilings, Failure> {
+pub(crate) fn ceilings(device: Device) -> Result<Ceilings, Failure> {
     match device {
         Device::Cuda | Device::SoftwareGpu => {
             let ceilings = bench::gpu_ceilings(device);
@@ -36,7 +36,7 @@ fn of_cpu(device: Device) -> Result<Ceilings, Failure> {
 }
 
 /// The kind of a device.
-pub(super) fn backend(device: Device) -> &'static str {
+pub(crate) fn backend(device: Device) -> &'static str {
     match device {
         Device::Cpu { .. } | Device::Reference => "cpu",
         Device::Cuda => "cuda",
@@ -45,7 +45,7 @@ pub(super) fn backend(device: Device) -> &'static str {
 }
 
 /// Threads of a CPU that compute; none with a GPU.
-pub(super) fn threads(device: Device) -> usize {
+pub(crate) fn threads(device: Device) -> usize {
     match device {
         Device::Cpu { threads } => threads.map_or(1, NonZeroUsize::get),
         Device::Reference => 1,
@@ -54,7 +54,7 @@ pub(super) fn threads(device: Device) -> usize {
 }
 
 /// The processor and its vectors.
-pub(super) fn device() -> String {
+pub(crate) fn device() -> String {
     let vectors = match Isa::detect() {
         Isa::Avx512 => "avx512",
         Isa::Avx2 => "avx2",
@@ -76,7 +76,7 @@ fn processor() -> String {
 }
 
 /// The command as it was typed, as far as a line shows it.
-pub(super) fn command() -> String {
+pub(crate) fn command() -> String {
     let arguments = env::args_os().skip(1);
     let words = arguments.map(|argument| match argument.to_string_lossy() {
         word if word.contains(char::is_whitespace) => format!("'{word}'"),
@@ -90,7 +90,7 @@ pub(super) fn command() -> String {
 }
 
 /// The day in UTC, as `2026-11-21`.
-pub(super) fn today() -> String {
+pub(crate) fn today() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     // A clock before 1970 is not set.
     let days = since.map_or(0, |time| time.as_secs() / 86_400);
