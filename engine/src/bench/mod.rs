@@ -15,20 +15,28 @@
 //! requests.
 
 mod ceilings;
+mod cells;
 pub mod cost;
+mod design;
 mod gpu_ceilings;
 mod grid;
+mod pages;
 mod record;
 mod requests;
+mod rounds;
+mod service;
 mod steps;
 #[cfg(test)]
 mod tests;
 
 pub use ceilings::{cpu_ceilings, higher};
+pub use cells::{Engine, MeasuredCell, MeasuredCells, Plan, RoundProgress, Spent, measure_cells};
+pub use design::{Design, DesignError, DesignLimits, Planned, RUN_STEPS_MAX};
 pub use gpu_ceilings::{GpuCeilings, gpu_ceilings, measure_gpu};
 pub use grid::{Grid, GridError, Room, Step};
 pub use record::{Facts, profile, record};
 pub use requests::{RequestSizes, measure_requests};
+pub use rounds::{Precision, Repeat, Rounds, Spread};
 pub use steps::{BenchError, MeasuredStep, Progress, Running, measure, steps_total};
 
 #[cfg(doc)]

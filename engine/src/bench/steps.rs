@@ -2,12 +2,7 @@
 //!
 //! Each sequence has KV blocks of its own, dealt in turn as they are to
 //! sequences that grow together, so that nothing is read twice from a cache
-//! that a real batch would not share. What the blocks hold does not change how
-//! long attention takes, but whether their memory was ever written does: an
-//! operating system lets untouched pages all be the same page of zeros, which
-//! stays in the fastest cache. So every page is written first, by computing one
-//! token of each page's worth, rather than all tokens of all contexts, which
-//! would take longer than the measurement.
+//! that a real batch would not share. Their memory is written first: see `pages`.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -16,6 +11,7 @@ use foresail_core::batching::BlockId;
 use foresail_core::step_time::{Chunk, StepLoad};
 
 use super::grid::{Grid, Step};
+use super::pages;
 use crate::backend::{Backend, Row, RowOutput, StepError, StepInput};
 use crate::config::{Dtype, ModelConfig};
 use crate::driver::StartError;
@@ -24,9 +20,6 @@ use crate::sampling::{Context, Sampling};
 
 /// Most decode steps that are measured one after the other.
 const RUNNING_STEPS_MAX: usize = 32;
-
-/// The smallest page of memory on machines of today.
-const PAGE_BYTES: usize = 4096;
 
 /// A step and how long each repeat of it took.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +68,22 @@ pub enum BenchError {
         /// Sequences that were due one.
         sequences: usize,
     },
+    /// The driver did something else than what it was brought to.
+    #[error("the driver computed something else than was to be measured: {0}")]
+    Unplanned(String),
+    /// There is no time to measure every step even once.
+    #[error(
+        "the budget of {budget_s:.1} s is too small: one round of the grid takes about {round_s:.1} s, after {before_s:.1} s of \
+         warming up, and a step has to be measured in six rounds or more"
+    )]
+    Budget {
+        /// What there was (s).
+        budget_s: f64,
+        /// What a round takes (s).
+        round_s: f64,
+        /// What comes before the first (s).
+        before_s: f64,
+    },
     /// The driver does not run on this engine.
     #[error("the driver does not start: {0}")]
     Driver(#[from] StartError),
@@ -103,7 +112,7 @@ pub fn measure(
     grid: &Grid,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Vec<MeasuredStep>, BenchError> {
-    let stride = fill_stride(config, kv_dtype);
+    let stride = pages::stride(config, kv_dtype);
     let fills = grid.context_max().div_ceil(stride);
     let total = steps_total(config, kv_dtype, grid, backend.warm_up_steps());
     // From here on it keeps count.
@@ -136,14 +145,8 @@ pub fn steps_total(
     grid: &Grid,
     warm_up_steps: usize,
 ) -> usize {
-    let fills = grid.context_max().div_ceil(fill_stride(config, kv_dtype));
+    let fills = grid.context_max().div_ceil(pages::stride(config, kv_dtype));
     fills + grid.steps().len() * (warm_up_steps + grid.repeats())
-}
-
-/// No page has more tokens of a layer than so many, whether a block keeps token
-/// after token, head after head, or keys apart from values.
-fn fill_stride(config: &ModelConfig, kv_dtype: Dtype) -> usize {
-    (PAGE_BYTES / (2 * config.key_value_width() * kv_dtype.bytes())).max(1)
 }
 
 /// The sequences that steps are made of.
@@ -248,33 +251,7 @@ impl Bench<'_> {
     fn fill(&mut self, position: usize) -> Result<(), BenchError> {
         self.tell()?;
         let Sequences { tokens, tables, .. } = &self.sequences;
-        let row = |table| Row {
-            // One more is known, so that nothing is sampled.
-            known: &tokens[..position + 2],
-            past: position,
-            len: 1,
-            table,
-            adapter: None,
-            prompt_logprobs: None,
-            sample: None,
-        };
-        let chunk = Chunk {
-            past: position as u32,
-            len: 1,
-            sample: false,
-        };
-        let chunks = vec![chunk; tables.len()];
-        self.backend.step(&StepInput {
-            load: StepLoad {
-                decodes: 0,
-                decode_past: 0,
-                chunks: &chunks,
-            },
-            adapters: 0,
-            continues: true,
-            ahead: 0,
-            rows: tables.iter().map(|table| row(table)).collect(),
-        })?;
+        pages::write(self.backend, tables, tokens, position)?;
         Ok(())
     }
 
