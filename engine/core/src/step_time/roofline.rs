@@ -51,6 +51,7 @@
 //! kernel measurements. B200 and B300 were compared with nothing. Time to first
 //! token was not fitted: the data does not say how its requests arrived.
 
+mod formula;
 #[cfg(test)]
 mod tests;
 

@@ -1,3 +1,4 @@
+use super::super::calibrated::Formula;
 use super::super::shapes::*;
 use super::*;
 
@@ -213,4 +214,45 @@ fn step_times_to_the_picosecond() {
     assert_eq!(model.step(&load), 20_217_498_049);
     assert_eq!(model.decode(32, 0).fixed, 4_965_041_750);
     assert_eq!(model.decode(32, 0).per_past_token, 21_334);
+}
+
+#[test]
+fn as_a_formula_it_is_nearly_the_same() {
+    let models = [
+        roofline(&LLAMA_3_8B, &Gpu::h100(), 1),
+        roofline(&LLAMA_2_7B, &Gpu::a100_80gb(), 2),
+        roofline(&LLAMA_3_70B, &Gpu::h200(), 8),
+        roofline(&MIXTRAL_8X7B, &Gpu::h100(), 2),
+    ];
+    let off = |model: &Roofline, formula: &Formula, load: &StepLoad<'_>| {
+        formula.seconds(load) / (model.step(load) as f64 * 1e-12) - 1.0
+    };
+    for model in models {
+        let formula = model.formula();
+        for decodes in [1, 2, 8, 32, 100, 256] {
+            for decode_past in [0, 500 * u64::from(decodes), 4000 * u64::from(decodes)] {
+                let load = StepLoad {
+                    decodes,
+                    decode_past,
+                    chunks: &[],
+                };
+                let off = off(&model, &formula, &load);
+                assert!(off.abs() < 0.05, "{decodes} {decode_past}: {off}");
+            }
+        }
+        for (past, len) in [(0, 16), (0, 300), (0, 2048), (2000, 512), (8000, 2048)] {
+            let chunks = [Chunk {
+                past,
+                len,
+                sample: true,
+            }];
+            let load = StepLoad {
+                decodes: 8,
+                decode_past: 4000,
+                chunks: &chunks,
+            };
+            let off = off(&model, &formula, &load);
+            assert!(off.abs() < 0.1, "{past} {len}: {off}");
+        }
+    }
 }
