@@ -23,6 +23,7 @@ pub(crate) fn run(scenario: &Scenario, requests: &[Request]) -> Simulated {
     let model: &dyn StepTime = match &scenario.deployment.step_time {
         StepTimeModel::Roofline(roofline) => &**roofline,
         StepTimeModel::Profile(profile) => &**profile,
+        StepTimeModel::Calibrated(calibrated) => &**calibrated,
     };
     let looker = Looker {
         model,
