@@ -1,1 +1,271 @@
 //! The formula of step times, fitted to measured steps.
+//!
+//! ```text
+//! cells ─> medians ─> outliers out ─> equations ─> for each knee: non-negative least squares
+//!                                                        │ cross-validation: bent by factors or not
+//!                                                        v
+//!                       terms ── again under other weights of rounds and steps ──> draws ──> intervals,
+//!                                                                                            what is not known
+//! ```
+//!
+//! Relative errors count: a decode step of 5 ms matters as much as a prompt of 500 ms. What steps do not
+//! show is said in words, never made into a number.
+
+mod bends;
+mod check;
+mod cross_validation;
+mod design;
+mod draws;
+mod error;
+mod identified;
+mod knee;
+mod monotone;
+mod observation;
+mod outliers;
+mod rounds;
+mod statistics;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod weights;
+mod words;
+
+use foresail_core::step_time::calibrated::{
+    CalibratedAllReduce, Cell, HowMeasured, Residuals, Terms, WorldSizeFit,
+};
+
+pub use error::FitError;
+pub use statistics::MedianInterval;
+pub use summary::{CellSummary, summary};
+pub use words::name;
+
+use design::{Model, Row};
+use identified::Columns;
+use observation::Observation;
+use statistics::median;
+
+/// What a fit needs beside what was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// Of the draws.
+    pub seed: u64,
+    /// How many draws to make. Intervals are between the second and third from either end of 96.
+    pub draws: u32,
+    /// Values of terms that no measured step shows; those of others are not looked at.
+    pub assumed: Terms,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            draws: 96,
+            assumed: Terms::default(),
+        }
+    }
+}
+
+/// A fit, and what is to be said of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepsFit {
+    /// The fit, with the cells that it leaves out marked.
+    pub fit: WorldSizeFit,
+    /// What the steps leave open, in words: one sentence each.
+    pub not_identified: Vec<String>,
+    /// What was left out or looked odd, in words: one sentence each.
+    pub outliers: Vec<String>,
+}
+
+/// The mean magnitude of errors from which on the formula says nothing of the engine.
+const ERROR_MAX: f64 = 0.25;
+
+/// Fits the formula to measured steps of one world size.
+///
+/// `all_reduce` is modelled beside the terms: cells of ranks that exchange hold it, and it is
+/// subtracted from them; those of a shard alone ([`HowMeasured::ShardAlone`]) do not.
+///
+/// # Errors
+/// If the cells are too few, too alike, off from any smooth fit, or not sound: see [`FitError`].
+pub fn fit(
+    cells: &[Cell],
+    world_size: u32,
+    how: HowMeasured,
+    all_reduce: Option<CalibratedAllReduce>,
+    options: &Options,
+) -> Result<StepsFit, FitError> {
+    check::check_cells(cells)?;
+    let mut cells = cells.to_vec();
+    check::check_variety(cells.iter().filter(|cell| !cell.is_left_out))?;
+    let exchanges = observation::modelled_exchanges(how, all_reduce.as_ref());
+    let mut observations = observation::observations(&cells, exchanges.as_ref())?;
+    let mut outliers = stalled(&cells);
+    outliers.extend(leave_out(&mut observations, &mut cells)?);
+    check::check_variety(cells.iter().filter(|cell| !cell.is_left_out))?;
+
+    let columns = enough(&observations)?;
+    let misfit = misfit(&observations, &columns)?;
+    let rows = weights::weigh(&observations, misfit);
+    let (bends, unseen) = cross_validation::choose(&rows, &columns.fitted)?;
+    let model = bends::fit(&rows, &columns.fitted, bends)?;
+    let errors = errors(&model, &observations);
+    check_errors(&errors, &observations, &cells)?;
+
+    let draws = draws::draws(
+        &rows,
+        &cells,
+        &columns.fitted,
+        &model,
+        options.seed,
+        options.draws,
+    )?;
+    let judged = identified::judge(&columns, &model, &draws, &options.assumed, &observations);
+    let mut not_identified = judged.not_identified;
+    let run_to_run = run_to_run(&cells, &mut not_identified)?;
+    let left_out = cells.iter().filter(|cell| cell.is_left_out).count();
+    let fit = WorldSizeFit {
+        world_size,
+        how,
+        terms: judged.estimates,
+        token_factor: model.shape.token_factor,
+        kv_factor: model.shape.kv_factor,
+        all_reduce,
+        draws: judged.draws,
+        run_to_run,
+        residuals: Residuals {
+            fitted: observations.len() as u32,
+            left_out: left_out as u32,
+            mean: cross_validation::mean_magnitude(&errors),
+            max: errors.iter().fold(0.0, |max, error| error.abs().max(max)),
+            cross_validated_mean: Some(cross_validation::mean_magnitude(&unseen)),
+        },
+        cells,
+    };
+    // What is written must be read again: also a table of exchanges that makes no sense.
+    fit.formula()?;
+    fit.draws()?;
+    Ok(StepsFit {
+        fit,
+        not_identified,
+        outliers,
+    })
+}
+
+/// The columns of the steps, if those are as many as it takes.
+fn enough(observations: &[Observation]) -> Result<Columns, FitError> {
+    let columns = Columns::of(observations)?;
+    let is_new = |index: &usize| {
+        let load = &observations[*index].load;
+        observations[..*index].iter().all(|step| step.load != *load)
+    };
+    let different = (0..observations.len()).filter(is_new).count();
+    if different <= columns.terms() {
+        return Err(FitError::TooFewCells {
+            cells: different,
+            terms: columns.terms(),
+        });
+    }
+    Ok(columns)
+}
+
+/// Marks the outliers among the cells, and says which they are.
+fn leave_out(
+    observations: &mut Vec<Observation>,
+    cells: &mut [Cell],
+) -> Result<Vec<String>, FitError> {
+    let columns = enough(observations)?;
+    let describe = |cell: usize| name(&cells[cell]);
+    let taken = outliers::take(observations, &columns.fitted, describe)?;
+    if taken.is_empty() {
+        return Ok(Vec::new());
+    }
+    let columns = enough(observations)?;
+    let rows = weights::weigh(observations, weights::MISFIT_FIRST);
+    let model = knee::search(&rows, &columns.fitted, &design::Shape::default())?;
+    let mut told = Vec::new();
+    for step in taken {
+        cells[step.cell].is_left_out = true;
+        let error = -model.error(&step) / (model.error(&step) + 1.0).max(f64::MIN_POSITIVE);
+        let direction = if error > 0.0 { "longer" } else { "less long" };
+        told.push(format!(
+            "cell {} ({}) took {:.0} % {direction} than all others say, and is left out",
+            step.cell + 1,
+            name(&cells[step.cell]),
+            100.0 * error.abs(),
+        ));
+    }
+    Ok(told)
+}
+
+/// How far the formula is from true medians, by a first fit.
+fn misfit(observations: &[Observation], columns: &Columns) -> Result<f64, FitError> {
+    let rows: Vec<Row<'_>> = weights::weigh(observations, weights::MISFIT_FIRST);
+    let model = knee::search(&rows, &columns.fitted, &design::Shape::default())?;
+    let errors = errors(&model, observations);
+    Ok(weights::misfit(observations, &errors, columns.terms()))
+}
+
+fn errors(model: &Model, observations: &[Observation]) -> Vec<f64> {
+    observations.iter().map(|step| model.error(step)).collect()
+}
+
+fn check_errors(
+    errors: &[f64],
+    observations: &[Observation],
+    cells: &[Cell],
+) -> Result<(), FitError> {
+    let mean = cross_validation::mean_magnitude(errors);
+    let worst = (0..errors.len()).max_by(|&a, &b| errors[a].abs().total_cmp(&errors[b].abs()));
+    match worst {
+        Some(worst) if mean > ERROR_MAX => Err(FitError::DoesNotFit {
+            percent: 100.0 * mean,
+            worst_percent: 100.0 * errors[worst].abs(),
+            worst: name(&cells[observations[worst].cell]),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn run_to_run(cells: &[Cell], not_identified: &mut Vec<String>) -> Result<f64, FitError> {
+    let Some(deviation) = rounds::run_to_run(cells) else {
+        not_identified.push(
+            "how much another run differs as a whole is not known, taken as nothing: measure three \
+             rounds or more"
+                .to_owned(),
+        );
+        return Ok(0.0);
+    };
+    if deviation >= 1.0 {
+        return Err(FitError::Unsteady {
+            factor: libm::exp(deviation),
+        });
+    }
+    Ok(deviation)
+}
+
+/// A repeat that took so many times the median stalled,
+const STALLED_RATIO: f64 = 1.5;
+
+/// if it is also so many standard deviations of the others above it.
+const STALLED_DEVIATIONS: f64 = 8.0;
+
+/// Repeats of a cell in which the machine did something else.
+pub(crate) fn stalled_repeats(cell: &Cell) -> usize {
+    let Some(usual) = median(&cell.seconds) else {
+        return 0;
+    };
+    let deviation = statistics::robust_deviation(&cell.seconds, usual);
+    let limit = (STALLED_RATIO * usual).max(usual + STALLED_DEVIATIONS * deviation);
+    let stalled = cell.seconds.iter().filter(|seconds| **seconds > limit);
+    stalled.count()
+}
+
+fn stalled(cells: &[Cell]) -> Vec<String> {
+    let stalled: usize = cells.iter().map(stalled_repeats).sum();
+    let repeats: usize = cells.iter().map(|cell| cell.seconds.len()).sum();
+    if stalled == 0 {
+        return Vec::new();
+    }
+    vec![format!(
+        "{stalled} of {repeats} repeats stalled, above {STALLED_RATIO} times the median of their cell, which they hardly move"
+    )]
+}
