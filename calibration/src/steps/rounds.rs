@@ -13,7 +13,7 @@ const STEPS_MIN: usize = 3;
 const ROUNDS_MIN: usize = 3;
 
 /// The variance of the median of normal numbers by that of their mean: pi / 2.
-const MEDIAN_VARIANCE: f64 = 1.5708;
+const MEDIAN_VARIANCE: f64 = std::f64::consts::FRAC_PI_2;
 
 /// Standard deviation of the natural logarithm of a round's scale: what its steps took by their
 /// medians, without what the steps' own noise adds to that; none if there are too few rounds.
