@@ -11,9 +11,11 @@
 //! - [`least_squares`]: non-negative least squares, and the few operations on small matrices that it takes.
 //! - [`steps`]: the formula of [`Calibrated`](foresail_core::step_time::Calibrated), fitted to steps of an engine of ours.
 //! - [`requests`]: the same formula, fitted to what requests took at any endpoint, or to published results, by simulating them.
+//! - [`efficiency`]: the figures of a GPU's roofline, fitted to published results.
 //! - [`cold_start`]: how long each stage of a start takes.
 
 pub mod cold_start;
+pub mod efficiency;
 pub mod least_squares;
 pub mod requests;
 pub mod steps;

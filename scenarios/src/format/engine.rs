@@ -167,7 +167,7 @@ enum Kind {
 
 const KINDS: [(&str, Kind); 2] = [("roofline", Kind::Roofline), ("profile", Kind::Profile)];
 
-const EFFICIENCY_KEYS: [&str; 10] = [
+const EFFICIENCY_KEYS: [&str; 11] = [
     "weight_read",
     "kv_read",
     "gemm",
@@ -178,6 +178,7 @@ const EFFICIENCY_KEYS: [&str; 10] = [
     "sequence_overhead",
     "layer_overhead",
     "kernel_overhead",
+    "host_launch",
 ];
 
 /// Reads `[step_time]` only to find unknown keys, when there is no model or GPU to use it for.
@@ -264,6 +265,7 @@ fn efficiency(reader: &Reader<'_>, default: &Efficiency) -> Efficiency {
         ),
         layer_overhead_s: time("layer_overhead", default.layer_overhead_s, 10 * MILLISECOND),
         kernel_overhead_s: time("kernel_overhead", default.kernel_overhead_s, MILLISECOND),
+        host_launch_s: time("host_launch", default.host_launch_s, SECOND),
     }
 }
 

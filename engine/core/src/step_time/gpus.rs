@@ -50,6 +50,9 @@ pub struct Efficiency {
     pub layer_overhead_s: f64,
     /// Start and tail of one matrix product: what a shard does not shrink (s).
     pub kernel_overhead_s: f64,
+    /// Time the host takes to launch a step's kernels one by one (s). The GPU works meanwhile, so that the longer of
+    /// the two counts; 0 for engines that launch a step as one graph.
+    pub host_launch_s: f64,
 }
 
 impl Gpu {
@@ -154,6 +157,7 @@ impl Gpu {
             ("sequence_overhead_s", efficiency.sequence_overhead_s),
             ("layer_overhead_s", efficiency.layer_overhead_s),
             ("kernel_overhead_s", efficiency.kernel_overhead_s),
+            ("host_launch_s", efficiency.host_launch_s),
         ];
         if let Some((field, _)) = positive
             .into_iter()
@@ -200,6 +204,7 @@ fn ampere_engine() -> Efficiency {
         step_overhead_s: 1.0e-3,
         sequence_overhead_s: 50e-6,
         layer_overhead_s: 38e-6,
+        host_launch_s: 0.0,
     }
 }
 
@@ -230,6 +235,7 @@ fn hopper_engine() -> Efficiency {
         step_overhead_s: 0.35e-3,
         sequence_overhead_s: 11e-6,
         layer_overhead_s: 23e-6,
+        host_launch_s: 0.0,
     }
 }
 
@@ -245,6 +251,7 @@ fn ampere_spread() -> EfficiencySpread {
         sequence_overhead: 0.7,
         layer_overhead: 0.4,
         kernel_overhead: 0.3,
+        host_launch: 0.0,
         all_reduce: 0.2,
         engine: 0.05,
     }

@@ -23,6 +23,15 @@ macro_rules! spread {
             $($(#[$doc])* pub $name: f64,)+
         }
 
+        impl EfficiencySpread {
+            /// From deviations in the order of the names.
+            #[must_use]
+            pub fn of_array(deviations: [f64; Self::COUNT]) -> Self {
+                let [$($name,)+] = deviations;
+                Self { $($name,)+ }
+            }
+        }
+
         const NAMED: &[Named] = &[$((stringify!($name), |spread| spread.$name, $times),)+];
     };
 }
@@ -48,6 +57,8 @@ spread! {
     layer_overhead: |gpu, factor| gpu.efficiency.layer_overhead_s *= factor,
     /// Of [`Efficiency::kernel_overhead_s`].
     kernel_overhead: |gpu, factor| gpu.efficiency.kernel_overhead_s *= factor,
+    /// Of [`Efficiency::host_launch_s`].
+    host_launch: |gpu, factor| gpu.efficiency.host_launch_s *= factor,
     /// Of the time of every all-reduce.
     all_reduce: all_reduce_times,
     /// Of all times of one engine together: what the formula itself lacks.
@@ -74,6 +85,7 @@ fn engine_times(gpu: &mut Gpu, factor: f64) {
         sequence_overhead_s,
         layer_overhead_s,
         kernel_overhead_s,
+        host_launch_s,
     } = &mut gpu.efficiency;
     for share in [weight_read, kv_read, gemm, gemm_fp8, attention, elementwise] {
         *share /= factor;
@@ -83,6 +95,7 @@ fn engine_times(gpu: &mut Gpu, factor: f64) {
         sequence_overhead_s,
         layer_overhead_s,
         kernel_overhead_s,
+        host_launch_s,
     ] {
         *seconds *= factor;
     }
@@ -183,8 +196,8 @@ mod tests {
                     asked += 1;
                     f64::from(u8::from(asked == index + 1))
                 });
-                // Nothing of a bf16 model uses fp8 units.
-                let changes = name != "gemm_fp8";
+                // Nothing of a bf16 model uses fp8 units, and the built-in engines launch graphs.
+                let changes = !["gemm_fp8", "host_launch"].contains(&name);
                 assert_eq!(step(&one) != best, changes, "{name}");
             }
         }
