@@ -12,10 +12,12 @@
 //! - [`steps`]: the formula of [`Calibrated`](foresail_core::step_time::Calibrated), fitted to steps of an engine of ours.
 //! - [`requests`]: the same formula, fitted to what requests took at any endpoint, or to published results, by simulating them.
 //! - [`efficiency`]: the figures of a GPU's roofline, fitted to published results.
+//! - [`exchanges`]: the size ranges of an all-reduce.
 //! - [`cold_start`]: how long each stage of a start takes.
 
 pub mod cold_start;
 pub mod efficiency;
+pub mod exchanges;
 pub mod least_squares;
 pub mod requests;
 pub mod steps;
