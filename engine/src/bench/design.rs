@@ -64,7 +64,7 @@ pub struct DesignLimits {
 /// Why no steps can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DesignError {
-    /// What a step takes by context, or by chunk, cannot be told from so few.
+    /// What a step takes by batch, by context or by chunk cannot be told from so few.
     #[error(
         "too few points: with --max-num-seqs {}, --max-batched-tokens {} and --max-model-len {} there are {what} to \
          measure, and a fit needs two; raise {raise}",
@@ -177,6 +177,9 @@ impl Maker {
             what: what.to_owned(),
             raise,
         };
+        if limits.max_num_seqs < 2 {
+            return Err(too_few("fewer than two batch sizes", "--max-num-seqs"));
+        }
         if self.contexts(1).len() < 2 {
             return Err(too_few(
                 "fewer than two contexts",
@@ -484,7 +487,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_step_is_possible_and_there_once(
-            max_num_seqs in 1_usize..300,
+            max_num_seqs in 2_usize..300,
             more_tokens in 32_usize..9000,
             max_model_len in 200_usize..10_000,
             kv_tokens in 1_000_usize..100_000,

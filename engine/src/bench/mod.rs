@@ -14,13 +14,17 @@
 //! includes sampling. What scheduler and driver add is measured with whole
 //! requests.
 
+#[cfg(test)]
+mod calibration_tests;
 mod ceilings;
 mod cells;
 pub mod cost;
 mod design;
+mod exchanges;
 mod gpu_ceilings;
 mod grid;
 mod pages;
+mod random_adapter;
 mod record;
 mod requests;
 mod rounds;
@@ -32,8 +36,10 @@ mod tests;
 pub use ceilings::{cpu_ceilings, higher};
 pub use cells::{Engine, MeasuredCell, MeasuredCells, Plan, RoundProgress, Spent, measure_cells};
 pub use design::{Design, DesignError, DesignLimits, Planned, RUN_STEPS_MAX};
+pub use exchanges::{MeasuredExchange, measure_exchanges};
 pub use gpu_ceilings::{GpuCeilings, gpu_ceilings, measure_gpu};
 pub use grid::{Grid, GridError, Room, Step};
+pub use random_adapter::random_adapter;
 pub use record::{Facts, profile, record};
 pub use requests::{RequestSizes, measure_requests};
 pub use rounds::{Precision, Repeat, Rounds, Spread};

@@ -39,6 +39,8 @@ pub enum World {
     Ranks(usize),
     /// One of several, the others nowhere: for timing only, as its results are wrong.
     Shard(Modelled),
+    /// This many, all here, which compute side by side and exchange nothing: for timing only as well.
+    Apart(usize),
 }
 
 /// A model on the ranks of a world.
@@ -165,6 +167,13 @@ fn ends(
         World::Shard(shard) => {
             Partition::check(config, shard.partition().world_size)?;
             Ok((Exchange::world(1).0, vec![Box::new(shard)]))
+        }
+        World::Apart(world_size) => {
+            Partition::check(config, world_size)?;
+            let ranks = (0..world_size).map(|rank| Partition { rank, world_size });
+            let boxed =
+                |partition| Box::new(Modelled::free(partition, config.vocab_size)) as Box<dyn Comm>;
+            Ok((Exchange::world(1).0, ranks.map(boxed).collect()))
         }
     }
 }

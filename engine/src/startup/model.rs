@@ -44,6 +44,7 @@ impl Plan {
         let all = (0..world_size).map(|rank| Partition { rank, world_size });
         let mut partitions: Vec<_> = all.collect();
         let world = match &settings.shard_alone {
+            None if settings.ranks_apart => World::Apart(world_size),
             None => World::Ranks(world_size),
             Some(all_reduce) => {
                 partitions.truncate(1);
@@ -153,7 +154,7 @@ pub(super) fn load(
 /// as far as the cores go, and one at least.
 fn threads_each(threads: Option<NonZeroUsize>, world: &World) -> Result<usize, StartError> {
     let ranks = match world {
-        World::Ranks(world_size) => *world_size,
+        World::Ranks(world_size) | World::Apart(world_size) => *world_size,
         World::Shard(_) => 1,
     };
     let Some(threads) = threads.map(NonZeroUsize::get) else {

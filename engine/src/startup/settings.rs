@@ -18,6 +18,9 @@ pub struct EngineSettings {
     /// Rank 0 of the world alone, which waits as long as the ranks' sums would
     /// take. For timing only: what it computes is wrong.
     pub shard_alone: Option<AllReduce>,
+    /// All ranks, side by side, which exchange nothing and wait for nothing: what a shard takes where
+    /// ranks share memory, as threads of a CPU do. For timing only, and not beside `shard_alone`.
+    pub ranks_apart: bool,
     /// The number format of the weights.
     pub dtype: DtypeChoice,
     /// The number format of the KV cache.
@@ -52,6 +55,7 @@ impl EngineSettings {
             device: Device::Cpu { threads: None },
             world_size: 1,
             shard_alone: None,
+            ranks_apart: false,
             dtype: DtypeChoice::Auto,
             kv_dtype: DtypeChoice::Auto,
             // vLLM's. Scenarios have 64, which suits GPUs; prefixes are shared block by block.
