@@ -5,8 +5,8 @@ use foresail_reports::summary::Tool;
 
 use crate::terminal::TerminalArguments;
 use crate::{
-    autoscale, bench, compare, completions, devices, exit_code, gate, init, load, man, merge,
-    serve, simulate, trace,
+    autoscale, bench, calibrate, compare, completions, devices, exit_code, gate, init, load, man,
+    merge, serve, simulate, trace,
 };
 
 /// What `foresail --version` and every summary say wrote it. The commit is
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Serve(Box<serve::Arguments>),
     Load(Box<load::Arguments>),
     Bench(bench::Arguments),
+    #[command(subcommand)]
+    Calibrate(calibrate::Command),
     Devices(devices::Arguments),
     #[command(subcommand)]
     Trace(trace::Command),

@@ -1,7 +1,7 @@
 //! The `foresail` command: reads arguments, calls the crates that know, prints,
 //! and chooses the exit code.
 //!
-//! One file or folder a subcommand: [`simulate`], [`compare`], [`gate`], [`merge`], [`autoscale`], [`mod@bench`],
+//! One file or folder a subcommand: [`simulate`], [`compare`], [`gate`], [`merge`], [`autoscale`], [`mod@bench`], [`calibrate`],
 //! [`serve`], [`load`], [`trace`],
 //! [`init`], [`completions`], [`man`]. What they share is beside them: how text reaches the person
 //! ([`terminal`], [`diagnostics`], [`progress`]), how a file is written whole
@@ -10,6 +10,7 @@
 
 mod autoscale;
 mod bench;
+mod calibrate;
 mod cli;
 mod compare;
 mod completions;
@@ -70,6 +71,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
         Command::Serve(arguments) => serve::run(arguments, terminal),
         Command::Load(arguments) => load::run(arguments, terminal),
         Command::Bench(arguments) => bench::run(arguments, terminal),
+        Command::Calibrate(command) => calibrate::run(command, terminal),
         Command::Devices(arguments) => devices::run(arguments, terminal),
         Command::Trace(command) => trace::run(command, terminal),
         Command::Init(arguments) => init::run(arguments, terminal),

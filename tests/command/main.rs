@@ -8,6 +8,7 @@ mod autoscale;
 mod bad_input;
 mod bad_output;
 mod bench;
+mod calibrate_engine;
 mod compare;
 mod compare_measured;
 mod determinism;
