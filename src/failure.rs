@@ -51,6 +51,9 @@ pub(crate) enum Failure {
     /// The person, or the system, asked to stop.
     #[error("interrupted; no file was written")]
     Interrupted,
+    /// It ran, and what came of it is not to be trusted; the text says why, and what to do.
+    #[error("{0}")]
+    Degraded(String),
     /// What computes has failed for good, and the text says how.
     #[error("{0}")]
     Device(String),
@@ -84,6 +87,7 @@ impl Failure {
             | Self::Output { .. }
             | Self::Stdout(_) => ExitCode::Input,
             Self::Simulation { source, .. } => of_simulation(source),
+            Self::Degraded(_) => ExitCode::Degraded,
             Self::Interrupted => ExitCode::Interrupted,
             Self::Device(_) | Self::Defect(_) => ExitCode::Unexpected,
         }

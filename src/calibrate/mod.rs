@@ -1,5 +1,6 @@
 //! `foresail calibrate`: from measurements to a profile with intervals.
 
+mod endpoint;
 mod engine;
 
 use clap::Subcommand;
@@ -12,10 +13,12 @@ use crate::terminal::Terminal;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Engine(Box<engine::Arguments>),
+    Endpoint(Box<endpoint::Arguments>),
 }
 
 pub(crate) fn run(command: &Command, terminal: &Terminal) -> Result<ExitCode, Failure> {
     match command {
         Command::Engine(arguments) => engine::run(arguments, terminal),
+        Command::Endpoint(arguments) => endpoint::run(arguments, terminal),
     }
 }

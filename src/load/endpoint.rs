@@ -11,7 +11,7 @@ const COMPLETIONS: &str = "/v1/completions";
 
 /// Which of OpenAI's APIs is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Api {
+pub(crate) enum Api {
     /// Prompts.
     Completions,
     /// Messages.
@@ -19,7 +19,7 @@ pub(super) enum Api {
 }
 
 /// The path that is asked, and which API it is of.
-pub(super) fn api(arguments: &EndpointArguments) -> Result<(String, Api), Failure> {
+pub(crate) fn api(arguments: &EndpointArguments) -> Result<(String, Api), Failure> {
     let path = arguments.endpoint.as_deref().unwrap_or(COMPLETIONS);
     let api = match path {
         path if path.ends_with("/chat/completions") => Api::Chat,
@@ -35,7 +35,7 @@ pub(super) fn api(arguments: &EndpointArguments) -> Result<(String, Api), Failur
 }
 
 /// The endpoint, checked and looked up.
-pub(super) fn target(arguments: &EndpointArguments, path: &str) -> Result<Target, Failure> {
+pub(crate) fn target(arguments: &EndpointArguments, path: &str) -> Result<Target, Failure> {
     let settings = settings(arguments, path, key(&arguments.api_key_env)?);
     Target::resolve(&settings).map_err(|error| Failure::Input(error.to_string()))
 }
@@ -72,7 +72,7 @@ fn key(variable: &str) -> Result<Option<String>, Failure> {
 }
 
 /// Where requests go, without what may be a secret in it.
-pub(super) fn shown(arguments: &EndpointArguments) -> String {
+pub(crate) fn shown(arguments: &EndpointArguments) -> String {
     let (scheme, rest) = arguments
         .url
         .split_once("://")

@@ -11,18 +11,18 @@
 //! that is not there, too few file descriptors, a folder that cannot be written.
 
 mod arguments;
-mod endpoint;
+pub(crate) mod endpoint;
 mod exports;
 mod job;
 mod judge;
 mod live;
-mod models;
+pub(crate) mod models;
 mod once;
 mod result;
 mod several;
 mod show;
 mod subject;
-mod tokenizer;
+pub(crate) mod tokenizer;
 mod traffic;
 
 use std::path::Path;
@@ -40,7 +40,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::terminal::Terminal;
-pub(crate) use arguments::Arguments;
+pub(crate) use arguments::{Arguments, EndpointArguments, PromptArguments, value};
 use arguments::{DatasetName, ServerArguments};
 use endpoint::Api;
 use exports::Records;

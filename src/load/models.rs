@@ -34,7 +34,7 @@ struct Model {
 
 /// What requests call the model: as the arguments say, or the only one that there is. Either
 /// way the endpoint has been reached.
-pub(super) fn name(arguments: &EndpointArguments, path: &str) -> Result<String, Failure> {
+pub(crate) fn name(arguments: &EndpointArguments, path: &str) -> Result<String, Failure> {
     let path = path_of_list(path);
     let target = endpoint::target(arguments, &path)?;
     let answered = ask(&target)?;

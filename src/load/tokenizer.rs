@@ -18,7 +18,7 @@ const BYTES: &str = "bytes";
 const MARK: &str = "foresailforesail";
 
 /// How tokens of prompts are counted.
-pub(super) fn counting(arguments: &PromptArguments) -> Result<Counting, Failure> {
+pub(crate) fn counting(arguments: &PromptArguments) -> Result<Counting, Failure> {
     let Some(folder) = &arguments.tokenizer else {
         let bytes_per_token = arguments.bytes_per_token.unwrap_or(BYTES_PER_TOKEN);
         return Ok(Counting::Bytes { bytes_per_token });

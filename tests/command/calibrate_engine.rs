@@ -78,8 +78,17 @@ fn a_profile_has_cells_terms_and_what_is_not_known() {
     let with = |is_so: fn(&Value) -> bool| cells.iter().filter(|cell| is_so(cell)).count();
     assert!(with(|cell| cell["adapters"] == 2) >= 2);
     assert!(with(|cell| cell["decodes"] == 4) >= 2);
-    assert!(with(|cell| cell["chunks"].as_array().is_some_and(|chunks| chunks.len() > 1)) >= 2);
-    assert!(cells.iter().all(|cell| cell["seconds"][0].as_f64() > Some(0.0)));
+    assert!(
+        with(|cell| cell["chunks"]
+            .as_array()
+            .is_some_and(|chunks| chunks.len() > 1))
+            >= 2
+    );
+    assert!(
+        cells
+            .iter()
+            .all(|cell| cell["seconds"][0].as_f64() > Some(0.0))
+    );
     let svg = sandbox.read("fit.svg");
     assert!(svg.starts_with("<svg") || svg.starts_with("<?xml"), "{svg}");
 }

@@ -136,7 +136,11 @@ fn every_step_is_computed_as_designed_in_every_round() {
             true => 2 + (measured.steps_in_a_row - 1) / 2,
             false => 2,
         };
-        let contexts: usize = planned.contexts.iter().map(|context| context + beyond).sum();
+        let contexts: usize = planned
+            .contexts
+            .iter()
+            .map(|context| context + beyond)
+            .sum();
         assert_eq!(cell.decode_past as usize, contexts, "{planned:?}");
     }
     let computed = witness.computed.lock().unwrap();
@@ -188,7 +192,12 @@ fn a_step_that_is_held_up_is_told() {
     };
     let (_, measured) = run(&witness, LONG, 3, &mut go_on).unwrap();
     let steps: usize = witness.computed.lock().unwrap().len();
-    assert!(measured.cells.iter().all(|cell| cell.cell.seconds.len() == 3));
+    assert!(
+        measured
+            .cells
+            .iter()
+            .all(|cell| cell.cell.seconds.len() == 3)
+    );
     let witness = Witness {
         stalls_at: Some(steps * 9 / 10),
         ..witness

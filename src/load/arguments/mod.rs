@@ -8,7 +8,7 @@ mod conflicts;
 mod endpoint;
 mod prompts;
 mod traffic;
-pub(super) mod value;
+pub(crate) mod value;
 mod verdict;
 
 use std::path::PathBuf;

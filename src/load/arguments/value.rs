@@ -63,7 +63,7 @@ pub(super) fn interval(text: &str) -> Result<Nanos, String> {
     }
 }
 
-pub(super) fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse().ok();
     let number = number.filter(|number: &f64| *number > 0.0 && number.is_finite());
     number.ok_or_else(|| "expected a number above 0".to_owned())
@@ -91,7 +91,7 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
 }
 
 /// A duration as scenarios write it, of at least 0.
-pub(super) fn duration(text: &str) -> Result<Nanos, String> {
+pub(crate) fn duration(text: &str) -> Result<Nanos, String> {
     let nanos = go::parse(text).map_err(|error| format!("{error}; write 60s or 5m"))?;
     Nanos::try_from(nanos).map_err(|_| "must not be negative".to_owned())
 }

@@ -1,0 +1,291 @@
+//! What runs show without a fit: the batch limit, a prefix cache, the noise of the measurement, a drift.
+
+use foresail_calibration::requests::{Figure, Observed, Run, Statistic};
+use foresail_reports::records::{Outcome, RequestRecord, TokensFrom};
+use foresail_scenarios::workload::{Content, Request};
+use foresail_simulator::replay::{Replayed, Traffic};
+
+use super::design::Kind;
+use super::measure::Done;
+
+/// A figure is known no better than this, however alike two measurements were.
+const DEVIATION_MIN: f64 = 0.003;
+/// What is assumed where nothing was measured twice.
+const DEVIATION_UNKNOWN: f64 = 0.03;
+/// With fewer pairs, their spread says little.
+const PAIRS_MIN: usize = 4;
+/// A second prompt that takes less than this share of the first was found in a cache.
+const CACHED_SHARE_MAX: f64 = 0.7;
+/// A drift of less than this share is none.
+const DRIFT_MIN: f64 = 0.02;
+
+/// A run as the fit gets it, and as a picture shows it.
+#[derive(Clone, Debug)]
+pub(super) struct FitRun {
+    pub(super) run: Run,
+    pub(super) kind: Kind,
+    /// Tokens of its prompts, if all are alike.
+    pub(super) prompt_tokens: Option<u32>,
+    /// Which half of the measurement it is of.
+    pub(super) half: usize,
+}
+
+/// How many sequences the endpoint computes at once, as far as a burst tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum BatchLimit {
+    /// As many as began before any had ended, in every burst.
+    Found(u32),
+    /// All of a burst began: so many at least.
+    AtLeast(u32),
+    /// From so many to so many, as bursts differed.
+    Between(u32, u32),
+    /// No burst was measured.
+    Unknown,
+}
+
+/// The first of the runs that are worth fitting: those that the client did not hold up, and few of whose
+/// requests failed.
+pub(super) fn is_sound(done: &Done) -> bool {
+    done.degraded.is_empty() && done.failed() * 50 <= done.records.len()
+}
+
+/// The runs of a half. A run of single prompts is one for each of their lengths.
+pub(super) fn fit_runs(done: &Done, half: usize) -> Vec<FitRun> {
+    let again = if half == 0 { "" } else { ", again" };
+    match done.job.kind {
+        Kind::Prefix => Vec::new(),
+        Kind::Loaded | Kind::Burst => {
+            let figures = [
+                Figure::Ttft(Statistic::Mean),
+                Figure::Tpot(Statistic::Mean),
+                Figure::EndToEnd(Statistic::Mean),
+            ];
+            let name = format!("{}{again}", done.job.name);
+            fit_run(name, done, |_| true, &figures, half)
+                .into_iter()
+                .collect()
+        }
+        Kind::Idle => {
+            let mut lengths: Vec<u32> = done
+                .job
+                .requests
+                .iter()
+                .map(|each| each.prompt_tokens)
+                .collect();
+            lengths.sort_unstable();
+            lengths.dedup();
+            let figures = [Figure::Ttft(Statistic::Percentile(50))];
+            let runs = lengths.into_iter().filter_map(|length| {
+                let name = format!("a prompt of {length} tokens alone{again}");
+                let is_so_long = |request: &Request| request.prompt_tokens == length;
+                fit_run(name, done, is_so_long, &figures, half)
+            });
+            runs.collect()
+        }
+    }
+}
+
+fn fit_run(
+    name: String,
+    done: &Done,
+    is_of: impl Fn(&Request) -> bool,
+    figures: &[Figure],
+    half: usize,
+) -> Option<FitRun> {
+    let asked = done.job.requests.iter().filter(|asked| is_of(asked));
+    let mut lengths: Vec<u32> = asked.map(|asked| asked.prompt_tokens).collect();
+    lengths.dedup();
+    // In a closed loop, ids are in the order of the plan whoever sends them.
+    let completed = done.records.iter().filter(|record| {
+        let planned = done.job.requests.get(record.id as usize);
+        record.outcome == Outcome::Completed && planned.is_some_and(&is_of)
+    });
+    let mut replayed: Vec<Replayed> = completed.filter_map(replayed).collect();
+    replayed.sort_by_key(|each| each.due_ns);
+    let observed = figures.iter().filter_map(|figure| {
+        Some(Observed {
+            figure: *figure,
+            value: figure.of(&replayed)?,
+            relative_deviation: DEVIATION_UNKNOWN,
+        })
+    });
+    let observed: Vec<Observed> = observed.collect();
+    if observed.is_empty() {
+        return None;
+    }
+    let requests = replayed.iter().map(|each| Request {
+        due: each.due_ns,
+        prompt_tokens: each.prompt_tokens,
+        output_tokens: each.output_tokens,
+        session: None,
+        adapter: None,
+        content: Content::Unique,
+    });
+    let traffic = Traffic::Recorded(requests.collect());
+    Some(FitRun {
+        run: Run {
+            name,
+            traffic,
+            observed,
+        },
+        kind: done.job.kind,
+        prompt_tokens: (lengths.len() == 1).then(|| lengths[0]),
+        half,
+    })
+}
+
+/// What the client saw of a request that completed; `None` if it got no token.
+fn replayed(record: &RequestRecord) -> Option<Replayed> {
+    let last = record.wire.and_then(|wire| wire.last_output_ns);
+    (record.output_tokens > 0 && record.prompt_tokens > 0).then(|| Replayed {
+        due_ns: record.due_ns,
+        first_token_ns: record.first_token_ns.unwrap_or(record.end_ns),
+        end_ns: last.unwrap_or(record.end_ns),
+        prompt_tokens: record.prompt_tokens,
+        cached_tokens: record.cached_tokens,
+        output_tokens: record.output_tokens,
+    })
+}
+
+/// What one measurement of a figure and another differ by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Noise {
+    /// Standard deviation of the natural logarithm of a first token's time.
+    ttft: Option<f64>,
+    /// The same, of times between tokens.
+    pub(super) tpot: Option<f64>,
+    /// Of whole requests.
+    end_to_end: Option<f64>,
+    /// How much longer all took in the second half, as a share, if it is more than noise.
+    pub(super) drift: Option<f64>,
+}
+
+/// The pairs of equal figures of the two halves, as logarithms of their ratios.
+fn ratios(runs: &[FitRun], is_of: impl Fn(Figure) -> bool) -> Vec<f64> {
+    let seconds = runs.iter().filter(|run| run.half == 1);
+    let pairs = seconds.flat_map(|second| {
+        let name = second.run.name.trim_end_matches(", again");
+        let first = runs
+            .iter()
+            .find(|first| first.half == 0 && first.run.name == name);
+        let first = first.map_or(&[][..], |first| &first.run.observed);
+        let observed = second.run.observed.iter();
+        observed.filter_map(|second| {
+            let first = first.iter().find(|first| first.figure == second.figure)?;
+            Some((second.figure, (second.value / first.value).ln()))
+        })
+    });
+    let of = pairs.filter(|(figure, _)| is_of(*figure));
+    of.map(|(_, ratio)| ratio).collect()
+}
+
+/// The noise of these runs.
+pub(super) fn noise(runs: &[FitRun]) -> Noise {
+    Noise {
+        ttft: deviation(ratios(runs, |figure| matches!(figure, Figure::Ttft(_)))),
+        tpot: deviation(ratios(runs, |figure| matches!(figure, Figure::Tpot(_)))),
+        end_to_end: deviation(ratios(runs, |figure| matches!(figure, Figure::EndToEnd(_)))),
+        drift: drift(ratios(runs, |figure| {
+            !matches!(figure, Figure::EndToEnd(_))
+        })),
+    }
+}
+
+/// Standard deviation of one measurement from the ratios of pairs, by the median of their magnitudes so that a
+/// run that stalled is not taken for noise: 1.4826 times that is the deviation of normal ratios, and a ratio
+/// has the noise of two.
+fn deviation(ratios: Vec<f64>) -> Option<f64> {
+    if ratios.len() < PAIRS_MIN {
+        return None;
+    }
+    let magnitudes = ratios.into_iter().map(f64::abs).collect();
+    Some((1.4826 * median(magnitudes) / 2.0_f64.sqrt()).max(DEVIATION_MIN))
+}
+
+fn drift(ratios: Vec<f64>) -> Option<f64> {
+    if ratios.len() < PAIRS_MIN {
+        return None;
+    }
+    let middle = median(ratios.clone());
+    let spread = 1.4826 * median(ratios.iter().map(|ratio| (ratio - middle).abs()).collect());
+    // The standard error of a median of normal values is 1.2533 times that of their mean.
+    let error = 1.2533 * spread / (ratios.len() as f64).sqrt();
+    (middle.abs() > DRIFT_MIN && middle.abs() > 3.0 * error).then(|| middle.exp_m1())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() % 2 {
+        0 => (values[middle - 1] + values[middle]) / 2.0,
+        _ => values[middle],
+    }
+}
+
+/// Gives each figure the noise of its kind.
+pub(super) fn with_noise(runs: &mut [FitRun], noise: &Noise) {
+    for observed in runs.iter_mut().flat_map(|run| &mut run.run.observed) {
+        let of_kind = match observed.figure {
+            Figure::Ttft(_) => noise.ttft,
+            Figure::EndToEnd(_) => noise.end_to_end,
+            _ => noise.tpot,
+        };
+        observed.relative_deviation = of_kind.unwrap_or(DEVIATION_UNKNOWN);
+    }
+}
+
+/// The batch limit, from the bursts: how many first tokens came before anybody's last.
+pub(super) fn batch_limit<'a>(runs: impl Iterator<Item = &'a Done>) -> BatchLimit {
+    let bursts = runs.filter(|done| done.job.kind == Kind::Burst && done.failed() == 0);
+    let counted: Vec<(u32, u32)> = bursts.filter_map(begun_at_once).collect();
+    let begun = || counted.iter().map(|(begun, _)| *begun);
+    let (Some(least), Some(most)) = (begun().min(), begun().max()) else {
+        return BatchLimit::Unknown;
+    };
+    match counted.iter().all(|(begun, sent)| begun == sent) {
+        true => BatchLimit::AtLeast(least),
+        false if least == most => BatchLimit::Found(least),
+        false => BatchLimit::Between(least, most),
+    }
+}
+
+/// How many of a burst had begun when the first ended, and how many there were.
+fn begun_at_once(done: &Done) -> Option<(u32, u32)> {
+    let requests: Vec<Replayed> = done.records.iter().filter_map(replayed).collect();
+    let first_end = requests.iter().map(|each| each.end_ns).min()?;
+    let begun = requests
+        .iter()
+        .filter(|each| each.first_token_ns < first_end);
+    Some((begun.count() as u32, requests.len() as u32))
+}
+
+/// The share of the time of a first token that the same prompt takes again, if that is so much
+/// less that a cache had it.
+pub(super) fn prefix_cache<'a>(mut runs: impl Iterator<Item = &'a Done>) -> Option<f64> {
+    let done = runs.find(|done| done.job.kind == Kind::Prefix)?;
+    let ttft = |record: &RequestRecord| {
+        let first = record.first_token_ns?;
+        Some(first.saturating_sub(record.due_ns) as f64)
+    };
+    let shares = done
+        .records
+        .chunks_exact(2)
+        .filter_map(|pair| Some(ttft(&pair[1])? / ttft(&pair[0])?));
+    let shares: Vec<f64> = shares.collect();
+    let share = (!shares.is_empty()).then(|| median(shares))?;
+    (share < CACHED_SHARE_MAX).then_some(share)
+}
+
+/// Whether the endpoint counted all tokens.
+pub(super) fn is_counted(done: &Done) -> bool {
+    let counted = |record: &RequestRecord| {
+        record
+            .wire
+            .is_some_and(|wire| wire.tokens_from == TokensFrom::Usage)
+    };
+    let completed = |record: &&RequestRecord| record.outcome == Outcome::Completed;
+    done.records.iter().filter(completed).all(counted)
+}
+
+#[cfg(test)]
+mod tests;
