@@ -9,6 +9,8 @@ use foresail_engine::server::ServerSettings;
 use foresail_engine::startup::{DtypeChoice, LORA_RANK_MAX};
 use foresail_scenarios::duration;
 
+use crate::terminal::OutputFormat;
+
 /// Serve a model over OpenAI's API
 ///
 /// The replica's batches are decided by the scheduler that `foresail simulate` runs. One line on
@@ -137,6 +139,10 @@ pub(crate) struct Arguments {
     /// Where a line of JSON goes for each request; `-` is standard error, `none` nowhere
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(super) access_log: PathBuf,
+
+    /// The line that says when requests are taken: text for people, or JSON for programs
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(super) format: OutputFormat,
 
     /// How long requests may take to end after SIGTERM or Ctrl-C
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = patience)]

@@ -7,10 +7,10 @@
 
 mod arguments;
 mod listen;
+mod ready;
 mod scenario;
 mod start;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::terminal::Terminal;
 pub(crate) use arguments::Arguments;
+pub(crate) use ready::Ready as ReadyLine;
 use start::Ready;
 
 /// How soon a signal, or the end of the replica, is noticed.
@@ -47,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     if let Some(note) = &ready.note {
         terminal.note(note);
     }
-    let line = ready_line(&ready, address, began.elapsed());
+    let line = ready::Ready::of(&ready, address, began.elapsed()).line(arguments.format)?;
     let replica = ready.engine.replica.clone();
     app.ready(ready.engine);
     terminal.print(&line)?;
@@ -103,20 +104,4 @@ fn finish(
         return Ok(ExitCode::Degraded);
     }
     Ok(ExitCode::Success)
-}
-
-/// Address, model, and how long each stage of the start took: cold-start data, on one line.
-fn ready_line(ready: &Ready, address: SocketAddr, took: Duration) -> String {
-    let stages: Vec<_> = ready
-        .stages
-        .iter()
-        .map(|(name, duration)| format!("{name} {:.3} s", duration.as_secs_f64()))
-        .collect();
-    format!(
-        "ready: http://{address}/v1 serves {} on {} after {:.3} s: {}\n",
-        ready.model,
-        ready.device,
-        took.as_secs_f64(),
-        stages.join(", ")
-    )
 }

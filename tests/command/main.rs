@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_output;
 mod bench;
 mod calibrate_engine;
+mod cold_start;
 mod compare;
 mod compare_measured;
 mod determinism;

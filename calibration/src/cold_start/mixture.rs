@@ -31,6 +31,10 @@ const SHAPE_MIN: usize = 20;
 /// estimated (Stephens, "EDF Statistics for Goodness of Fit and Some Comparisons", 1974).
 const ANDERSON_DARLING_MAX: f64 = 1.035;
 
+/// A log-normal whose logarithm deviates by more than this, a factor of two either way, has a tail far
+/// beyond anything that a few starts have shown.
+const SPREAD_MAX: f64 = core::f64::consts::LN_2;
+
 /// What a stage was taken to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -81,7 +85,8 @@ pub(super) fn choose(seconds: &[f64], start_s: f64) -> (Choice, Vec<Outcome>, Ve
         .filter(|index| !far.contains(index))
         .map(|index| logs[index])
         .collect();
-    if near.len() >= SHAPE_MIN && anderson_darling(&near) > ANDERSON_DARLING_MAX {
+    let is_other = near.len() >= SHAPE_MIN && anderson_darling(&near) > ANDERSON_DARLING_MAX;
+    if is_other || deviation(&near) > SPREAD_MAX {
         return (Choice::Measured, vec![as_measured(seconds)], far);
     }
     let share = near.len() as f64 / logs.len() as f64;

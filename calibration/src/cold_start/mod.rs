@@ -12,7 +12,8 @@
 //! 2. Times far from the others (a stalled disk, a cache that had to be filled) are told, and stay:
 //!    they are an outcome of their own, as likely as they were often.
 //! 3. The others are log-normal, as times of many small causes that multiply are, unless there are
-//!    enough of them to see that they are not. Then they are drawn again as they were.
+//!    enough of them to see that they are not, or they differ by so much that the tail would be made
+//!    up. Then they are drawn again as they were.
 //!
 //! Stages are fitted, and drawn, each for itself. What that loses shows where [`drawn`] is
 //! compared with whole starts.
@@ -104,7 +105,7 @@ pub fn fit(starts: &[Start]) -> Result<Vec<StageFit>, ColdStartError> {
     for (index, start) in starts.iter().enumerate() {
         check(first, start, index + 1)?;
     }
-    let total_s: f64 = starts.iter().map(|start| total(start)).sum();
+    let total_s: f64 = starts.iter().map(total).sum();
     let start_s = total_s / starts.len() as f64;
     let stage = |(index, (name, _)): (usize, &(String, f64))| {
         let seconds = starts.iter().map(|start| start[index].1).collect();

@@ -141,11 +141,15 @@ fn exact(value: f64) -> String {
     format!("{value:?}")
 }
 
-/// Five significant digits, which TOML reads as a number whatever they are.
+/// Five significant digits at most, which TOML reads as a number whatever they are.
 fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }
     let digits = 4 - libm::floor(libm::log10(value.abs())) as i32;
-    format!("{value:.*}", digits.clamp(0, 18) as usize)
+    let text = format!("{value:.*}", digits.clamp(0, 18) as usize);
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
 }

@@ -78,12 +78,20 @@ fn a_stalled_start_is_told_and_stays_as_likely_as_it_was() {
 #[test]
 fn two_ways_to_go_are_seen_if_there_are_enough_starts() {
     let both = |count: usize| -> Vec<f64> {
-        let one = |index: usize| 1.0 + 0.01 * index as f64 + 4.0 * (index % 2) as f64;
+        let one = |index: usize| 1.0 + 0.01 * index as f64 + (index % 2) as f64;
         (0..count).map(one).collect()
     };
     assert_eq!(fitted(&both(40)).choice, Choice::Measured);
     // Of ten nobody can tell.
     assert_eq!(fitted(&both(10)).choice, Choice::LogNormal);
+}
+
+#[test]
+fn no_tail_is_made_up_of_times_that_differ_by_far() {
+    let stage = fitted(&[0.01, 0.02, 1.0, 0.05, 0.4, 0.1, 0.03]);
+    assert_eq!(stage.choice, Choice::Measured);
+    let draws = draws(&stage.outcomes[0].seconds, 1_000);
+    assert!(draws.iter().all(|seconds| *seconds <= 1.0));
 }
 
 #[test]

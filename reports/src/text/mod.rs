@@ -54,7 +54,9 @@ impl Style {
         }
     }
 
-    fn heading(self, text: &str) -> String {
+    /// A heading.
+    #[must_use]
+    pub fn heading(self, text: &str) -> String {
         self.paint("1", text)
     }
 
@@ -66,7 +68,9 @@ impl Style {
         self.paint("31", text)
     }
 
-    fn quiet(self, text: &str) -> String {
+    /// What is there to be looked up, such as the heads of columns.
+    #[must_use]
+    pub fn quiet(self, text: &str) -> String {
         self.paint("2", text)
     }
 
