@@ -154,14 +154,16 @@ impl Service {
         Ok(running)
     }
 
-    /// Computes, in name only, what the prompts begin with, so that the prefix cache has it.
+    /// Computes, in name only, what the prompts begin with, so that the prefix cache has it. One token more
+    /// is asked for, since a prompt's last block is never taken from the cache: it would be computed
+    /// again, and forgotten as the copy that was used longest ago.
     fn know(&mut self, cell: &Planned) -> Result<(), BenchError> {
         let pasts = cell.chunks.iter().map(|chunk| chunk.past as usize);
         let lens: Vec<usize> = cell.contexts.iter().copied().chain(pasts).collect();
         let mut known = Vec::new();
         for (slot, len) in lens.into_iter().enumerate() {
             if len > 0 {
-                let prompt = self.text(slot as u64, len);
+                let prompt = self.text(slot as u64, len + 1);
                 let adapter = Self::adapter(cell, slot);
                 known.push(self.submit(prompt, 1, adapter)?);
             }
