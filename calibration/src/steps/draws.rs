@@ -16,6 +16,7 @@ use super::design::{Column, Model, Row, solve};
 use super::knee;
 use super::monotone::is_monotone;
 use super::observation::Observation;
+use super::stalled;
 use super::statistics::weighted_median;
 use crate::least_squares::LeastSquaresError;
 
@@ -80,10 +81,12 @@ fn remeasured(
     rounds: &BTreeMap<u32, f64>,
 ) -> Observation {
     let cell = &cells[observation.cell];
+    let limit_s = stalled::limit_s(cell);
     let weighted: Vec<(f64, f64)> = cell
         .seconds
         .iter()
         .zip(&cell.rounds)
+        .filter(|(seconds, _)| **seconds <= limit_s)
         .map(|(seconds, round)| (*seconds, rounds[round]))
         .collect();
     let median_s = weighted_median(&weighted).unwrap_or(observation.measured_s);

@@ -117,6 +117,15 @@ pub enum FitError {
         /// One standard deviation, as a factor.
         factor: f64,
     },
+    /// Too few draws give no interval.
+    #[error(
+        "{draws} draws are too few for an interval; ask for {} or more",
+        super::DRAWS_MIN
+    )]
+    Draws {
+        /// What was asked for.
+        draws: u32,
+    },
     /// The equations have no solution.
     #[error("the fit failed")]
     LeastSquares(#[from] LeastSquaresError),

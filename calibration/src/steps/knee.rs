@@ -4,14 +4,14 @@ use super::design::{Column, Model, Row, Shape, solve};
 use crate::least_squares::LeastSquaresError;
 
 /// Knees on the grid, an octave of tokens.
-const KNEES_AN_OCTAVE: f64 = 2.0;
+const KNEES_AN_OCTAVE: f64 = 1.0;
 
 /// The largest knee, in the tokens of the largest step: beyond it, the curve that the steps show
 /// is as flat as a constant, and less of it could not be told from none.
 const KNEE_MAX_BY_TOKENS: f64 = 4.0;
 
-/// Narrowings of the interval around the best knee, each to 0.618 of it: to less than 0.1 %.
-const NARROWINGS: u32 = 14;
+/// Narrowings of the interval around the best knee, each to 0.618 of it: to less than 0.5 %.
+const NARROWINGS: u32 = 12;
 
 /// The golden section: (sqrt(5) - 1) / 2.
 const GOLDEN: f64 = 0.618_033_988_749_895;

@@ -23,6 +23,7 @@ mod monotone;
 mod observation;
 mod outliers;
 mod rounds;
+mod stalled;
 mod statistics;
 mod summary;
 #[cfg(test)]
@@ -42,14 +43,13 @@ pub use words::name;
 use design::{Model, Row};
 use identified::Columns;
 use observation::Observation;
-use statistics::median;
 
 /// What a fit needs beside what was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// Of the draws.
     pub seed: u64,
-    /// How many draws to make. Intervals are between the second and third from either end of 96.
+    /// How many draws to make, 40 or more. Intervals are between the second and third from either end of 96.
     pub draws: u32,
     /// Values of terms that no measured step shows; those of others are not looked at.
     pub assumed: Terms,
@@ -76,6 +76,9 @@ pub struct StepsFit {
     pub outliers: Vec<String>,
 }
 
+/// With fewer draws, the ends of a 95 % interval are beyond all of them.
+const DRAWS_MIN: u32 = 40;
+
 /// The mean magnitude of errors from which on the formula says nothing of the engine.
 const ERROR_MAX: f64 = 0.25;
 
@@ -93,12 +96,17 @@ pub fn fit(
     all_reduce: Option<CalibratedAllReduce>,
     options: &Options,
 ) -> Result<StepsFit, FitError> {
+    if options.draws < DRAWS_MIN {
+        return Err(FitError::Draws {
+            draws: options.draws,
+        });
+    }
     check::check_cells(cells)?;
     let mut cells = cells.to_vec();
     check::check_variety(cells.iter().filter(|cell| !cell.is_left_out))?;
     let exchanges = observation::modelled_exchanges(how, all_reduce.as_ref());
     let mut observations = observation::observations(&cells, exchanges.as_ref())?;
-    let mut outliers = stalled(&cells);
+    let mut outliers = stalled::told(&cells);
     outliers.extend(leave_out(&mut observations, &mut cells)?);
     check::check_variety(cells.iter().filter(|cell| !cell.is_left_out))?;
 
@@ -240,32 +248,4 @@ fn run_to_run(cells: &[Cell], not_identified: &mut Vec<String>) -> Result<f64, F
         });
     }
     Ok(deviation)
-}
-
-/// A repeat that took so many times the median stalled,
-const STALLED_RATIO: f64 = 1.5;
-
-/// if it is also so many standard deviations of the others above it.
-const STALLED_DEVIATIONS: f64 = 8.0;
-
-/// Repeats of a cell in which the machine did something else.
-pub(crate) fn stalled_repeats(cell: &Cell) -> usize {
-    let Some(usual) = median(&cell.seconds) else {
-        return 0;
-    };
-    let deviation = statistics::robust_deviation(&cell.seconds, usual);
-    let limit = (STALLED_RATIO * usual).max(usual + STALLED_DEVIATIONS * deviation);
-    let stalled = cell.seconds.iter().filter(|seconds| **seconds > limit);
-    stalled.count()
-}
-
-fn stalled(cells: &[Cell]) -> Vec<String> {
-    let stalled: usize = cells.iter().map(stalled_repeats).sum();
-    let repeats: usize = cells.iter().map(|cell| cell.seconds.len()).sum();
-    if stalled == 0 {
-        return Vec::new();
-    }
-    vec![format!(
-        "{stalled} of {repeats} repeats stalled, above {STALLED_RATIO} times the median of their cell, which they hardly move"
-    )]
 }

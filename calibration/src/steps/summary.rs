@@ -3,7 +3,7 @@
 use foresail_core::step_time::calibrated::{CalibrationError, Cell, HowMeasured, WorldSizeFit};
 
 use super::observation::formula_s;
-use super::stalled_repeats;
+use super::stalled;
 use super::statistics::{MedianInterval, mean, median};
 
 /// A measured step beside what the fit says of it.
@@ -49,7 +49,7 @@ pub fn summary(fit: &WorldSizeFit) -> Result<Vec<CellSummary>, CalibrationError>
             error: (fitted_s - measured.median_s) / measured.median_s,
             device_s: median(&cell.device_seconds),
             repeats: cell.seconds.len(),
-            stalled: stalled_repeats(cell),
+            stalled: stalled::count(cell),
             is_left_out: cell.is_left_out,
         })
     };

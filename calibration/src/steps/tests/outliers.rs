@@ -5,7 +5,7 @@ use crate::steps::{FitError, Options, fit};
 use foresail_core::step_time::calibrated::HowMeasured;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn a_step_in_a_stalled_run_is_left_out(

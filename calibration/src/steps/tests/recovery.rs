@@ -39,7 +39,7 @@ fn any_terms() -> impl Strategy<Value = Terms> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     #[test]
     fn without_noise_the_terms_are_found(terms in any_terms(), seed in 0_u64..1000) {
@@ -75,7 +75,7 @@ proptest! {
 fn intervals_hold_the_truth_about_as_often_as_they_say() {
     let truth = Terms::to_vec(&terms());
     let (mut held, mut all) = (0, 0);
-    for seed in 0..20 {
+    for seed in 0..12 {
         let engine = Engine {
             drift: 0.005,
             ..Engine::new(terms(), 0.02, seed)

@@ -116,6 +116,16 @@ fn exchanges_longer_than_the_step_are_refused() {
 }
 
 #[test]
+fn too_few_draws_for_an_interval_are_refused() {
+    let options = Options {
+        draws: 3,
+        ..Options::default()
+    };
+    let refused = fit(&measured(grid()), 1, HowMeasured::Ranks, None, &options);
+    assert_eq!(refused, Err(FitError::Draws { draws: 3 }));
+}
+
+#[test]
 fn a_table_that_makes_no_sense_is_refused() {
     let nothing = CalibratedAllReduce {
         per_step: 1.0,
