@@ -20,18 +20,22 @@ use super::stalled;
 use super::statistics::weighted_median;
 use crate::least_squares::LeastSquaresError;
 
+/// With fewer repeats, their weighted medians differ less than medians of as many others would.
+const REPEATS_MIN: usize = 6;
+
 /// So many draws around a model.
 pub(super) fn draws(
     rows: &[Row<'_>],
     cells: &[Cell],
     columns: &[Column],
     model: &Model,
+    misfit: f64,
     seed: u64,
     count: u32,
 ) -> Result<Vec<Terms>, LeastSquaresError> {
     let draw = |number: u32| {
         let mut random = numbered_stream(seed, "calibration.steps.draw", number.into());
-        draw(rows, cells, columns, model, &mut random)
+        draw(rows, cells, columns, model, misfit, &mut random)
     };
     (0..count).map(draw).collect()
 }
@@ -41,6 +45,7 @@ fn draw(
     cells: &[Cell],
     columns: &[Column],
     model: &Model,
+    misfit: f64,
     random: &mut Stream,
 ) -> Result<Terms, LeastSquaresError> {
     let rounds = round_weights(cells, random);
@@ -53,7 +58,7 @@ fn draw(
         .zip(&remeasured)
         .map(|(row, observation)| Row {
             observation,
-            weight: row.weight * exponential(random).sqrt(),
+            weight: row.weight * step_weight(observation, misfit, random).sqrt(),
         })
         .collect();
     let drawn = knee::search(&reweighted, columns, &model.shape)?;
@@ -61,6 +66,17 @@ fn draw(
         return Ok(drawn.terms);
     }
     Ok(solve(&reweighted, columns, &model.shape)?.0)
+}
+
+/// A step's weight varies by as much as of its deviation from the formula is misfit: noise between repeats is in the
+/// weights of rounds already, unless there are too few of them to show it.
+fn step_weight(step: &Observation, misfit: f64, random: &mut Stream) -> f64 {
+    let share = if step.repeats < REPEATS_MIN {
+        1.0
+    } else {
+        misfit / (misfit * misfit + step.deviation * step.deviation).sqrt()
+    };
+    1.0 + share * (exponential(random) - 1.0)
 }
 
 fn round_weights(cells: &[Cell], random: &mut Stream) -> BTreeMap<u32, f64> {

@@ -123,6 +123,7 @@ pub fn fit(
         &cells,
         &columns.fitted,
         &model,
+        misfit,
         options.seed,
         options.draws,
     )?;

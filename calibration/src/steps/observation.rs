@@ -32,6 +32,7 @@ pub(super) struct Observation {
     pub(super) seconds: f64,
     /// The median of its repeats (s).
     pub(super) measured_s: f64,
+    pub(super) repeats: usize,
     /// Standard deviation of that median, as a share of it.
     pub(super) deviation: f64,
 }
@@ -142,6 +143,7 @@ pub(super) fn observations(
             load: Load::of(cell),
             seconds: measured_s - exchanges_s,
             measured_s,
+            repeats,
             deviation: MEDIAN_BY_MEAN * repeat_deviation / (repeats as f64).sqrt(),
         })
     };
