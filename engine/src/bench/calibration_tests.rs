@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::tests::config;
 use super::*;
 use crate::backend::{Backend, Limits, Row, RowOutput, StepError, StepInput};
-use crate::config::Dtype;
 use crate::sampling::{Sampled, Sampling};
 use crate::weights::Adapter;
 
@@ -90,7 +89,6 @@ fn run(
     let config = config();
     let engine = Engine {
         config: &config,
-        kv_dtype: Dtype::F32,
         limits,
     };
     let plan = Plan {
@@ -106,7 +104,6 @@ fn run(
         adapters: (0..2)
             .map(|number| random_adapter(&config, 4, 0, number))
             .collect(),
-        writes_pages: false,
     };
     let measured = measure_cells(Box::new(witness.clone()), engine, plan, watch)?;
     Ok((design, measured))

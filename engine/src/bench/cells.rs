@@ -1,24 +1,22 @@
 //! Measures the steps of a design: round after round, until they are known or the time is up.
 //!
 //! ```text
-//! pages written ── each step once, untimed ── round ── round ── round …      until all are tight, or the budget is spent
-//!                  how many in a row,         every open step once,
-//!                  and what a round takes     in an order of its own
+//! each step once, untimed ── round ── round ── round …      until all are tight, or the budget is spent
+//! how many in a row,         every open step once,
+//! and what a round takes     in an order of its own
 //! ```
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use foresail_core::batching::BlockId;
 use foresail_core::step_time::calibrated::Cell;
 
 use super::design::{Design, Planned, RUN_STEPS_MAX};
-use super::pages;
 use super::rounds::{Precision, Rounds, Spread};
 use super::service::{Service, Timed};
 use super::steps::BenchError;
 use crate::backend::{Backend, Limits};
-use crate::config::{Dtype, ModelConfig};
+use crate::config::ModelConfig;
 use crate::sampling::Sampling;
 use crate::weights::Adapter;
 
@@ -43,17 +41,15 @@ pub struct Plan<'a> {
     pub sampling: Sampling,
     /// As many as the design has.
     pub adapters: Vec<Adapter>,
-    /// Whether the KV cache is memory that an operating system hands out when it is written.
-    pub writes_pages: bool,
 }
 
-/// The engine's side of it.
+/// The engine's side of it. The memory of its KV cache has been written once, as it has been in a run: where an operating
+/// system hands memory out when it is written, untouched pages are all the same page of zeros, in the
+/// fastest cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Engine<'a> {
     /// The model.
     pub config: &'a ModelConfig,
-    /// The number format of its KV cache.
-    pub kv_dtype: Dtype,
     /// Its memory.
     pub limits: Limits,
 }
@@ -100,8 +96,6 @@ pub struct MeasuredCells {
 /// Where the time of a measurement went (s).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spent {
-    /// Writing the memory of the KV cache.
-    pub pages_s: f64,
     /// Computing each step for the first time.
     pub warm_up_s: f64,
     /// In steps that were timed.
@@ -116,17 +110,13 @@ pub struct Spent {
 /// # Errors
 /// If the engine fails, the budget is too small for every step to be measured once, or `watch` says so.
 pub fn measure_cells(
-    mut backend: Box<dyn Backend>,
+    backend: Box<dyn Backend>,
     engine: Engine<'_>,
     plan: Plan<'_>,
     watch: &mut dyn FnMut(RoundProgress) -> ControlFlow<()>,
 ) -> Result<MeasuredCells, BenchError> {
     let began = Instant::now();
     let warm_ups = backend.warm_up_steps();
-    if plan.writes_pages {
-        write_pages(backend.as_mut(), engine, watch)?;
-    }
-    let pages_s = began.elapsed().as_secs_f64();
     let Plan {
         design,
         precision,
@@ -147,52 +137,11 @@ pub fn measure_cells(
         expected: Vec::new(),
         pasts: vec![0; design.cells().len()],
         rounds: Rounds::new(design.cells().len(), precision, seed),
-        spent: Spent {
-            pages_s,
-            ..Spent::default()
-        },
+        spent: Spent::default(),
     };
     measurement.warm_up(warm_ups)?;
     measurement.measure()?;
     Ok(measurement.result())
-}
-
-fn write_pages(
-    backend: &mut dyn Backend,
-    engine: Engine<'_>,
-    watch: &mut dyn FnMut(RoundProgress) -> ControlFlow<()>,
-) -> Result<(), BenchError> {
-    let Limits {
-        block_size,
-        num_blocks,
-        max_num_seqs,
-        max_model_len,
-        ..
-    } = engine.limits;
-    let stride = pages::stride(engine.config, engine.kv_dtype);
-    // One more token has to be known than is computed.
-    let longest = (max_model_len - 1) / block_size;
-    if longest == 0 {
-        return Ok(());
-    }
-    let tokens: Vec<u32> = (0..max_model_len)
-        .map(|place| (place * 7919 % engine.config.vocab_size) as u32)
-        .collect();
-    let blocks: Vec<BlockId> = (0..num_blocks as BlockId).collect();
-    for group in blocks.chunks(max_num_seqs * longest) {
-        // As even as can be, so that the steps are few.
-        let len = group.len().div_ceil(max_num_seqs).max(1);
-        let tables: Vec<Vec<BlockId>> = group.chunks_exact(len).map(<[_]>::to_vec).collect();
-        let rest = group.chunks_exact(len).remainder().to_vec();
-        for tables in [tables, vec![rest]] {
-            let held = tables.first().map_or(0, Vec::len) * block_size;
-            for position in (0..held).step_by(stride) {
-                tell(watch, RoundProgress::default_of(0.0))?;
-                pages::write(backend, &tables, &tokens, position)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 fn tell(
@@ -202,17 +151,6 @@ fn tell(
     match watch(at) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(BenchError::Stopped),
-    }
-}
-
-impl RoundProgress {
-    fn default_of(spent_share: f64) -> Self {
-        Self {
-            round: 0,
-            done: 0,
-            steps: 0,
-            spent_share,
-        }
     }
 }
 
@@ -283,7 +221,7 @@ impl Measurement<'_> {
         BenchError::Budget {
             budget_s: self.budget.as_secs_f64(),
             round_s,
-            before_s: self.spent.pages_s + self.spent.warm_up_s.max(round_s),
+            before_s: self.elapsed_s().max(round_s),
         }
     }
 

@@ -154,7 +154,6 @@ fn measure(
     };
     let engine = bench::Engine {
         config: &config,
-        kv_dtype: plan.formats.kv,
         limits,
     };
     let cells = bench::Plan {
@@ -167,7 +166,6 @@ fn measure(
             ..Sampling::default()
         },
         adapters: plan.adapters.clone(),
-        writes_pages: !plan.device.is_gpu(),
     };
     measure_cells(backend, engine, cells, &mut watch).map_err(not_measured)
 }
@@ -178,7 +176,6 @@ fn message(world: &World, at: RoundProgress) -> String {
     } = at;
     let size = world.world_size;
     match (round, steps) {
-        (0, 0) => format!("world size {size}: writing the KV cache"),
         (0, steps) => format!("world size {size}: warming up, {done} of {steps} steps"),
         (round, steps) => {
             format!("world size {size}: round {round}, {done} of {steps} steps known")

@@ -201,9 +201,8 @@ fn quality(world: &MeasuredWorld) -> String {
     line(
         &mut text,
         format_args!(
-            "  time: start {}, KV cache written {}, warm-up {}, timed steps {}, between them {}, fit {}",
+            "  time: start {}, warm-up {}, timed steps {}, between them {}, fit {}",
             time(world.start_s),
-            time(spent.pages_s),
             time(spent.warm_up_s),
             time(spent.timed_s),
             time(spent.between_s),
