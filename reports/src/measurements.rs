@@ -537,6 +537,7 @@ fn parts_mean(total: &PartsTotal) -> PartsMean {
     PartsMean {
         requests: total.requests,
         retry_s: mean_s(total.retry_ns),
+        outside_s: mean_s(total.outside_ns),
         cold_start_s: mean_s(total.cold_start_ns),
         queue_s: mean_s(total.queue_ns),
         adapter_s: mean_s(total.adapter_ns),

@@ -106,6 +106,8 @@ pub struct AttemptRecord {
 pub struct Parts {
     /// Earlier attempts, and waiting to try again.
     pub retry_ns: u64,
+    /// On its way to the engine and back: what server and client do for it beside its steps.
+    pub outside_ns: u64,
     /// Waiting while no replica was ready.
     pub cold_start_ns: u64,
     /// Waiting for its first step although a replica was ready.

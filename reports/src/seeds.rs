@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Seeds {
     /// The seeds.
     pub seeds: Vec<u64>,
+    /// Whether each run had its own draw of the step times, so that intervals include what their calibration
+    /// leaves open. If not, step times were taken as exact, and intervals are of the traffic alone.
+    #[serde(default)]
+    pub include_calibration_error: bool,
     /// In how many of them every objective was met.
     pub met: u64,
     /// In how many of them each objective was met, in the order of
@@ -38,7 +42,7 @@ pub struct SeedsMetric {
 }
 
 impl Seeds {
-    /// Puts the runs of several seeds together.
+    /// Puts the runs of several seeds together. Whoever ran them says whether step times were drawn.
     #[must_use]
     pub fn of(summaries: &[Summary]) -> Self {
         let mut metrics: Vec<SeedsMetric> = Vec::new();
@@ -64,6 +68,7 @@ impl Seeds {
         }
         Self {
             seeds: summaries.iter().map(|summary| summary.seed).collect(),
+            include_calibration_error: false,
             met: summaries
                 .iter()
                 .filter(|summary| summary.objectives_met())

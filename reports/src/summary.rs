@@ -375,6 +375,10 @@ pub struct PartsMean {
     pub requests: u64,
     /// Earlier attempts, and waiting to try again (s).
     pub retry_s: f64,
+    /// Outside the engine: what server and client do for a request beside its steps (s); absent
+    /// if the step times know of no such time.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub outside_s: f64,
     /// Waiting while no replica was ready (s).
     pub cold_start_s: f64,
     /// Waiting for the first step although a replica was ready (s).
@@ -389,12 +393,19 @@ pub struct PartsMean {
     pub decode_s: f64,
 }
 
+/// Whether there is none of it.
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
+}
+
 /// The parts of a request's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// Earlier attempts, and waiting to try again.
     Retry,
+    /// Outside the engine: what server and client do for it beside its steps.
+    Outside,
     /// Waiting while no replica was ready.
     ColdStart,
     /// Waiting for the first step although a replica was ready.

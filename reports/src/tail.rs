@@ -21,6 +21,8 @@ pub struct PartsTotal {
     pub requests: u64,
     /// Sum of earlier attempts and of waiting to try again (ns).
     pub retry_ns: u128,
+    /// Sum of their times outside the engine (ns).
+    pub outside_ns: u128,
     /// Sum of their cold starts (ns).
     pub cold_start_ns: u128,
     /// Sum of their queueing (ns).
@@ -40,6 +42,7 @@ impl PartsTotal {
     pub(crate) fn record(&mut self, parts: &Parts) {
         self.requests += 1;
         self.retry_ns += u128::from(parts.retry_ns);
+        self.outside_ns += u128::from(parts.outside_ns);
         self.cold_start_ns += u128::from(parts.cold_start_ns);
         self.queue_ns += u128::from(parts.queue_ns);
         self.adapter_ns += u128::from(parts.adapter_ns);
@@ -51,6 +54,7 @@ impl PartsTotal {
     fn add(&mut self, other: &PartsTotal) {
         self.requests += other.requests;
         self.retry_ns += other.retry_ns;
+        self.outside_ns += other.outside_ns;
         self.cold_start_ns += other.cold_start_ns;
         self.queue_ns += other.queue_ns;
         self.adapter_ns += other.adapter_ns;
@@ -69,6 +73,7 @@ impl PartsTotal {
         PartsTotal {
             requests,
             retry_ns: of(self.retry_ns),
+            outside_ns: of(self.outside_ns),
             cold_start_ns: of(self.cold_start_ns),
             queue_ns: of(self.queue_ns),
             adapter_ns: of(self.adapter_ns),
@@ -146,8 +151,12 @@ impl Tail {
 /// The parts before the first token, which add up to the TTFT.
 #[inline]
 pub(crate) fn parts_of_ttft(ttft_ns: u64, parts: &Parts) -> Parts {
-    let unpreempted_ns =
-        parts.retry_ns + parts.cold_start_ns + parts.queue_ns + parts.adapter_ns + parts.prefill_ns;
+    let unpreempted_ns = parts.retry_ns
+        + parts.outside_ns
+        + parts.cold_start_ns
+        + parts.queue_ns
+        + parts.adapter_ns
+        + parts.prefill_ns;
     Parts {
         // Later preemptions cost time too, but not before the first token.
         preemption_ns: ttft_ns.saturating_sub(unpreempted_ns),

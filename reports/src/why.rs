@@ -159,6 +159,7 @@ fn dominant_part(requests: &[RequestRecord]) -> (Part, u128) {
         .map(u128::from);
     let parts = [
         (Part::Retry, sum(|p| p.retry_ns)),
+        (Part::Outside, sum(|p| p.outside_ns)),
         (Part::ColdStart, sum(|p| p.cold_start_ns)),
         (Part::Queue, sum(|p| p.queue_ns)),
         (Part::Adapter, sum(|p| p.adapter_ns)),

@@ -17,6 +17,7 @@ fn any_parts() -> impl Strategy<Value = Parts> {
     let after = (any_ns(), any_ns(), any_ns());
     (before, after).prop_map(|(before, (prefill_ns, preemption_ns, decode_ns))| Parts {
         retry_ns: before.0,
+        outside_ns: 0,
         cold_start_ns: before.1,
         queue_ns: before.2,
         adapter_ns: before.3,

@@ -101,6 +101,9 @@ fn the_schema_notices_every_field() {
     let summary = value_of(&full_summary());
     let optional = [
         "/seeds",
+        "/seeds/include_calibration_error",
+        "/parts/all/outside_s",
+        "/parts/slowest/outside_s",
         "/adapters",
         "/run/wall_s",
         "/run/requests_per_wall_s",

@@ -416,6 +416,7 @@ fn seeds_come_with_intervals() {
         .unwrap();
     insta::assert_snapshot!(seeds, @r#"
     SEEDS  3 runs, objectives met in 0; mean ± half of a 95 % interval (Student's t)
+      intervals are of the traffic alone: the step times are taken as exact
                                mean                  p50                  p95                  p99
       ttft            6.23 ± 2.27 s        2.64 ± 2.30 s         19.6 ± 2.3 s         64.7 ± 3.0 s
       itl             10.0 ± 0.0 ms        10.0 ± 0.0 ms        10.0 ± 0.0 ms        10.0 ± 0.0 ms

@@ -4,6 +4,7 @@
 //! - [`mod@format`]: from TOML text to a [`scenario::Scenario`], with diagnostics that point at the place.
 //! - [`duration`]: Go's duration strings.
 //! - [`catalogue`]: models, GPUs and dated prices.
+//! - [`drawn`]: step times as another measurement might have had them, and what requests take beside their steps.
 //! - [`failures`]: what goes wrong with replicas, and how often.
 //! - [`clients`]: how long clients wait, and what they send again.
 //! - [`memory`]: whether weights and KV cache fit the GPUs of a replica.
@@ -13,6 +14,7 @@
 pub mod catalogue;
 pub mod clients;
 pub mod distribution;
+pub mod drawn;
 pub mod duration;
 pub mod failures;
 pub mod format;

@@ -33,6 +33,15 @@ pub fn numbered_stream(seed: u64, name: &str, number: u64) -> Stream {
     Stream::from_seed(key)
 }
 
+/// A number below `end`, each as likely but for one part in 2^32, while `end` is below that.
+///
+/// # Panics
+/// If `end` is 0.
+#[must_use]
+pub fn below(rng: &mut Stream, end: usize) -> usize {
+    (rng.next_u64() % end as u64) as usize
+}
+
 /// A seed of its own for the part of a run that has this name.
 #[must_use]
 pub fn derived(seed: u64, name: &str) -> u64 {

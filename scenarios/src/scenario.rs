@@ -13,6 +13,7 @@ use foresail_core::time::{Nanos, SECOND};
 
 use crate::clients::Clients;
 use crate::distribution::Distribution;
+use crate::drawn::SaidOverheads;
 use crate::failures::Failures;
 use crate::random;
 use crate::workload::Workload;
@@ -188,6 +189,10 @@ pub struct Deployment {
     pub adapters: Option<Adapters>,
     /// How long an engine step takes.
     pub step_time: StepTimeModel,
+    /// What the scenario says of overheads beside that.
+    pub said_overheads: SaidOverheads,
+    /// What is good to know of how this was understood.
+    pub notes: Vec<String>,
     /// How long a replica takes to start.
     pub cold_start: ColdStart,
     /// What goes wrong with replicas.

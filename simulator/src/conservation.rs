@@ -70,6 +70,7 @@ impl<S: RecordSink> RecordSink for Tap<'_, S> {
         self.sojourn_ns += u128::from(record.end_ns - record.due_ns);
         let parts = record.parts.unwrap_or_default();
         let sum = parts.retry_ns
+            + parts.outside_ns
             + parts.cold_start_ns
             + parts.queue_ns
             + parts.adapter_ns

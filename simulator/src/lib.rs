@@ -27,6 +27,7 @@ mod front;
 mod group;
 mod integrals;
 mod oracle;
+mod outside;
 mod passage;
 mod pool;
 mod provider;

@@ -1,9 +1,12 @@
 //! A request on its way through the deployment, and where its time goes.
 //!
 //! ```text
-//! due ── cold start ── dispatched ── adapter ── queue ── admitted ── prefill ── first token ── decode ── end
+//! due ── outside ── cold start ── dispatched ── adapter ── queue ── admitted ── prefill ── first token ── decode ── end
 //!                                                              └── preempted ── … ── next token ──┘
 //! ```
+//!
+//! `outside` is what server and client do for it beside its steps. Some of that is after the first token on its way
+//! back; all of it is put before the engine, which shifts the engine's time as a whole.
 //!
 //! A request that is sent again begins anew: what went before is then one part of
 //! its time, and the others are those of the last attempt.
@@ -23,6 +26,8 @@ pub(crate) struct Passage {
     served_again: u32,
     /// When the last attempt began; what follows is about that one only.
     sent_at: Nanos,
+    /// Time until it came to the engine.
+    outside: Nanos,
     /// Time it waited while no replica was ready.
     cold_start: Nanos,
     /// Time it waited at a replica for its adapter.
@@ -45,6 +50,7 @@ impl Passage {
             id,
             sends: 1,
             served_again: 0,
+            outside: 0,
             cold_start: 0,
             adapter: 0,
             admitted_at: None,
@@ -105,6 +111,11 @@ impl Passage {
     /// Whether its first token has come.
     pub(crate) fn has_begun(&self) -> bool {
         self.first_token_at.is_some()
+    }
+
+    /// It comes to the engine, or is given up on its way there.
+    pub(crate) fn came_in(&mut self, now: Nanos) {
+        self.outside = now - self.sent_at;
     }
 
     /// It is given to a replica, having waited so long for one to be ready.
@@ -176,7 +187,7 @@ impl Passage {
     fn parts(&self, end: Nanos) -> Parts {
         let open_preemption = self.preempted_at.map_or(0, |since| end - since);
         let admitted = self.admitted_at.unwrap_or(end);
-        let waited = admitted - self.sent_at;
+        let waited = admitted - self.sent_at - self.outside;
         let in_prefill = self.first_token_at.unwrap_or(end) - admitted;
         let in_decode = self.first_token_at.map_or(0, |first| end - first);
         let (before, after) = match self.first_token_at {
@@ -188,6 +199,7 @@ impl Passage {
         };
         Parts {
             retry_ns: self.sent_at - self.request.due,
+            outside_ns: self.outside,
             cold_start_ns: self.cold_start,
             queue_ns: waited - self.cold_start - self.adapter,
             adapter_ns: self.adapter,

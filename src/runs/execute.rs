@@ -40,6 +40,8 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Run {
     /// What messages call it.
     pub(crate) name: String,
+    /// Whether its step times are a draw, not the best values.
+    pub(crate) is_drawn: bool,
     pub(crate) summary: Summary,
     /// Its records, until they are put in place.
     pub(super) files: Option<SealedFiles>,
@@ -174,8 +176,10 @@ struct Actor<'a> {
 
 impl<'a> Actor<'a> {
     fn new(mut member: Member, cannot_write: &'a Cell<bool>) -> Result<Self, Failure> {
-        let folder = member.folder.as_ref();
-        let files = folder.map(RecordFiles::create).transpose()?;
+        if member.is_drawn {
+            member.scenario = Arc::new(member.scenario.drawn(member.run_seed));
+        }
+        let files = files(&member)?;
         let files = files.map(|files| WatchedFiles::new(files, cannot_write));
         let requests = member.open();
         let requests = requests.map_err(|source| simulation(&member.name, source.into()))?;
@@ -247,7 +251,8 @@ impl<'a> Actor<'a> {
         );
         let summary = measurements.summary(&described, totals);
         let files = files.map(|watched| watched.files.seal(&summary));
-        let mut notes = notes(&requests, totals.offered);
+        let mut notes = member.scenario.deployment.notes.clone();
+        notes.extend(self::notes(&requests, totals.offered));
         notes.extend(too_long(
             &member,
             summary.requests.rejected_too_long,
@@ -255,11 +260,26 @@ impl<'a> Actor<'a> {
         ));
         Ok(Run {
             name: member.name,
+            is_drawn: member.is_drawn,
             summary: summary.with_wall_s(wall_s),
             files: files.transpose()?,
             notes,
         })
     }
+}
+
+/// The files of a run, if its records are wanted.
+fn files(member: &Member) -> Result<Option<RecordFiles>, Failure> {
+    let Some(folder) = &member.folder else {
+        return Ok(None);
+    };
+    let files = RecordFiles::create(folder)?;
+    let overhead = member.scenario.deployment.request_overhead();
+    Ok(Some(if overhead.is_none() {
+        files
+    } else {
+        files.with_outside()?
+    }))
 }
 
 /// Tells of progress now and then, and stops a run whose result nobody will see.

@@ -28,6 +28,8 @@ pub(crate) struct Member {
     pub(crate) scenario: Arc<Scenario>,
     /// What the command line changed about the scenario.
     pub(crate) settings: Arc<[String]>,
+    /// Whether it has a draw of the step times of its own, by the run's seed.
+    pub(crate) is_drawn: bool,
     /// The seed of the run, which reports are of.
     pub(crate) run_seed: u64,
     /// What it draws is under this seed: that of the run, or in a list one derived from it.
@@ -82,6 +84,7 @@ fn of_subject(subject: Subject, seeds: u16, out: Option<&Path>) -> Result<Vec<Jo
         let member = |(scenario, requests): (&Arc<Scenario>, &mut Option<Requests>)| Member {
             scenario: Arc::clone(scenario),
             settings: Arc::clone(&settings),
+            is_drawn: seeds > 1 && scenario.has_draws(),
             run_seed: seed,
             seed: group.seed_of(scenario, seed),
             name: member_name(&group, &subject.name, scenario, seed, seeds),

@@ -84,10 +84,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     runs.iter()
         .step_by(seeds)
         .for_each(|run| tell(run, terminal));
-    let summaries: Vec<Summary> = runs::summaries(runs)
-        .chunks(seeds)
-        .map(show::together)
-        .collect();
+    let summaries: Vec<Summary> = runs.chunks(seeds).map(show::together).collect();
     terminal.print(&show::text(
         &summaries,
         has_list,

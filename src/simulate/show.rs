@@ -4,14 +4,19 @@ use foresail_reports::seeds::Seeds;
 use foresail_reports::{Style, Summary, text};
 
 use crate::failure::Failure;
+use crate::runs::Run;
 use crate::terminal::OutputFormat;
 
 /// The runs of one scenario as one summary: that of its first seed, with what
 /// all seeds say together if there are several.
-pub(super) fn together(runs: &[Summary]) -> Summary {
-    let mut summary = runs[0].clone();
+pub(super) fn together(runs: &[Run]) -> Summary {
+    let summaries: Vec<Summary> = runs.iter().map(|run| run.summary.clone()).collect();
+    let mut summary = summaries[0].clone();
     if runs.len() > 1 {
-        summary.seeds = Some(Seeds::of(runs));
+        summary.seeds = Some(Seeds {
+            include_calibration_error: runs.iter().any(|run| run.is_drawn),
+            ..Seeds::of(&summaries)
+        });
     }
     summary
 }

@@ -116,6 +116,11 @@ pub(super) fn write_request(row: &mut Row, record: &RequestRecord) {
     part(row, |parts| parts.decode_ns);
 }
 
+/// The column of a run whose requests spend time outside the engine.
+pub(super) fn write_outside(row: &mut Row, parts: Option<&Parts>) {
+    row.optional(parts.map(|parts| parts.outside_ns), Row::seconds);
+}
+
 /// The columns that only a measured request has.
 pub(super) fn write_wire(row: &mut Row, wire: Option<&Wire>) {
     let of = |of: fn(&Wire) -> u64| wire.map(of);

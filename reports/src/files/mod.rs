@@ -11,7 +11,8 @@
 //! `id, due_s, prompt_tokens, output_tokens, session, adapter, attempts, replica,
 //! cached_tokens, preemptions, outcome, first_token_s, end_s, retry_s,
 //! cold_start_s, queue_s, adapter_s, prefill_s, preemption_s, decode_s`. TTFT is
-//! `first_token_s - due_s`, E2E is `end_s - due_s` and the sum of the last seven. Columns of `timeline.csv`, one
+//! `first_token_s - due_s`, E2E is `end_s - due_s` and the sum of the last seven. Where requests
+//! spend time outside the engine, `outside_s` follows and is part of the sum. Columns of `timeline.csv`, one
 //! row a change: `at_s, change, replica, target, starting, ready, draining,
 //! reason`. Seconds have nine decimals, so they are exact; what there is none
 //! of is empty.
@@ -46,7 +47,7 @@ pub use read::{
 
 use crate::records::{Change, Gaps, RecordSink, RequestRecord};
 use crate::summary::Summary;
-use csv::{CsvFile, write_change, write_request};
+use csv::{CsvFile, write_change, write_outside, write_request};
 use staging::Staging;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,7 @@ const REPORT: &str = "report.html";
 const REQUESTS_HEADER: &str = "id,due_s,prompt_tokens,output_tokens,session,adapter,\
     attempts,replica,cached_tokens,preemptions,outcome,first_token_s,end_s,retry_s,cold_start_s,\
     queue_s,adapter_s,prefill_s,preemption_s,decode_s\n";
+const OUTSIDE_HEADER: &str = ",outside_s\n";
 const TIMELINE_HEADER: &str = "at_s,change,replica,target,starting,ready,draining,reason\n";
 
 /// Why the files of a run cannot be written.
@@ -168,6 +170,7 @@ pub struct RecordFiles {
     staging: Staging,
     requests: CsvFile,
     timeline: CsvFile,
+    has_outside: bool,
     error: Option<FilesError>,
 }
 
@@ -185,8 +188,21 @@ impl RecordFiles {
             staging,
             requests,
             timeline,
+            has_outside: false,
             error: None,
         })
+    }
+
+    /// The same with the column `outside_s`: of a run whose requests spend time outside the engine.
+    /// Others do without, so that their files stay as they were before there was such a time.
+    ///
+    /// # Errors
+    /// If the folder cannot be written any more.
+    pub fn with_outside(mut self) -> Result<Self, FilesError> {
+        let header = REQUESTS_HEADER.trim_end().to_owned() + OUTSIDE_HEADER;
+        self.requests = CsvFile::create(self.staging.file(REQUESTS), &header)?;
+        self.has_outside = true;
+        Ok(self)
     }
 
     /// The first error so far, after which nothing more is written.
@@ -262,7 +278,13 @@ impl RecordSink for RecordFiles {
     #[inline]
     fn request(&mut self, record: &RequestRecord) {
         if self.error.is_none() {
-            let written = self.requests.row(|row| write_request(row, record));
+            let has_outside = self.has_outside;
+            let written = self.requests.row(|row| {
+                write_request(row, record);
+                if has_outside {
+                    write_outside(row, record.parts.as_ref());
+                }
+            });
             self.note(written);
         }
     }
@@ -319,6 +341,7 @@ mod tests {
             end_ns: 65_000_000_000,
             parts: Some(Parts {
                 retry_ns: 0,
+                outside_ns: 0,
                 cold_start_ns: 61_000_000_000,
                 queue_ns: 300_000_000,
                 adapter_ns: 100_000_000,
@@ -379,6 +402,26 @@ mod tests {
         "#);
         let json = fs::read_to_string(target.join(SUMMARY)).unwrap();
         assert_eq!(Summary::from_json(&json).unwrap(), summary());
+    }
+
+    #[test]
+    fn time_outside_the_engine_has_its_column_where_there_is_any() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut files = RecordFiles::create(parent.path()).unwrap();
+        files = files.with_outside().unwrap();
+        let mut record = record();
+        record.parts.as_mut().unwrap().outside_ns = 7;
+        files.request(&record);
+        files.finish(&summary()).unwrap();
+        let text = fs::read_to_string(parent.path().join(REQUESTS)).unwrap();
+        assert!(
+            text.lines()
+                .next()
+                .unwrap()
+                .ends_with(",decode_s,outside_s")
+        );
+        let read: Result<Vec<_>, _> = read_requests(parent.path()).unwrap().collect();
+        assert_eq!(read.unwrap(), [record]);
     }
 
     #[test]

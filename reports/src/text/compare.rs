@@ -29,6 +29,7 @@ pub(super) fn seeds(summary: &Summary, style: Style) -> Vec<String> {
             style.heading("SEEDS"),
             seeds.seeds.len(),
         ),
+        format!("  intervals {}", said_of_intervals(seeds)),
         format!("  {:8}{names}", ""),
     ];
     for (latency, _) in LATENCIES {
@@ -48,6 +49,15 @@ pub(super) fn seeds(summary: &Summary, style: Style) -> Vec<String> {
             .map(|metric| format!("  {:<34}  {}", metric.name, interval(Some(metric)))),
     );
     lines
+}
+
+/// Of what the intervals over several seeds are.
+fn said_of_intervals(seeds: &Seeds) -> &'static str {
+    if seeds.include_calibration_error {
+        "include the error of the step times' calibration: each run has its own draw of them"
+    } else {
+        "are of the traffic alone: the step times are taken as exact"
+    }
 }
 
 fn interval(metric: Option<&SeedsMetric>) -> String {

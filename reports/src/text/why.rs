@@ -17,8 +17,9 @@ const SLOWEST: &str = "slowest 1 % to first token";
 
 type NamedPart = (&'static str, char, fn(&PartsMean) -> f64);
 
-const PARTS: [NamedPart; 7] = [
+const PARTS: [NamedPart; 8] = [
     ("retry", '▚', |parts| parts.retry_s),
+    ("outside the engine", '▌', |parts| parts.outside_s),
     ("cold start", '█', |parts| parts.cold_start_s),
     ("queue", '▓', |parts| parts.queue_s),
     ("adapter load", '▞', |parts| parts.adapter_s),
@@ -50,7 +51,7 @@ pub(super) fn section(summary: &Summary, style: Style) -> Vec<String> {
 /// The parts that every run may have, and of the rarer ones those that this run has.
 fn legend(parts: &PartsSummary) -> Vec<String> {
     let is_shown = |(name, _, of): &&NamedPart| {
-        let is_rare = ["retry", "adapter load"].contains(name);
+        let is_rare = ["retry", "outside the engine", "adapter load"].contains(name);
         !is_rare || of(&parts.all) > 0.0 || of(&parts.slowest) > 0.0
     };
     PARTS
@@ -117,6 +118,7 @@ fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
     };
     let what = match episode.part {
         Part::Retry => "in earlier attempts",
+        Part::Outside => "outside the engine",
         Part::ColdStart => "waiting for a cold start",
         Part::Queue => "queueing",
         Part::Adapter => "waiting for an adapter",
@@ -141,7 +143,7 @@ fn sentence(episode: &Episode, slowest: u64, run_s: f64) -> String {
 /// What the deployment was doing. That it could not grow is worth telling of
 /// requests that waited: more replicas do not shorten a prefill.
 fn meanwhile(replicas: &EpisodeReplicas, part: Part, run_s: f64) -> String {
-    let waited = !matches!(part, Part::Prefill | Part::Decode);
+    let waited = !matches!(part, Part::Outside | Part::Prefill | Part::Decode);
     let target = counted(replicas.target_max.into(), "replica");
     let ready = count(replicas.ready_at_start.into());
     let starting = starting(replicas, run_s);

@@ -41,6 +41,24 @@ pub fn find(name: &str) -> Option<&'static GpuEntry> {
         .find(|gpu| gpu.name == wanted || gpu.aliases.contains(&wanted.as_str()))
 }
 
+/// A processor in a GPU's place, for our own engine on one: `gpu = "cpu"`. Nothing is known of it but what
+/// is measured; its memory is as much as the KV blocks that the scenario gives it.
+pub const CPU: GpuEntry = GpuEntry {
+    name: "cpu",
+    aliases: &[],
+    title: "processor",
+    kind: GpuKind::Cpu,
+    memory_bytes: 1 << 50,
+    // Nobody asks for them: without measured step times, scenarios of processors are refused.
+    figures: Gpu::h100,
+};
+
+/// [`CPU`], if that is what is asked for.
+#[must_use]
+pub fn find_cpu(name: &str) -> Option<&'static GpuEntry> {
+    (normalise(name) == CPU.name).then_some(&CPU)
+}
+
 /// A binary gibibyte hundredth, so that the figures below read as CUDA prints them.
 const fn gib_hundredths(hundredths: u64) -> u64 {
     hundredths * (1 << 30) / 100

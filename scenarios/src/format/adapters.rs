@@ -11,6 +11,7 @@ use super::node::{self, Value};
 use super::problem::Problem;
 use super::reader::{Field, Reader, Setting};
 use crate::catalogue::models;
+use crate::drawn::SaidOverheads;
 use crate::scenario::{Adapter, Adapters};
 use crate::workload::is_adapter_name;
 
@@ -44,6 +45,38 @@ pub(super) struct Settings {
     adapter_overhead: Option<Nanos>,
 }
 
+/// Which overheads the scenario says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Said {
+    pub(super) step_overhead: bool,
+    pub(super) adapter_overhead: bool,
+}
+
+/// Of a processor nothing is known but what was measured or is said.
+pub(super) fn check_cpu(root: &Reader<'_>, said: Said, measured: SaidOverheads) {
+    let missing = [
+        (
+            "step_overhead",
+            said.step_overhead || measured.adapter_step_is_calibrated,
+        ),
+        (
+            "adapter_overhead",
+            said.adapter_overhead || measured.adapter_is_calibrated,
+        ),
+    ];
+    for (key, is_known) in missing {
+        if root.has("adapters") && !is_known {
+            let message = format!("nobody says `adapters.{key}`");
+            let problem = Problem::new("scenario::adapters", message)
+                .at_if_written(root.key_place("adapters"), "on a processor")
+                .help(format!(
+                    "calibrate steps with adapters too, or write `{key}`, such as `{key} = \"1ms\"`"
+                ));
+            root.context.report(problem);
+        }
+    }
+}
+
 impl Settings {
     /// What all slots of a replica take, each as large as the largest adapter (bytes).
     pub(super) fn slot_bytes(&self) -> u64 {
@@ -60,11 +93,20 @@ impl Settings {
         limits.max_loras.value.min(self.slots)
     }
 
-    pub(super) fn resolve(self, model: &Model, gpu: &NamedGpu, world_size: u32) -> Adapters {
+    pub(super) fn resolve(
+        self,
+        model: &Model,
+        gpu: &NamedGpu,
+        world_size: u32,
+    ) -> (Adapters, Said) {
         let bytes = adapter_bytes_per_rank(self.largest_bytes(), world_size);
         let default = AdapterOverhead::roofline(&model.shape, &gpu.spec, bytes);
         let picos = |nanos: Nanos| nanos * PICOS_PER_NANO;
-        Adapters {
+        let said = Said {
+            step_overhead: self.step_overhead.is_some(),
+            adapter_overhead: self.adapter_overhead.is_some(),
+        };
+        let adapters = Adapters {
             overhead: AdapterOverhead {
                 step: self.step_overhead.map_or(default.step, picos),
                 adapter: self.adapter_overhead.map_or(default.adapter, picos),
@@ -74,7 +116,8 @@ impl Settings {
             host_slots: self.host_slots,
             storage_bytes_per_s: self.storage_bytes_per_s,
             host_bytes_per_s: self.host_bytes_per_s,
-        }
+        };
+        (adapters, said)
     }
 }
 

@@ -11,13 +11,18 @@ use super::autoscaler::{self, Autoscaling};
 use super::decode;
 use super::engine::{self, Limits};
 use super::problem::Problem;
+use super::profile::Deployed;
 use super::reader::{Field, Reader, Setting, suggestion};
 use super::{cold_start, failures, fit, node, shape};
 use crate::catalogue::{gpus, models, prices};
+use crate::drawn::SaidOverheads;
 use crate::memory::{self, Demand};
 use crate::scenario::Deployment;
 
 const PRECISIONS: [(&str, Precision); 2] = [("bf16", Precision::Bf16), ("fp8", Precision::Fp8)];
+
+/// What a model is called that only has a shape.
+pub(super) const UNNAMED: &str = "custom";
 
 /// A model as the scenario names or describes it.
 #[derive(Clone)]
@@ -74,7 +79,14 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
     let demand = hardware.demand(model, &limits, adapters.as_ref());
     let (world_size, layout) = fit::fit(root, &hardware, &limits, &demand, model, gpu);
     let step_time = if memory::is_divisible(&model.shape, world_size) {
-        engine::step_time(step_time, &hardware, model, gpu, world_size, &limits)
+        let deployed = Deployed {
+            hardware: &hardware,
+            model,
+            gpu,
+            world_size,
+            limits: &limits,
+        };
+        engine::step_time(step_time, deployed)
     } else {
         engine::read_step_time_keys(step_time);
         None
@@ -82,6 +94,14 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
     let weight_bytes = model.shape.weight_bytes(hardware.precision.value);
     let cold_start = cold_start::decode(cold_start, weight_bytes, world_size);
     let (price, price_source, billing) = read_price(price, Some(gpu.name));
+    let adapters = adapters.map(|adapters| {
+        let of_batch = adapters.max_loras(&limits);
+        (of_batch, adapters.resolve(model, gpu, world_size))
+    });
+    let (max_loras, adapters, said) = match adapters {
+        Some((max_loras, (adapters, said))) => (max_loras, Some(adapters), said),
+        None => (limits.max_loras.value, None, adapters::Said::default()),
+    };
     let Autoscaling {
         autoscaler,
         initial_replica_count,
@@ -99,7 +119,11 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
             ..settings
         },
     };
-    Some(Deployment {
+    let times = step_time?;
+    if gpu.kind == GpuKind::Cpu {
+        adapters::check_cpu(root, said, times.overheads);
+    }
+    let mut deployment = Deployment {
         model: model.name.clone(),
         shape: model.shape,
         precision: hardware.precision.value,
@@ -114,21 +138,26 @@ pub(super) fn decode(root: &Reader<'_>) -> Option<Deployment> {
         drain_timeout,
         router,
         batching: batching::Config {
-            max_loras: adapters
-                .as_ref()
-                .map_or(limits.max_loras.value, |adapters| {
-                    adapters.max_loras(&limits)
-                }),
+            max_loras,
             ..batching_config(&limits, hardware.max_model_len.value, layout.num_blocks)
         },
-        adapters: adapters.map(|adapters| adapters.resolve(model, gpu, world_size)),
-        step_time: step_time?,
+        adapters,
+        step_time: times.model,
+        said_overheads: SaidOverheads {
+            adapter_step_is_calibrated: times.overheads.adapter_step_is_calibrated
+                && !said.step_overhead,
+            adapter_is_calibrated: times.overheads.adapter_is_calibrated && !said.adapter_overhead,
+            ..times.overheads
+        },
+        notes: times.notes,
         cold_start,
         failures,
         price,
         billing,
         price_source,
-    })
+    };
+    deployment.use_calibrated_adapters();
+    Some(deployment)
 }
 
 impl Hardware {
@@ -193,7 +222,7 @@ fn model(reader: &Reader<'_>) -> Setting<Option<Model>> {
         return reader.required("model", "\"llama-3-8b\"", catalogue_model);
     }
     let name = reader
-        .setting("model", "custom".to_owned(), decode::text)
+        .setting("model", UNNAMED.to_owned(), decode::text)
         .value;
     let shape = reader.optional("shape", shape::decode);
     shape.map(|shape| {
@@ -223,8 +252,9 @@ fn catalogue_model(field: Field<'_>) -> Result<Model, Problem> {
 
 fn gpu(field: Field<'_>) -> Result<NamedGpu, Problem> {
     let name = decode::text(field)?;
-    let Some(gpu) = gpus::find(&name) else {
-        let names = gpus::GPUS.iter().map(|gpu| gpu.name);
+    let found = gpus::find(&name).or_else(|| gpus::find_cpu(&name));
+    let Some(gpu) = found else {
+        let names = gpus::GPUS.iter().chain([&gpus::CPU]).map(|gpu| gpu.name);
         return Err(unknown_name(field, &name, "GPU").help(suggestion(
             &name,
             names,
@@ -266,6 +296,9 @@ fn read_price(reader: Reader<'_>, gpu: Option<&str>) -> (Price, String, BillingR
     let price = reader.setting("usd_per_gpu_hour", default, decode::nanodollars);
     let source = match entry {
         Some(entry) if !price.is_written() => entry.describe(),
+        None if gpu == Some(gpus::CPU.name) && !price.is_written() => {
+            "no price: a processor of one's own".to_owned()
+        }
         _ => "the scenario".to_owned(),
     };
     // Fireworks bills from the moment the server accepts requests, "without

@@ -1,20 +1,17 @@
 //! `[router]`, `[batching]` and `[step_time]`: how requests reach a replica,
 //! how it batches them, and how long a step takes.
 
-use std::fs;
-use std::path::Path;
-
+use foresail_core::control::lifecycle::GpuKind;
 use foresail_core::control::router::{RouterConfig, RouterPolicy};
-use foresail_core::step_time::{
-    Calibrated, CalibratedProfile, Efficiency, Gpu, Profile, ProfileTable, Roofline, RooflineError,
-};
-use foresail_core::time::{MILLISECOND, SECOND, seconds};
+use foresail_core::step_time::{Efficiency, Gpu, Roofline, RooflineError};
+use foresail_core::time::{MICROSECOND, MILLISECOND, SECOND, seconds};
 
-use super::FILE_BYTES_MAX;
 use super::decode;
-use super::deployment::{Hardware, Model, NamedGpu};
+use super::deployment::Hardware;
 use super::problem::{Place, Problem};
+use super::profile::{self, Deployed, Named, Profiled};
 use super::reader::{Field, Reader, Setting};
+use crate::drawn::SaidOverheads;
 use crate::scenario::StepTimeModel;
 
 const ROUTER_POLICIES: [(&str, RouterPolicy); 6] = [
@@ -181,65 +178,138 @@ const EFFICIENCY_KEYS: [&str; 11] = [
     "host_launch",
 ];
 
+/// Keys of `[step_time]` for every kind of model.
+const COMMON_KEYS: [&str; 5] = [
+    "model",
+    "file",
+    "check_provenance",
+    "request_overhead",
+    "prompt_token_overhead",
+];
+
 /// Reads `[step_time]` only to find unknown keys, when there is no model or GPU to use it for.
 pub(super) fn read_step_time_keys(reader: Reader<'_>) {
-    for key in EFFICIENCY_KEYS.into_iter().chain(["model", "file"]) {
+    for key in EFFICIENCY_KEYS.into_iter().chain(COMMON_KEYS) {
         reader.has(key);
     }
     reader.finish();
 }
 
+/// `[step_time]`.
+pub(super) struct StepTimes {
+    pub(super) model: StepTimeModel,
+    pub(super) overheads: SaidOverheads,
+    /// What is good to know.
+    pub(super) notes: Vec<String>,
+}
+
 /// `[step_time]`; `None` if there is no such model, which has been reported.
-pub(super) fn step_time(
-    reader: Reader<'_>,
-    hardware: &Hardware,
-    model: &Model,
-    gpu: &NamedGpu,
-    world_size: u32,
-    limits: &Limits,
-) -> Option<StepTimeModel> {
+pub(super) fn step_time(reader: Reader<'_>, deployed: Deployed<'_>) -> Option<StepTimes> {
     let kind = reader.setting("model", Kind::Roofline, decode::choice(&KINDS));
     let file = reader.optional("file", decode::text);
-    let model = match kind.value {
+    let overheads = overheads(&reader);
+    let times = match kind.value {
         Kind::Roofline => {
-            reader.unused(&["file"], "unless `model = \"profile\"`");
-            let efficiency = efficiency(&reader, &gpu.spec.efficiency);
-            let gpu_spec = Gpu {
-                efficiency,
-                ..gpu.spec.clone()
-            };
-            let roofline = Roofline::new(
-                &model.shape,
-                hardware.precision.value,
-                hardware.kv_precision.value,
-                &gpu_spec,
-                world_size,
-                limits.max_num_seqs,
+            reader.unused(
+                &["file", "check_provenance"],
+                "unless `model = \"profile\"`",
             );
-            let problem = |error| no_roofline(&reader, hardware, &error);
-            roofline
-                .map(|roofline| StepTimeModel::Roofline(Box::new(roofline)))
-                .map_err(problem)
+            roofline(&reader, deployed).map(|model| StepTimes {
+                model,
+                overheads,
+                notes: Vec::new(),
+            })
         }
         Kind::Profile => {
             reader.unused(&EFFICIENCY_KEYS, "unless `model = \"roofline\"`");
+            let is_checked = reader.setting("check_provenance", true, decode::boolean);
             match (&file.value, file.place) {
                 (Some(path), Some(place)) => {
-                    profile(&reader, path, place, world_size, limits.max_num_seqs)
+                    let is_checked = is_checked.value;
+                    let named = Named {
+                        path,
+                        place,
+                        is_checked,
+                    };
+                    profile::read(&reader, named, deployed).map(|read| of_profile(read, overheads))
                 }
                 _ => Err(no_file(&reader, kind.place, file.is_sound)),
             }
         }
     };
-    let model = match model {
-        Ok(model) => Some(model),
-        Err(problem) => {
-            reader.context.report(problem);
-            None
-        }
-    };
+    let times = times.map_err(|problem| reader.context.report(problem));
     reader.finish();
-    model
+    times.ok()
+}
+
+fn of_profile(profiled: Profiled, said: SaidOverheads) -> StepTimes {
+    StepTimes {
+        overheads: SaidOverheads {
+            adapter_step_is_calibrated: profiled.adapter_step_is_identified,
+            adapter_is_calibrated: profiled.adapter_is_identified,
+            ..said
+        },
+        model: profiled.model,
+        notes: profiled.notes,
+    }
+}
+
+/// What requests take beside their steps, where the scenario says so.
+fn overheads(reader: &Reader<'_>) -> SaidOverheads {
+    let time = |key, max| {
+        let decode = |field: Field<'_>| decode::duration_up_to(field, max).map(seconds);
+        reader.optional(key, decode).value
+    };
+    SaidOverheads {
+        request_s: time("request_overhead", 60 * SECOND),
+        // A millisecond a token is far above what any tokenizer takes.
+        prompt_token_s: time("prompt_token_overhead", 1_000 * MICROSECOND),
+        ..SaidOverheads::default()
+    }
+}
+
+/// From the GPU's figures.
+fn roofline(reader: &Reader<'_>, deployed: Deployed<'_>) -> Result<StepTimeModel, Problem> {
+    let Deployed {
+        hardware,
+        model,
+        gpu,
+        world_size,
+        limits,
+    } = deployed;
+    if gpu.kind == GpuKind::Cpu {
+        return Err(no_roofline_of_cpu(reader, hardware));
+    }
+    let gpu_spec = Gpu {
+        efficiency: efficiency(reader, &gpu.spec.efficiency),
+        ..gpu.spec.clone()
+    };
+    let roofline = Roofline::new(
+        &model.shape,
+        hardware.precision.value,
+        hardware.kv_precision.value,
+        &gpu_spec,
+        world_size,
+        limits.max_num_seqs,
+    );
+    roofline
+        .map(|roofline| StepTimeModel::Roofline(Box::new(roofline)))
+        .map_err(|error| no_roofline(reader, hardware, &error))
+}
+
+fn no_roofline_of_cpu(reader: &Reader<'_>, hardware: &Hardware) -> Problem {
+    for key in EFFICIENCY_KEYS {
+        reader.has(key);
+    }
+    Problem::new(
+        "scenario::step_time",
+        "no step times: none are known of processors",
+    )
+    .at_if_written(hardware.gpu.place, "its step times have to be measured")
+    .help(
+        "measure them with `foresail calibrate engine --backend cpu --out profile.json`, and write \
+             `model = \"profile\"` and `file = \"profile.json\"` in `[step_time]`",
+    )
 }
 
 /// The GPU's efficiencies, where the scenario does not say its own.
@@ -296,78 +366,4 @@ fn no_file(reader: &Reader<'_>, kind: Option<Place>, file_is_sound: bool) -> Pro
             "a profile is read from a file",
         )
         .help("for example `file = \"profile.json\"`")
-}
-
-/// What a profile file is, for those whose file is none.
-const PROFILE_IS: &str = "a profile is JSON with a `schema`: \"foresail.profile/2\", as `foresail calibrate` \
-                          writes it, or \"foresail.profile/1\" with `provenance`, `decode` and `prefill`; \
-                          `foresail init` writes an example";
-
-/// Only what says which kind of profile a file is.
-#[derive(serde::Deserialize)]
-struct Versioned {
-    schema: String,
-}
-
-/// Reads and checks a profile.
-fn profile(
-    reader: &Reader<'_>,
-    written: &str,
-    place: Place,
-    world_size: u32,
-    max_num_seqs: u32,
-) -> Result<StepTimeModel, Problem> {
-    let path = reader.context.resolve(place, written);
-    let text = read_profile(&path).map_err(|what| {
-        Problem::new(
-            "scenario::file",
-            format!("cannot read the profile `{}`", path.display()),
-        )
-        .at(place, what)
-        .help(format!(
-            "the path is relative to the scenario's folder; on the command line, to the working \
-             directory; {PROFILE_IS}"
-        ))
-    })?;
-    let no_profile = |error: serde_json::Error| {
-        let what = format!("`{}` is not a profile: {error}", path.display());
-        Problem::new("scenario::profile", what)
-            .at(
-                place,
-                format!("line {}, column {} of it", error.line(), error.column()),
-            )
-            .help(PROFILE_IS)
-    };
-    let unusable = |error: String| {
-        Problem::new(
-            "scenario::profile",
-            format!("`{}`: {error}", path.display()),
-        )
-        .at(place, "this profile cannot be used")
-    };
-    let versioned: Versioned = serde_json::from_str(&text).map_err(no_profile)?;
-    if versioned.schema == CalibratedProfile::SCHEMA {
-        let profile: CalibratedProfile = serde_json::from_str(&text).map_err(no_profile)?;
-        let calibrated = Calibrated::new(&profile, world_size, max_num_seqs);
-        return calibrated
-            .map(|calibrated| StepTimeModel::Calibrated(Box::new(calibrated)))
-            .map_err(|error| unusable(error.to_string()).help(PROFILE_IS));
-    }
-    let table: ProfileTable = serde_json::from_str(&text).map_err(no_profile)?;
-    Profile::new(&table, max_num_seqs)
-        .map(|profile| StepTimeModel::Profile(Box::new(profile)))
-        .map_err(|error| {
-            unusable(error.to_string()).help(format!(
-                "correct or measure the rows again, or lower max_num_seqs to what was measured; {PROFILE_IS}"
-            ))
-        })
-}
-
-fn read_profile(path: &Path) -> Result<String, String> {
-    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
-    // Profiles are grids of a few thousand rows; 64 MiB is a thousand times that.
-    if metadata.len() > 64 * FILE_BYTES_MAX {
-        return Err("larger than 64 MiB".to_owned());
-    }
-    fs::read_to_string(path).map_err(|error| error.to_string())
 }

@@ -1,5 +1,6 @@
 //! The world size of a replica, whether the model fits on it, and if not, what would.
 
+use foresail_core::control::lifecycle::GpuKind;
 use foresail_core::step_time::Precision;
 
 use super::deployment::{Hardware, Model, NamedGpu};
@@ -41,6 +42,16 @@ pub(super) fn fit(
         root.context.report(does_not_fit(
             hardware, demand, &layout, model, gpu, world_size,
         ));
+    }
+    if gpu.kind == GpuKind::Cpu && limits.num_blocks.is_none() {
+        let problem = Problem::new("scenario::memory", "nobody says how large the KV cache is")
+            .at_if_written(hardware.gpu.place, "a processor has as much memory as it is given")
+            .help(
+                "write `num_blocks` in `[batching]`: `foresail serve --kv-cache-memory` has as many as that \
+                 memory holds, and `foresail calibrate` says how many there were",
+            );
+        root.context.report(problem);
+        return (world_size, layout);
     }
     let num_blocks = limits.num_blocks.unwrap_or(layout.num_blocks);
     if num_blocks > engine::NUM_BLOCKS_MAX {

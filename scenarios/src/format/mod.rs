@@ -33,6 +33,7 @@ mod objectives;
 mod operations;
 mod overrides;
 mod problem;
+mod profile;
 mod reader;
 mod retry;
 mod scenario;

@@ -67,6 +67,30 @@ pub struct Formula {
     pub all_reduce: Option<CalibratedAllReduce>,
 }
 
+/// What a request takes beside its steps, by the length of its prompt. It delays that request, and no other.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RequestOverhead {
+    /// Every request (s).
+    pub request_s: f64,
+    /// Every token of its prompt (s).
+    pub prompt_token_s: f64,
+}
+
+impl RequestOverhead {
+    /// What a request with so long a prompt takes.
+    #[must_use]
+    pub fn of(&self, prompt_tokens: u32) -> Nanos {
+        let seconds = self.request_s + self.prompt_token_s * f64::from(prompt_tokens);
+        picos(seconds) / crate::time::PICOS_PER_NANO
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Calibrated {
     /// The model of a replica of `world_size` GPUs.
     ///
@@ -143,9 +167,16 @@ impl Calibrated {
     /// its first token, as far as it delays nobody else.
     #[must_use]
     pub fn request_overhead(&self, prompt_tokens: u32) -> Nanos {
-        let terms = &self.formula.terms;
-        let seconds = terms.request_s + terms.prompt_token_s * f64::from(prompt_tokens);
-        picos(seconds) / crate::time::PICOS_PER_NANO
+        self.request_overheads().of(prompt_tokens)
+    }
+
+    /// The same, for any prompt.
+    #[must_use]
+    pub fn request_overheads(&self) -> RequestOverhead {
+        RequestOverhead {
+            request_s: self.formula.terms.request_s,
+            prompt_token_s: self.formula.terms.prompt_token_s,
+        }
     }
 
     /// What adapters add to a step; zero if no step with an adapter was measured.

@@ -23,7 +23,7 @@ mod spread;
 
 pub use adapters::{AdapterOverhead, adapter_bytes_per_rank};
 pub use all_reduce::{AllReduce, AllReduceRange};
-pub use calibrated::{Calibrated, CalibratedProfile, CalibrationError};
+pub use calibrated::{Calibrated, CalibratedProfile, CalibrationError, RequestOverhead};
 pub use gpus::{Efficiency, Gpu};
 pub use profile::{
     DecodeRow, MeasuredDecode, MeasuredPrefill, MeasuredSteps, PrefillRow, Profile, ProfileError,

@@ -353,6 +353,7 @@ fn any_record() -> impl Strategy<Value = RequestRecord> {
             end_ns,
             parts: parts.map(|parts| Parts {
                 retry_ns: parts[0],
+                outside_ns: 0,
                 cold_start_ns: parts[1],
                 queue_ns: parts[2],
                 adapter_ns: parts[3],

@@ -11,8 +11,15 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Requests {
     table: Table,
-    has_wire: bool,
+    columns: Columns,
     has_failed: bool,
+}
+
+/// Which columns there are that not every table has.
+#[derive(Clone, Copy, Debug)]
+struct Columns {
+    wire: bool,
+    outside: bool,
 }
 
 /// Reads `requests.csv` of a run, simulated or measured. Columns are found by
@@ -23,7 +30,10 @@ pub struct Requests {
 pub fn read_requests(folder: impl AsRef<Path>) -> Result<Requests, ReadError> {
     let table = Table::open(folder.as_ref().join(REQUESTS))?;
     Ok(Requests {
-        has_wire: table.has("tokens_from"),
+        columns: Columns {
+            wire: table.has("tokens_from"),
+            outside: table.has("outside_s"),
+        },
         table,
         has_failed: false,
     })
@@ -36,14 +46,14 @@ impl Iterator for Requests {
         if self.has_failed {
             return None;
         }
-        let has_wire = self.has_wire;
-        let read = self.table.row()?.and_then(|row| request(&row, has_wire));
+        let columns = self.columns;
+        let read = self.table.row()?.and_then(|row| request(&row, columns));
         self.has_failed = read.is_err();
         Some(read)
     }
 }
 
-fn request(row: &Row, has_wire: bool) -> Result<RequestRecord, ReadError> {
+fn request(row: &Row, columns: Columns) -> Result<RequestRecord, ReadError> {
     let record = RequestRecord {
         id: row.integer("id")?,
         due_ns: row.seconds("due_s")?,
@@ -58,8 +68,8 @@ fn request(row: &Row, has_wire: bool) -> Result<RequestRecord, ReadError> {
         outcome: outcome(row)?,
         first_token_ns: row.optional_seconds("first_token_s")?,
         end_ns: row.seconds("end_s")?,
-        parts: parts(row)?,
-        wire: if has_wire { wire(row)? } else { None },
+        parts: parts(row, columns.outside)?,
+        wire: if columns.wire { wire(row)? } else { None },
     };
     check_order(row, &record)?;
     Ok(record)
@@ -92,12 +102,17 @@ pub(super) fn outcome(row: &Row) -> Result<Outcome, ReadError> {
 }
 
 /// All of them or none.
-fn parts(row: &Row) -> Result<Option<Parts>, ReadError> {
+fn parts(row: &Row, has_outside: bool) -> Result<Option<Parts>, ReadError> {
     if row.text("retry_s")?.is_empty() {
         return Ok(None);
     }
     Ok(Some(Parts {
         retry_ns: row.seconds("retry_s")?,
+        outside_ns: if has_outside {
+            row.seconds("outside_s")?
+        } else {
+            0
+        },
         cold_start_ns: row.seconds("cold_start_s")?,
         queue_ns: row.seconds("queue_s")?,
         adapter_ns: row.seconds("adapter_s")?,

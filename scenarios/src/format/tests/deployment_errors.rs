@@ -101,7 +101,7 @@ fn an_unknown_gpu() {
        ·                ────┬────
        ·                    ╰── not in the catalogue
        ╰────
-      help: did you mean `h100`? the catalogue has: a100, h100, h200, b200, b300
+      help: did you mean `h100`? the catalogue has: a100, h100, h200, b200, b300, cpu
     "#);
 }
 

@@ -8,6 +8,7 @@ mod knative_and_aibrix;
 mod meaning;
 mod mishap_errors;
 mod other_autoscalers;
+mod profiles;
 mod provider_errors;
 mod ray_serve;
 mod text_errors;

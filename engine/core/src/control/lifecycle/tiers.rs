@@ -64,6 +64,8 @@ pub enum GpuKind {
     Mi325xGb256,
     /// AMD MI350X 288 GB.
     Mi350xGb288,
+    /// No GPU: the processor of a machine of one's own.
+    Cpu,
 }
 
 impl fmt::Display for GpuKind {
@@ -80,6 +82,7 @@ impl fmt::Display for GpuKind {
             GpuKind::Mi300xGb192 => "MI300X 192 GB",
             GpuKind::Mi325xGb256 => "MI325X 256 GB",
             GpuKind::Mi350xGb288 => "MI350X 288 GB",
+            GpuKind::Cpu => "processor",
         })
     }
 }
