@@ -107,7 +107,7 @@ pub fn fit(
     let exchanges = observation::modelled_exchanges(how, all_reduce.as_ref());
     let mut observations = observation::observations(&cells, exchanges.as_ref())?;
     let mut outliers = stalled::told(&cells);
-    outliers.extend(leave_out(&mut observations, &mut cells)?);
+    let taken = leave_out(&mut observations, &mut cells)?;
     check::check_variety(cells.iter().filter(|cell| !cell.is_left_out))?;
 
     let columns = enough(&observations)?;
@@ -115,6 +115,8 @@ pub fn fit(
     let rows = weights::weigh(&observations, misfit);
     let (bends, unseen) = cross_validation::choose(&rows, &columns.fitted)?;
     let model = bends::fit(&rows, &columns.fitted, bends)?;
+    let tell = |step: &Observation| told(step, &model, &cells[step.cell]);
+    outliers.extend(taken.iter().map(tell));
     let errors = errors(&model, &observations);
     check_errors(&errors, &observations, &cells)?;
 
@@ -176,33 +178,31 @@ fn enough(observations: &[Observation]) -> Result<Columns, FitError> {
     Ok(columns)
 }
 
-/// Marks the outliers among the cells, and says which they are.
+/// Takes the outliers out, and marks them among the cells.
 fn leave_out(
     observations: &mut Vec<Observation>,
     cells: &mut [Cell],
-) -> Result<Vec<String>, FitError> {
+) -> Result<Vec<Observation>, FitError> {
     let columns = enough(observations)?;
     let describe = |cell: usize| name(&cells[cell]);
     let taken = outliers::take(observations, &columns.fitted, describe)?;
-    if taken.is_empty() {
-        return Ok(Vec::new());
-    }
-    let columns = enough(observations)?;
-    let rows = weights::weigh(observations, weights::MISFIT_FIRST);
-    let model = knee::search(&rows, &columns.fitted, &design::Shape::default())?;
-    let mut told = Vec::new();
-    for step in taken {
+    for step in &taken {
         cells[step.cell].is_left_out = true;
-        let error = -model.error(&step) / (model.error(&step) + 1.0).max(f64::MIN_POSITIVE);
-        let direction = if error > 0.0 { "longer" } else { "less long" };
-        told.push(format!(
-            "cell {} ({}) took {:.0} % {direction} than all others say, and is left out",
-            step.cell + 1,
-            name(&cells[step.cell]),
-            100.0 * error.abs(),
-        ));
     }
-    Ok(told)
+    Ok(taken)
+}
+
+/// How far what is left out is from the fit of all others.
+fn told(left_out: &Observation, model: &Model, cell: &Cell) -> String {
+    let fitted_s = model.seconds(&left_out.load);
+    let longer = (left_out.seconds - fitted_s) / fitted_s;
+    let direction = if longer > 0.0 { "more" } else { "less" };
+    format!(
+        "cell {} ({}) took {:.0} % {direction} than the fit of all others says, and is left out",
+        left_out.cell + 1,
+        name(cell),
+        100.0 * longer.abs(),
+    )
 }
 
 /// How far the formula is from true medians, by a first fit.

@@ -24,7 +24,7 @@ proptest! {
             .collect();
         prop_assert_eq!(left_out, [place], "{:?}", found.outliers);
         prop_assert_eq!(found.fit.residuals.left_out, 1);
-        prop_assert!(found.outliers[0].contains("longer"), "{:?}", found.outliers);
+        prop_assert!(found.outliers[0].contains("% more than"), "{:?}", found.outliers);
         prop_assert!(error_unseen(&found, &engine.formula) < 0.015);
     }
 }
