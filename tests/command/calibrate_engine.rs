@@ -177,3 +177,26 @@ fn a_budget_that_is_too_small_says_what_a_round_takes() {
     }
     assert_eq!(sandbox.names(), ["small.toml"]);
 }
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_calibration_removes_what_it_began() {
+    use std::process::{Command, Stdio};
+
+    use crate::bad_output::wait_until;
+
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command();
+    command.args(["calibrate", "engine", "--dummy=tiny", "--backend=cpu"]);
+    command.args(["--threads=1", "--out=p.json", "--budget=1h"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    wait_until(|| sandbox.names().len() > 1);
+    let process = child.id().to_string();
+    let told = Command::new("kill").args(["-INT", &process]).status();
+    assert!(told.unwrap().success());
+    let ended = Ended::of(child.wait_with_output().unwrap()).with_code(130);
+    assert_eq!(ended.stdout, "");
+    assert!(ended.stderr.contains("interrupted"), "{}", ended.stderr);
+    assert_eq!(sandbox.names(), ["small.toml"]);
+}

@@ -325,8 +325,8 @@ impl Maker {
                 continue;
             }
             cells.push(prefill(most, len));
-            // The two longest show best how the time grows with what was before.
-            if index < 2 {
+            // A long chunk shows best how the time grows with what was before, and the longest takes long.
+            if index == 1 {
                 cells.push(prefill(self.middle(self.short(), most), len));
             }
         }

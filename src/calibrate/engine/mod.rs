@@ -115,7 +115,7 @@ pub(crate) struct Arguments {
     temperature: f32,
 
     /// How long measuring may take, all world sizes together; starting engines comes on top
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = budget)]
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = budget)]
     budget: Duration,
 
     /// What the order of the steps and the draws of the fit are drawn from
