@@ -8,6 +8,7 @@ mod autoscale;
 mod bad_input;
 mod bad_output;
 mod bench;
+mod calibrate_endpoint;
 mod calibrate_engine;
 mod cold_start;
 mod compare;

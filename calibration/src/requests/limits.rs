@@ -45,6 +45,7 @@ pub(super) fn search(problem: Problem<'_>, options: &Options) -> Result<Tried, F
         };
         all.push((batching, point));
     }
+    let all = level(problem, all)?;
     let Some((batching, point)) = best(&all).cloned() else {
         return Err(FitError::Option {
             what: "batch limits, of which none leaves room to work,",
@@ -69,6 +70,30 @@ pub(super) fn search(problem: Problem<'_>, options: &Options) -> Result<Tried, F
         max_num_seqs,
         max_batched_tokens,
     })
+}
+
+/// Looks at each limit with the best terms of all as well: a search that began where another ended has come further,
+/// and that must not speak for its limit.
+fn level(
+    problem: Problem<'_>,
+    mut all: Vec<(Config, Point)>,
+) -> Result<Vec<(Config, Point)>, FitError> {
+    let Some((_, leader)) = best(&all).cloned() else {
+        return Ok(all);
+    };
+    if all.len() > 1 {
+        for (batching, point) in &mut all {
+            let search = Search::new(Problem {
+                batching: *batching,
+                ..problem
+            });
+            let there = search.at(leader.ln_terms.clone())?;
+            if there.objective < point.objective {
+                *point = there;
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn best(all: &[(Config, Point)]) -> Option<&(Config, Point)> {

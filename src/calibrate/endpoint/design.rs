@@ -70,8 +70,10 @@ pub(super) struct Alone {
 pub(super) fn half(sizes: &Sizes, seed: u64) -> Vec<Job> {
     let mut random = stream(seed, "calibrate.endpoint.lengths");
     let mut jobs = vec![idle(sizes, &mut random)];
-    jobs.extend(doubling(sizes.concurrency_max).map(|clients| decode(sizes, clients)));
-    jobs.extend(contexts(sizes));
+    for clients in doubling(sizes.concurrency_max) {
+        jobs.push(decode(sizes, clients, &mut random));
+    }
+    jobs.extend(contexts(sizes, &mut random));
     for clients in [sizes.concurrency_max.div_ceil(4), sizes.concurrency_max] {
         jobs.push(mixed(sizes, clients, &mut random));
     }
@@ -148,18 +150,21 @@ fn idle(sizes: &Sizes, random: &mut Stream) -> Job {
     }
 }
 
-fn decode(sizes: &Sizes, clients: u32) -> Job {
-    closed(
-        format!("{}, short prompts", clients_text(clients)),
-        clients,
-        vec![
-            request(2 * sizes.prompt_tokens_min, sizes.output_tokens);
-            2 * clients.max(2) as usize
-        ],
-    )
+/// Answers differ in length, so that clients do not go in step: whether a request that comes with
+/// others joins their step is a matter of microseconds, and no figure should hang on it.
+fn decode(sizes: &Sizes, clients: u32, random: &mut Stream) -> Job {
+    let waves = if clients <= 8 { 4 } else { 3 };
+    let requests = (0..waves * clients).map(|_| {
+        let share = 0.5 + uniform(random);
+        let output = f64::from(sizes.output_tokens) * share;
+        request(2 * sizes.prompt_tokens_min, (output as u32).max(2))
+    });
+    let name = format!("{}, short prompts", clients_text(clients));
+    let requests = requests.collect();
+    closed(name, clients, requests)
 }
 
-fn contexts(sizes: &Sizes) -> Vec<Job> {
+fn contexts(sizes: &Sizes, random: &mut Stream) -> Vec<Job> {
     let prompt = sizes.prompt_tokens_max / 2;
     let mut clients = vec![
         1,
@@ -168,8 +173,12 @@ fn contexts(sizes: &Sizes) -> Vec<Job> {
     ];
     clients.dedup();
     let jobs = clients.into_iter().map(|clients| {
+        let requests = (0..3 * clients).map(|_| {
+            let output = f64::from(sizes.output_tokens) * (0.5 + uniform(random));
+            request(prompt, (output as u32).max(2))
+        });
         let name = format!("{}, prompts of {prompt} tokens", clients_text(clients));
-        let requests = vec![request(prompt, sizes.output_tokens); 2 * clients as usize];
+        let requests = requests.collect();
         closed(name, clients, requests)
     });
     jobs.collect()

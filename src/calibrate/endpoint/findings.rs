@@ -2,6 +2,7 @@
 
 use foresail_calibration::requests::{Figure, Observed, Run, Statistic};
 use foresail_reports::records::{Outcome, RequestRecord, TokensFrom};
+use foresail_reports::summary::Load;
 use foresail_scenarios::workload::{Content, Request};
 use foresail_simulator::replay::{Replayed, Traffic};
 
@@ -100,8 +101,7 @@ fn fit_run(
         let planned = done.job.requests.get(record.id as usize);
         record.outcome == Outcome::Completed && planned.is_some_and(&is_of)
     });
-    let mut replayed: Vec<Replayed> = completed.filter_map(replayed).collect();
-    replayed.sort_by_key(|each| each.due_ns);
+    let replayed: Vec<Replayed> = completed.filter_map(replayed).collect();
     let observed = figures.iter().filter_map(|figure| {
         Some(Observed {
             figure: *figure,
@@ -121,7 +121,7 @@ fn fit_run(
         adapter: None,
         content: Content::Unique,
     });
-    let traffic = Traffic::Recorded(requests.collect());
+    let traffic = traffic(done, requests.collect());
     Some(FitRun {
         run: Run {
             name,
@@ -134,11 +134,28 @@ fn fit_run(
     })
 }
 
-/// What the client saw of a request that completed; `None` if it got no token.
+/// Clients that wait for an answer send just after a step has ended. If their times were replayed under steps that
+/// end a little later, they would come just before instead, and be a whole step faster; so they wait in the
+/// simulation too.
+fn traffic(done: &Done, mut requests: Vec<Request>) -> Traffic {
+    match (done.job.kind, done.job.load) {
+        (Kind::Loaded, Load::Closed { concurrency }) => Traffic::ClosedLoop {
+            concurrency: concurrency as u32,
+            requests,
+        },
+        _ => {
+            requests.sort_by_key(|request| request.due);
+            Traffic::Recorded(requests)
+        }
+    }
+}
+
+/// What the client saw of a request that completed, from when it was really sent; `None` if it got no token.
 fn replayed(record: &RequestRecord) -> Option<Replayed> {
     let last = record.wire.and_then(|wire| wire.last_output_ns);
+    let sent = record.wire.and_then(|wire| wire.sent_ns);
     (record.output_tokens > 0 && record.prompt_tokens > 0).then(|| Replayed {
-        due_ns: record.due_ns,
+        due_ns: sent.unwrap_or(record.due_ns),
         first_token_ns: record.first_token_ns.unwrap_or(record.end_ns),
         end_ns: last.unwrap_or(record.end_ns),
         prompt_tokens: record.prompt_tokens,
@@ -150,7 +167,9 @@ fn replayed(record: &RequestRecord) -> Option<Replayed> {
 /// What one measurement of a figure and another differ by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Noise {
-    /// Standard deviation of the natural logarithm of a first token's time.
+    /// Standard deviation of the natural logarithm of the time of a first token that came alone.
+    ttft_alone: Option<f64>,
+    /// The same, of first tokens beside others: whether one joins a step or just misses it is noise too.
     ttft: Option<f64>,
     /// The same, of times between tokens.
     pub(super) tpot: Option<f64>,
@@ -161,31 +180,34 @@ pub(super) struct Noise {
 }
 
 /// The pairs of equal figures of the two halves, as logarithms of their ratios.
-fn ratios(runs: &[FitRun], is_of: impl Fn(Figure) -> bool) -> Vec<f64> {
+fn ratios(runs: &[FitRun], is_of: impl Fn(Kind, Figure) -> bool) -> Vec<f64> {
     let seconds = runs.iter().filter(|run| run.half == 1);
     let pairs = seconds.flat_map(|second| {
+        let kind = second.kind;
         let name = second.run.name.trim_end_matches(", again");
         let first = runs
             .iter()
             .find(|first| first.half == 0 && first.run.name == name);
         let first = first.map_or(&[][..], |first| &first.run.observed);
         let observed = second.run.observed.iter();
-        observed.filter_map(|second| {
+        observed.filter_map(move |second| {
             let first = first.iter().find(|first| first.figure == second.figure)?;
-            Some((second.figure, (second.value / first.value).ln()))
+            Some((kind, second.figure, (second.value / first.value).ln()))
         })
     });
-    let of = pairs.filter(|(figure, _)| is_of(*figure));
-    of.map(|(_, ratio)| ratio).collect()
+    let of = pairs.filter(|(kind, figure, _)| is_of(*kind, *figure));
+    of.map(|(.., ratio)| ratio).collect()
 }
 
 /// The noise of these runs.
 pub(super) fn noise(runs: &[FitRun]) -> Noise {
+    let of = |is_of: fn(Kind, Figure) -> bool| deviation(ratios(runs, is_of));
     Noise {
-        ttft: deviation(ratios(runs, |figure| matches!(figure, Figure::Ttft(_)))),
-        tpot: deviation(ratios(runs, |figure| matches!(figure, Figure::Tpot(_)))),
-        end_to_end: deviation(ratios(runs, |figure| matches!(figure, Figure::EndToEnd(_)))),
-        drift: drift(ratios(runs, |figure| {
+        ttft_alone: of(|kind, _| kind == Kind::Idle),
+        ttft: of(|kind, figure| kind != Kind::Idle && matches!(figure, Figure::Ttft(_))),
+        tpot: of(|_, figure| matches!(figure, Figure::Tpot(_))),
+        end_to_end: of(|_, figure| matches!(figure, Figure::EndToEnd(_))),
+        drift: drift(ratios(runs, |_, figure| {
             !matches!(figure, Figure::EndToEnd(_))
         })),
     }
@@ -224,13 +246,16 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// Gives each figure the noise of its kind.
 pub(super) fn with_noise(runs: &mut [FitRun], noise: &Noise) {
-    for observed in runs.iter_mut().flat_map(|run| &mut run.run.observed) {
-        let of_kind = match observed.figure {
-            Figure::Ttft(_) => noise.ttft,
-            Figure::EndToEnd(_) => noise.end_to_end,
-            _ => noise.tpot,
-        };
-        observed.relative_deviation = of_kind.unwrap_or(DEVIATION_UNKNOWN);
+    for run in runs {
+        for observed in &mut run.run.observed {
+            let of_kind = match observed.figure {
+                Figure::Ttft(_) if run.kind == Kind::Idle => noise.ttft_alone,
+                Figure::Ttft(_) => noise.ttft,
+                Figure::EndToEnd(_) => noise.end_to_end,
+                _ => noise.tpot,
+            };
+            observed.relative_deviation = of_kind.unwrap_or(DEVIATION_UNKNOWN);
+        }
     }
 }
 
@@ -264,8 +289,8 @@ fn begun_at_once(done: &Done) -> Option<(u32, u32)> {
 pub(super) fn prefix_cache<'a>(mut runs: impl Iterator<Item = &'a Done>) -> Option<f64> {
     let done = runs.find(|done| done.job.kind == Kind::Prefix)?;
     let ttft = |record: &RequestRecord| {
-        let first = record.first_token_ns?;
-        Some(first.saturating_sub(record.due_ns) as f64)
+        let (first, sent) = (record.first_token_ns?, record.wire?.sent_ns?);
+        Some(first.saturating_sub(sent) as f64)
     };
     let shares = done
         .records

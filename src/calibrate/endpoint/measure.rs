@@ -14,7 +14,7 @@ use foresail_loadgen::plan::{Planned, Prompt};
 use foresail_loadgen::record::Sink;
 use foresail_loadgen::run::{self, RunError, Settings};
 use foresail_loadgen::schedule::Plan;
-use foresail_loadgen::watch::limits;
+use foresail_loadgen::watch::{ReasonCode, limits};
 use foresail_reports::records::{AttemptRecord, Gaps, Outcome, RequestRecord};
 use foresail_reports::summary::Load;
 use foresail_scenarios::workload::Skipped;
@@ -101,15 +101,12 @@ impl Client<'_> {
             failures,
         } = outcome.sink;
         records.sort_by_key(|record| record.id);
-        let degraded = outcome
-            .verdict
-            .degraded
-            .into_iter()
-            .map(|reason| reason.text);
+        let degraded = outcome.verdict.degraded.into_iter();
+        let degraded = degraded.filter(|reason| is_harmful(reason.code));
         Ok(Done {
             job: job.clone(),
             records,
-            degraded: degraded.collect(),
+            degraded: degraded.map(|reason| reason.text).collect(),
             failures,
             took: began.elapsed(),
         })
@@ -128,6 +125,18 @@ impl Client<'_> {
         };
         Bodies::new(&settings, &plan.adapters, self.counting)
             .map_err(|error| Failure::Input(error.to_string()))
+    }
+}
+
+/// Whether times are wrong for it. A request that was sent late was still sent when its record says, and that is
+/// when it is simulated to be.
+fn is_harmful(code: ReasonCode) -> bool {
+    match code {
+        ReasonCode::LateSends | ReasonCode::Rate | ReasonCode::Feeder => false,
+        ReasonCode::LoopLag
+        | ReasonCode::Processor
+        | ReasonCode::LocalErrors
+        | ReasonCode::Paused => true,
     }
 }
 

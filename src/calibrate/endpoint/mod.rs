@@ -99,7 +99,11 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         notes: &notes,
         out: arguments.output.out.display().to_string(),
     };
-    write(&shown, out, picture)?;
+    write(
+        &shown,
+        out,
+        picture.zip(arguments.output.picture.as_deref()),
+    )?;
     let text = match arguments.output.format {
         OutputFormat::Text => show::text(&shown),
         OutputFormat::Json => {
@@ -117,21 +121,20 @@ fn file(path: &Path) -> Result<OutputFile, Failure> {
 fn write(
     shown: &Shown<'_>,
     mut out: OutputFile,
-    picture: Option<OutputFile>,
+    picture: Option<(OutputFile, &Path)>,
 ) -> Result<(), Failure> {
     let profile: &CalibratedProfile = shown.profile;
     let text = serde_json::to_string_pretty(profile)
         .map_err(|error| Failure::Defect(error.to_string()))?;
     let path = Path::new(&shown.out);
     writeln!(out, "{text}").map_err(|error| Failure::output(path, error))?;
-    out.finish()?;
-    if let Some(mut file) = picture {
+    if let Some((mut file, path)) = picture {
         let svg = show::picture(shown);
         file.write_all(svg.as_bytes())
             .map_err(|error| Failure::output(path, error))?;
         file.finish()?;
     }
-    Ok(())
+    out.finish()
 }
 
 /// Everything that was measured.
@@ -373,4 +376,72 @@ fn refuse_degraded(done: &[(usize, Done)]) -> Result<(), Failure> {
         done.len(),
         reason.map_or("", |reason| reason.as_str())
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use foresail_reports::records::{Outcome, RequestRecord};
+
+    use super::*;
+
+    fn done(failed: usize, sent: usize, degraded: bool) -> (usize, Done) {
+        let record = |index: usize| RequestRecord {
+            id: index as u64,
+            due_ns: 0,
+            prompt_tokens: 1,
+            output_tokens: 1,
+            session: None,
+            adapter: None,
+            attempts: 1,
+            replica: None,
+            cached_tokens: 0,
+            preemptions: 0,
+            outcome: match index < failed {
+                true => Outcome::FailedStatus,
+                false => Outcome::Completed,
+            },
+            first_token_ns: Some(1),
+            end_ns: 1,
+            parts: None,
+            wire: None,
+        };
+        let sizes = Sizes {
+            prompt_tokens_min: 32,
+            prompt_tokens_max: 128,
+            concurrency_max: 1,
+            burst: 1,
+            output_tokens: 2,
+        };
+        let done = Done {
+            job: design::prefix(&sizes),
+            records: (0..sent).map(record).collect(),
+            degraded: degraded
+                .then(|| "it had no time".to_owned())
+                .into_iter()
+                .collect(),
+            failures: BTreeMap::from([("failed status with status 500".to_owned(), failed as u64)]),
+            took: Duration::ZERO,
+        };
+        (0, done)
+    }
+
+    #[test]
+    fn many_failures_end_it_and_a_few_do_not() {
+        assert!(refuse_failing(&[done(2, 20, false)]).is_ok());
+        // Too few were sent to say.
+        assert!(refuse_failing(&[done(4, 8, false)]).is_ok());
+        let failure = refuse_failing(&[done(1, 10, false), done(9, 30, false)]).unwrap_err();
+        assert_eq!(failure.exit_code(), ExitCode::Degraded);
+        insta::assert_snapshot!(failure, @"10 of 40 requests failed, so that nothing is known of the load; no profile was written. What came back: 10 failed status with status 500");
+    }
+
+    #[test]
+    fn a_client_that_was_the_limit_measured_nothing() {
+        let sound = || done(0, 10, false);
+        let degraded = || done(0, 10, true);
+        assert!(refuse_degraded(&[sound(), degraded()]).is_ok());
+        let failure = refuse_degraded(&[sound(), degraded(), degraded()]).unwrap_err();
+        assert_eq!(failure.exit_code(), ExitCode::Degraded);
+        insta::assert_snapshot!(failure, @"the client was the limit in 2 of 3 runs; no profile was written. In the first of them, it had no time");
+    }
 }

@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use foresail_reports::records::Wire;
-use foresail_reports::summary::Load;
 
 use super::super::design::{self, Job, Sizes};
 use super::*;
