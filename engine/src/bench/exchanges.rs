@@ -1,4 +1,13 @@
 //! What the sums of ranks take that are threads of this machine.
+//!
+//! Ranks that do nothing but add up arrive together, and a sum is a copy. Ranks that compute in between do
+//! not: each waits for the slowest, asleep if it is long, and has to be woken. So both are measured:
+//!
+//! ```text
+//! sums alone             sum sum sum …                        at least so long
+//! work and sums          work sum work sum …   ┐
+//! work                   work work …           ┘ what the sums add, with waiting and waking
+//! ```
 
 use std::io;
 use std::ops::ControlFlow;
@@ -14,17 +23,24 @@ const ROUNDS: usize = 25;
 /// Sums in a row that are timed together: one alone is as short as the clock's own noise.
 const SUMS: usize = 8;
 
+/// Values that a rank reads between two sums, and how often: as long as a part of a layer takes.
+const WORK_VALUES: usize = 1 << 15;
+const WORK_PASSES: usize = 8;
+
 /// How long a sum takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MeasuredExchange {
     /// Values of each rank.
     pub values: usize,
-    /// The median of the rounds (s).
+    /// What it adds to the time of ranks that compute in between: the median of the rounds, and at
+    /// least `alone_seconds` (s).
     pub seconds: f64,
+    /// What it takes ranks that do nothing else: the median of the rounds (s).
+    pub alone_seconds: f64,
 }
 
-/// Times the sums of so many ranks, each a thread that computes nothing else, for each number of values.
-/// `watch` is asked before every round, and can stop the measurement: there is nothing then.
+/// Times the sums of so many ranks, each a thread, for each number of values. `watch` is asked before every
+/// round, and can stop the measurement: there is nothing then.
 ///
 /// # Errors
 /// If the system gives no threads.
@@ -33,29 +49,41 @@ pub fn measure_exchanges(
     values: &[usize],
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> io::Result<Vec<MeasuredExchange>> {
-    let mut seconds = vec![Vec::with_capacity(ROUNDS); values.len()];
+    let mut rounds = Vec::with_capacity(ROUNDS);
     for _ in 0..=ROUNDS {
         if watch().is_break() {
             return Ok(Vec::new());
         }
-        let round = round(world_size, values)?;
-        for (all, one) in seconds.iter_mut().zip(round) {
-            all.push(one);
-        }
+        rounds.push(round(world_size, values)?);
     }
-    let measured = values.iter().zip(&seconds).filter_map(|(&values, all)| {
-        // The first round brings threads and memory to where they are in a run.
-        let spread = Spread::of(&all[1..])?;
-        Some(MeasuredExchange {
+    // The first round brings threads and memory to where they are in a run.
+    let rounds = &rounds[1..];
+    let median = |index: usize, of: fn(&Timed) -> f64| {
+        let all: Vec<f64> = rounds.iter().map(|round| of(&round[index])).collect();
+        Spread::of(&all).map_or(0.0, |spread| spread.median)
+    };
+    let measured = values.iter().enumerate().map(|(index, &values)| {
+        let alone_seconds = median(index, |timed| timed.alone_s);
+        let added = median(index, |timed| timed.with_work_s - timed.work_s);
+        MeasuredExchange {
             values,
-            seconds: spread.median,
-        })
+            seconds: added.max(alone_seconds),
+            alone_seconds,
+        }
     });
     Ok(measured.collect())
 }
 
+/// What rank 0 saw of one size in one round, a sum (s).
+#[derive(Clone, Copy, Debug)]
+struct Timed {
+    alone_s: f64,
+    with_work_s: f64,
+    work_s: f64,
+}
+
 /// What a sum of each size takes, as rank 0 sees it.
-fn round(world_size: usize, values: &[usize]) -> io::Result<Vec<f64>> {
+fn round(world_size: usize, values: &[usize]) -> io::Result<Vec<Timed>> {
     let (exchange, mut ranks) = Exchange::world(world_size);
     let others = ranks.split_off(1);
     let mut first = ranks.pop().expect("a world has at least one rank");
@@ -83,18 +111,39 @@ fn round(world_size: usize, values: &[usize]) -> io::Result<Vec<f64>> {
     })
 }
 
-fn sums(rank: &mut Threads, values: &[usize]) -> Vec<f64> {
+fn sums(rank: &mut Threads, values: &[usize]) -> Vec<Timed> {
+    let mine: Vec<f32> = (0..WORK_VALUES).map(|place| place as f32).collect();
     let time = |&count: &usize| {
-        let mut mine = vec![0.0; count];
-        // So that the timed ones begin together.
-        rank.all_reduce(&mut mine);
-        let began = Instant::now();
-        for _ in 0..SUMS {
-            rank.all_reduce(&mut mine);
+        let mut sums = vec![0.0; count];
+        let mut timed = |works: bool, adds: bool| {
+            // So that the timed ones begin together.
+            rank.all_reduce(&mut sums);
+            let began = Instant::now();
+            for _ in 0..SUMS {
+                if works {
+                    work(&mine);
+                }
+                if adds {
+                    rank.all_reduce(&mut sums);
+                }
+            }
+            began.elapsed().as_secs_f64() / SUMS as f64
+        };
+        Timed {
+            alone_s: timed(false, true),
+            with_work_s: timed(true, true),
+            work_s: timed(true, false),
         }
-        began.elapsed().as_secs_f64() / SUMS as f64
     };
     values.iter().map(time).collect()
+}
+
+/// Something to do between two sums.
+fn work(values: &[f32]) {
+    for _ in 0..WORK_PASSES {
+        let sum: f32 = std::hint::black_box(values).iter().sum();
+        std::hint::black_box(sum);
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +162,9 @@ mod tests {
             measured.iter().map(|one| one.values).collect::<Vec<_>>(),
             [1, 100]
         );
-        assert!(measured.iter().all(|one| one.seconds > 0.0));
+        let is_sound =
+            |one: &MeasuredExchange| one.seconds >= one.alone_seconds && one.alone_seconds > 0.0;
+        assert!(measured.iter().all(is_sound), "{measured:?}");
         assert_eq!(rounds, ROUNDS + 1);
         let stopped = measure_exchanges(2, &[1], &mut || ControlFlow::Break(())).unwrap();
         assert!(stopped.is_empty());

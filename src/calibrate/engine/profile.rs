@@ -89,8 +89,8 @@ fn not_identified(plan: &Plan, measured: &Measured) -> Vec<String> {
                  without what they take from what runs beside them"
             )),
             Some(Exchanges::Threads) => open.push(format!(
-                "world size {size}: the ranks computed side by side without exchanging; how long they wait for the \
-                 slowest of them in each exchange was not measured"
+                "world size {size}: the ranks computed side by side without exchanging; what exchanges add, with waiting for \
+                 the slowest rank, was measured between other work than steps, and ranks of steps may wait longer"
             )),
         }
     }
