@@ -49,7 +49,8 @@ pub(super) fn studies(data: &Data) -> Result<Vec<Study>> {
         );
     }
     let gpu = gpu("h100")?;
-    let study = |title: &str, cases, folds| Study {
+    let study = |title: &str, family, cases, folds| Study {
+        family,
         title: title.to_owned(),
         about: ABOUT,
         start: Start {
@@ -75,16 +76,19 @@ pub(super) fn studies(data: &Data) -> Result<Vec<Study>> {
     Ok(vec![
         study(
             "H100 rate sweep, 128 sequences: stages from other stages",
+            None,
             narrow,
             halves(),
         ),
         study(
             "H100 rate sweep, 192 sequences: stages from other stages",
+            None,
             wide,
             halves(),
         ),
         study(
             "H100 rate sweep: one batch limit from the other",
+            Some("Hopper"),
             both,
             across,
         ),

@@ -48,6 +48,7 @@ pub(super) fn study(data: &Data) -> Result<Study> {
         title: "LLMServingSim's run, Llama-3.1-8B, RTX PRO 6000: the second half from the first"
             .to_owned(),
         about: ABOUT,
+        family: None,
         start: Start {
             gpu: rtx_pro_6000()?,
             request: Some((0.002, 1.0)),

@@ -20,6 +20,8 @@ pub(crate) struct Study {
     pub(crate) title: String,
     /// Where from, what, and what is not known of it.
     pub(crate) about: &'static str,
+    /// The built-in engine that it is one of; none if the source is of an older one, or counted already.
+    pub(crate) family: Option<&'static str>,
     /// What a fit begins with.
     pub(crate) start: Start,
     pub(crate) cases: Vec<Case>,

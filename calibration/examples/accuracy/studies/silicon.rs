@@ -77,6 +77,7 @@ fn study(subject: &Subject, rows: &[Row]) -> Result<Study> {
     Ok(Study {
         title: format!("{}: each world size from the others", subject.title),
         about: ABOUT,
+        family: Some("Hopper"),
         start: Start {
             gpu: gpu(subject.gpu)?,
             request: None,

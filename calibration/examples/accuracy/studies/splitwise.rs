@@ -38,6 +38,8 @@ pub(super) fn study(data: &Data) -> Result<Study> {
     Ok(Study {
         title: "Splitwise, Llama-2-70B, A100: each world size from the others".to_owned(),
         about: ABOUT,
+        // It launches kernels one by one.
+        family: None,
         start: Start {
             gpu: a100,
             request: Some(REQUEST),

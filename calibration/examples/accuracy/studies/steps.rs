@@ -54,6 +54,7 @@ pub(super) fn study(data: &Data) -> Result<Study> {
         title: "Single steps, Llama-2-70B on four H100, vLLM: one experiment from the other"
             .to_owned(),
         about: ABOUT,
+        family: Some("Hopper"),
         start: Start {
             gpu: gpu("h100")?,
             request: None,
