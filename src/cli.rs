@@ -6,7 +6,7 @@ use foresail_reports::summary::Tool;
 use crate::terminal::TerminalArguments;
 use crate::{
     autoscale, bench, calibrate, compare, completions, devices, exit_code, gate, init, load, man,
-    merge, serve, simulate, trace,
+    merge, serve, simulate, trace, validate,
 };
 
 /// What `foresail --version` and every summary say wrote it. The commit is
@@ -51,6 +51,7 @@ pub(crate) enum Command {
     Simulate(simulate::Arguments),
     Compare(compare::Arguments),
     Gate(Box<gate::Arguments>),
+    Validate(Box<validate::Arguments>),
     Merge(merge::Arguments),
     Autoscale(autoscale::Arguments),
     Serve(Box<serve::Arguments>),

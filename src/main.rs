@@ -1,7 +1,7 @@
 //! The `foresail` command: reads arguments, calls the crates that know, prints,
 //! and chooses the exit code.
 //!
-//! One file or folder a subcommand: [`simulate`], [`compare`], [`gate`], [`merge`], [`autoscale`], [`mod@bench`], [`calibrate`],
+//! One file or folder a subcommand: [`simulate`], [`compare`], [`gate`], [`validate`], [`merge`], [`autoscale`], [`mod@bench`], [`calibrate`],
 //! [`serve`], [`load`], [`trace`],
 //! [`init`], [`completions`], [`man`]. What they share is beside them: how text reaches the person
 //! ([`terminal`], [`diagnostics`], [`progress`]), how a file is written whole
@@ -34,6 +34,7 @@ mod simulate;
 mod subject;
 mod terminal;
 mod trace;
+mod validate;
 
 use std::panic;
 
@@ -66,6 +67,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
         Command::Simulate(arguments) => simulate::run(arguments, terminal),
         Command::Compare(arguments) => compare::run(arguments, terminal),
         Command::Gate(arguments) => gate::run(arguments, terminal),
+        Command::Validate(arguments) => validate::run(arguments, terminal),
         Command::Merge(arguments) => merge::run(arguments, terminal),
         Command::Autoscale(arguments) => autoscale::run(arguments, terminal),
         Command::Serve(arguments) => serve::run(arguments, terminal),

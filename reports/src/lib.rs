@@ -32,6 +32,7 @@ pub mod series;
 pub mod summary;
 pub mod tail;
 pub mod text;
+pub mod validation;
 pub mod window;
 
 mod rate;

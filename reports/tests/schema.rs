@@ -10,6 +10,10 @@ use foresail_reports::gate::{ExactComparison, Gate, GateReport, GateRun, Latency
 use foresail_reports::histogram::Histogram;
 use foresail_reports::seeds::Seeds;
 use foresail_reports::summary::{Load, SCHEMA, Summary, SummaryError, Tool};
+use foresail_reports::validation::{
+    Comparison, Counts, MeasuredFacts, Scaled, ScenarioName, Times, Tolerances, Validation,
+    Variants,
+};
 use serde_json::{Map, Value, json};
 
 fn schema() -> Value {
@@ -132,8 +136,9 @@ fn the_schema_of_comparisons_notices_every_field() {
     // Its first figure has a difference and one from the oracle.
     comparison.variants.remove(0);
     comparison.paired_requests = vec![paired_requests()];
+    comparison.include_calibration_error = true;
     let value = serde_json::to_value(&comparison).unwrap();
-    let optional = ["/paired_requests"];
+    let optional = ["/paired_requests", "/include_calibration_error"];
     let fields = assert_every_field_is_noticed(&compare_schema(), &value, &optional);
     assert!(fields > 40, "{fields}");
 }
@@ -224,6 +229,67 @@ fn verdicts_are_of_the_schema() {
 fn the_schema_of_verdicts_notices_every_field() {
     let value = serde_json::to_value(gate_report()).unwrap();
     let fields = assert_every_field_is_noticed(&gate_schema(), &value, &[]);
+    assert!(fields > 50, "{fields}");
+}
+
+fn validation_schema() -> Value {
+    serde_json::from_str(include_str!("../schema/validation.schema.json")).unwrap()
+}
+
+/// Everything that there can be at once.
+fn validation() -> Validation {
+    let times = |index: u64| Times {
+        due_ns: index * 1_000_000_000,
+        last_ns: index * 1_000_000_000 + 200_000_000,
+        ttft_s: 0.1,
+        tpot_s: Some(0.01),
+        e2e_s: 0.2,
+        output_tokens: 11,
+        service_s: None,
+    };
+    let measured: Vec<Times> = (0..120).map(times).collect();
+    let predicted: Vec<Option<Times>> = measured.iter().copied().map(Some).collect();
+    let counts = Counts {
+        mean: 1.0,
+        max: 1.0,
+    };
+    let comparison = Comparison {
+        facts: MeasuredFacts {
+            degraded: vec![Default::default()],
+            ..MeasuredFacts::default()
+        },
+        scenario: ScenarioName {
+            world_size: 1,
+            ..ScenarioName::default()
+        },
+        is_idle: vec![true; measured.len()],
+        draws: vec![predicted.clone(), predicted.clone()],
+        measured,
+        variants: Variants {
+            server_tokens: None,
+            scaled: Some(Scaled {
+                scale: 1.0,
+                times: predicted.clone(),
+            }),
+        },
+        predicted,
+        include_calibration_error: true,
+        replicas: Some((counts, counts)),
+        throughput_is_given: Some("it is".to_owned()),
+        tolerances: Tolerances::default(),
+        notes: vec!["a note".to_owned()],
+    };
+    comparison.judge(Tool::default(), |below| below - 1)
+}
+
+#[test]
+fn validations_are_of_the_schema() {
+    let value: Value = serde_json::from_str(&validation().to_json().unwrap()).unwrap();
+    assert_eq!(
+        errors_of(&validation_schema(), &value),
+        Vec::<String>::new()
+    );
+    let fields = assert_every_field_is_noticed(&validation_schema(), &value, &[]);
     assert!(fields > 50, "{fields}");
 }
 

@@ -43,8 +43,13 @@ pub(super) fn compare(arguments: &Arguments, terminal: &Terminal) -> Result<Comp
     let runs = run(subjects, arguments, terminal)?;
     tell(&runs, variants.len(), terminal);
     let oracle = oracle.as_ref().map(|oracle| oracle.name.as_str());
+    let include_calibration_error = runs.iter().any(|run| run.is_drawn);
     let runs = by_variant(variants, runs);
     let comparison = Comparison::of(&runs, &baseline.name, oracle).map_err(refused)?;
+    let comparison = Comparison {
+        include_calibration_error,
+        ..comparison
+    };
     if let Some(out) = &arguments.out {
         write(&comparison, out)?;
     }

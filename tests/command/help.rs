@@ -29,6 +29,11 @@ fn help_of_gate() {
 }
 
 #[test]
+fn help_of_validate() {
+    insta::assert_snapshot!("help_validate", printed(&["validate", "--help"]));
+}
+
+#[test]
 fn help_of_autoscale() {
     let mut settings = insta::Settings::clone_current();
     // Policies come and go without the help being another.

@@ -25,3 +25,4 @@ mod sandbox;
 mod serve;
 mod simulate;
 mod trace;
+mod validate;

@@ -42,6 +42,10 @@ pub struct Comparison {
     /// baseline; absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub paired_requests: Vec<PairedRequests>,
+    /// Whether each seed has its own draw of the step times, the same for all variants, so that intervals include
+    /// what their calibration leaves open; absent if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub include_calibration_error: bool,
 }
 
 /// How differences come about.
@@ -221,6 +225,7 @@ impl Comparison {
             oracle: oracle.map(str::to_owned),
             variants: compared,
             paired_requests: Vec::new(),
+            include_calibration_error: false,
         })
     }
 

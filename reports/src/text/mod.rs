@@ -9,6 +9,7 @@ mod gate;
 mod latency;
 mod measured;
 mod units;
+mod validation;
 mod why;
 
 pub use bench::bench;
@@ -16,6 +17,7 @@ pub use compare::{comparison, side_by_side};
 pub use compared::compared;
 pub use gate::{gate, gate_markdown};
 pub(crate) use gate::{of_change, of_objective, verdict_word};
+pub use validation::validation;
 
 use crate::objectives::{Bound, Objective};
 use crate::summary::{Adapters, GpuSeconds, Replicas, Source, Summary};

@@ -53,6 +53,13 @@ fn title(comparison: &Comparison, style: Style) -> Vec<String> {
     if let Some(hardware) = shared(variants, hardware) {
         lines.push(hardware);
     }
+    if comparison.include_calibration_error {
+        lines.push(
+            "each seed has its own draw of the step times, the same for all: intervals include what their calibration \
+             leaves open"
+                .to_owned(),
+        );
+    }
     if let Some(workload) = shared(variants, |facts| facts.workload.as_str()) {
         lines.extend(broken(workload, style.width));
     }
