@@ -354,7 +354,10 @@ fn held_out_single_steps_on_h100() {
 #[test]
 fn decode_on_h200_is_the_measured_kernels_and_a_little() {
     let model = Roofline::new(&LLAMA_3_8B, BF16, BF16, &Gpu::h200(), 1, 256).unwrap();
-    let host = |batch: u32| 0.35 + 0.011 * f64::from(batch);
+    let efficiency = Gpu::h200().efficiency;
+    let host = |batch: u32| {
+        1e3 * (efficiency.step_overhead_s + efficiency.sequence_overhead_s * f64::from(batch))
+    };
     for (batch, kernels_ms) in [
         (1, 4.47),
         (8, 4.51),
