@@ -1,0 +1,237 @@
+//! The runs: what is sent, doing it, and predicting it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use foresail_core::step_time::CalibratedProfile;
+
+use crate::program::{Program, Server};
+use crate::systems::{Limits, Mix, System};
+use crate::{Prediction, Result};
+
+/// Requests a second that a system can take, of either mix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Capacities {
+    pub(crate) mix: f64,
+    pub(crate) other_mix: f64,
+}
+
+/// A run: the same arrivals in every repeat, and in every prediction.
+pub(crate) struct Run {
+    pub(crate) name: &'static str,
+    /// The name of its files.
+    file: &'static str,
+    /// Its `[workload]`, or that of which its trace is made.
+    workload: String,
+    is_trace: bool,
+    seed: u32,
+}
+
+/// Keeps a system busy with as many clients as it can batch, and sees how fast it answers.
+pub(crate) fn capacities(
+    system: &System,
+    program: &Program,
+    server: &Server,
+    folder: &Path,
+) -> Result<Capacities> {
+    let of = |mix: &Mix, name: &str| -> Result<f64> {
+        let out = folder.join(name);
+        if !out.exists() {
+            let arguments = [
+                "load".to_owned(),
+                format!("--url={}", server.url()),
+                "--tokenizer=bytes".to_owned(),
+                format!("--concurrency={}", system.clients),
+                format!("--num-prompts={}", system.capacity_requests),
+                format!("--random-input-len={}", mix.prompt_mean),
+                format!("--random-output-len={}", mix.output_mean),
+                "--random-range-ratio=0.5".to_owned(),
+                "--quiet".to_owned(),
+                "--out".to_owned(),
+            ];
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            program.run_to_file(&arguments, &out, &folder.join(format!("{name}.txt")))?;
+        }
+        crate::figures::rate(&out)
+    };
+    Ok(Capacities {
+        mix: of(&system.mix, "capacity")?,
+        other_mix: of(&system.other_mix, "capacity-other")?,
+    })
+}
+
+/// All runs of a system.
+pub(crate) fn all(system: &System, capacities: Capacities, seconds: u32) -> Vec<Run> {
+    let poisson = |share: f64, capacity: f64, mix: &Mix| {
+        let rate = share * capacity;
+        workload(
+            seconds,
+            &format!("{{ process = \"poisson\", rate_per_s = {rate:.4} }}"),
+            mix,
+        )
+    };
+    let bursts = format!(
+        "{{ process = \"gamma\", cv = 3.0, rate_per_s = {:.4} }}",
+        0.4 * capacities.mix
+    );
+    let run = |name, file, workload, seed| Run {
+        name,
+        file,
+        workload,
+        is_trace: false,
+        seed,
+    };
+    vec![
+        run(
+            "30 % of capacity",
+            "30",
+            poisson(0.3, capacities.mix, &system.mix),
+            11,
+        ),
+        run(
+            "60 % of capacity",
+            "60",
+            poisson(0.6, capacities.mix, &system.mix),
+            12,
+        ),
+        run(
+            "85 % of capacity",
+            "85",
+            poisson(0.85, capacities.mix, &system.mix),
+            13,
+        ),
+        Run {
+            is_trace: true,
+            ..run(
+                "a trace of bursts",
+                "bursts",
+                workload(seconds, &bursts, &system.mix),
+                14,
+            )
+        },
+        run(
+            "other prompts",
+            "other",
+            poisson(0.6, capacities.other_mix, &system.other_mix),
+            15,
+        ),
+    ]
+}
+
+fn workload(seconds: u32, arrivals: &str, mix: &Mix) -> String {
+    format!(
+        "[workload]\nduration = \"{seconds}s\"\narrivals = {arrivals}\nprompt_tokens = {}\n\
+         output_tokens = {}\n",
+        mix.prompt_tokens, mix.output_tokens
+    )
+}
+
+impl Run {
+    /// Writes its scenario, and its trace if it has one.
+    pub(crate) fn write(
+        &self,
+        system: &System,
+        limits: &Limits,
+        program: &Program,
+        folder: &Path,
+    ) -> Result<()> {
+        let head = format!("seed = {}\n{}\n", self.seed, system.tables(limits));
+        if !self.is_trace {
+            fs::write(self.scenario(folder), head + &self.workload)?;
+            return Ok(());
+        }
+        // What a trace is made of has step times too, which are of no account here.
+        let source = folder.join(format!("{}-source.toml", self.file));
+        let known = "[deployment]\nmodel = \"llama-3-8b\"\ngpu = \"h100\"\n";
+        let seed = self.seed;
+        fs::write(&source, format!("seed = {seed}\n{known}{}", self.workload))?;
+        let source = source.to_str().ok_or("the folder's name is no text")?;
+        let trace = folder.join(format!("{}.csv", self.file));
+        let printed = folder.join(format!("{}-trace.txt", self.file));
+        program.run_to_file(&["trace", "generate", source, "--out"], &trace, &printed)?;
+        let traffic = format!("[workload]\ntrace = \"{}.csv\"\n", self.file);
+        fs::write(self.scenario(folder), head + &traffic)?;
+        Ok(())
+    }
+
+    fn scenario(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.toml", self.file))
+    }
+
+    /// Where the records of a repeat are.
+    pub(crate) fn folder(&self, folder: &Path, repeat: usize) -> PathBuf {
+        folder.join(format!("{}-{repeat}", self.file))
+    }
+
+    /// Does it once, if that has not been done.
+    pub(crate) fn measure(
+        &self,
+        repeat: usize,
+        program: &Program,
+        server: &Server,
+        folder: &Path,
+    ) -> Result<()> {
+        let out = self.folder(folder, repeat);
+        if out.exists() {
+            return Ok(());
+        }
+        let scenario = self.scenario(folder);
+        let scenario = scenario.to_str().ok_or("the folder's name is no text")?;
+        let url = format!("--url={}", server.url());
+        program.run_to_file(
+            &[
+                "load",
+                scenario,
+                &url,
+                "--tokenizer=bytes",
+                "--quiet",
+                "--out",
+            ],
+            &out,
+            &folder.join(format!("{}-{repeat}.txt", self.file)),
+        )
+    }
+
+    /// What is predicted of the same arrivals: where its records are.
+    pub(crate) fn predict(
+        &self,
+        prediction: &Prediction,
+        program: &Program,
+        folder: &Path,
+    ) -> Result<PathBuf> {
+        let name = prediction.name.replace([' ', ','], "-");
+        let out = folder.join(format!("{}-predicted-{name}", self.file));
+        if out.exists() {
+            fs::remove_dir_all(&out)?;
+        }
+        let text = fs::read_to_string(self.scenario(folder))? + &step_time(prediction)?;
+        let scenario = folder.join(format!("{}-{name}.toml", self.file));
+        fs::write(&scenario, text)?;
+        let scenario = scenario.to_str().ok_or("the folder's name is no text")?;
+        let printed = folder.join(format!("{}-{name}.txt", self.file));
+        program.run_to_file(&["simulate", scenario, "--quiet", "--out"], &out, &printed)?;
+        Ok(out)
+    }
+}
+
+/// The `[step_time]` of a prediction. Its profile is beside the scenario.
+fn step_time(prediction: &Prediction) -> Result<String> {
+    let mut text = "\n[step_time]\n".to_owned();
+    if let Some(profile) = &prediction.profile {
+        let file = profile.file_name().unwrap_or_default().to_string_lossy();
+        // An endpoint does not say what it runs on.
+        let is_checked = file == "inside.json";
+        text +=
+            &format!("model = \"profile\"\nfile = \"{file}\"\ncheck_provenance = {is_checked}\n");
+    }
+    if let Some(profile) = &prediction.overheads_of {
+        let profile: CalibratedProfile = serde_json::from_str(&fs::read_to_string(profile)?)?;
+        let terms = profile.world_size(1)?.formula()?.terms;
+        text += &format!(
+            "request_overhead = \"{:.3}us\"\nprompt_token_overhead = \"{:.3}us\"\n",
+            terms.request_s * 1e6,
+            terms.prompt_token_s * 1e6
+        );
+    }
+    Ok(text)
+}
