@@ -11,8 +11,8 @@ use foresail_reports::histogram::Histogram;
 use foresail_reports::seeds::Seeds;
 use foresail_reports::summary::{Load, SCHEMA, Summary, SummaryError, Tool};
 use foresail_reports::validation::{
-    Comparison, Counts, MeasuredFacts, Scaled, ScenarioName, Times, Tolerances, Validation,
-    Variants,
+    Comparison as RunComparison, Counts, MeasuredFacts, Scaled, ScenarioName, Times, Tolerances,
+    Validation, Variants,
 };
 use serde_json::{Map, Value, json};
 
@@ -253,7 +253,7 @@ fn validation() -> Validation {
         mean: 1.0,
         max: 1.0,
     };
-    let comparison = Comparison {
+    let comparison = RunComparison {
         facts: MeasuredFacts {
             degraded: vec![Default::default()],
             ..MeasuredFacts::default()
