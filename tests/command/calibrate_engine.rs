@@ -15,7 +15,7 @@ const TINY: [&str; 11] = [
     "--max-batched-tokens=64",
     "--max-model-len=256",
     "--kv-tokens=1024",
-    "--budget=4s",
+    "--budget=20s",
     "--quiet",
 ];
 
