@@ -6,7 +6,7 @@ use foresail_reports::summary::Tool;
 use crate::terminal::TerminalArguments;
 use crate::{
     autoscale, bench, calibrate, compare, completions, devices, exit_code, gate, init, load, man,
-    merge, serve, simulate, trace, validate,
+    merge, serve, simulate, trace, validate, world_size,
 };
 
 /// What `foresail --version` and every summary say wrote it. The commit is
@@ -56,6 +56,7 @@ pub(crate) enum Command {
     Autoscale(autoscale::Arguments),
     Serve(Box<serve::Arguments>),
     Load(Box<load::Arguments>),
+    WorldSize(world_size::Arguments),
     Bench(bench::Arguments),
     #[command(subcommand)]
     Calibrate(calibrate::Command),

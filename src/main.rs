@@ -35,6 +35,7 @@ mod subject;
 mod terminal;
 mod trace;
 mod validate;
+mod world_size;
 
 use std::panic;
 
@@ -72,6 +73,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
         Command::Autoscale(arguments) => autoscale::run(arguments, terminal),
         Command::Serve(arguments) => serve::run(arguments, terminal),
         Command::Load(arguments) => load::run(arguments, terminal),
+        Command::WorldSize(arguments) => world_size::run(arguments, terminal),
         Command::Bench(arguments) => bench::run(arguments, terminal),
         Command::Calibrate(command) => calibrate::run(command, terminal),
         Command::Devices(arguments) => devices::run(arguments, terminal),

@@ -26,3 +26,4 @@ mod serve;
 mod simulate;
 mod trace;
 mod validate;
+mod world_size;
