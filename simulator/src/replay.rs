@@ -13,8 +13,7 @@
 //! recorded traffic without overhead the records are the same, to the nanosecond. A request that a client sends
 //! because another has just ended comes after the step that ended it: the next step has begun without it.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 
 use foresail_core::batching::{Config, ConfigError, Reject};
 use foresail_core::step_time::StepTime;
@@ -168,8 +167,10 @@ pub fn replay(
 struct Senders<'a, F> {
     requests: &'a [Request],
     request_overhead: F,
-    /// When each gets there, the earliest first.
-    under_way: BinaryHeap<Reverse<(Nanos, usize)>>,
+    /// When each gets there: in the order in which they were sent, as a server reads them.
+    under_way: VecDeque<(Nanos, usize)>,
+    /// When the last one gets there, or got.
+    last_at: Nanos,
     /// When each was sent.
     due: Vec<Nanos>,
     /// The first that nobody has sent yet.
@@ -182,7 +183,8 @@ impl<'a, F: Fn(u32) -> Nanos> Senders<'a, F> {
         let mut senders = Self {
             requests,
             request_overhead,
-            under_way: BinaryHeap::new(),
+            under_way: VecDeque::new(),
+            last_at: 0,
             due: vec![0; requests.len()],
             unsent: 0,
         };
@@ -209,13 +211,14 @@ impl<'a, F: Fn(u32) -> Nanos> Senders<'a, F> {
         };
         self.due[self.unsent] = now;
         let overhead = (self.request_overhead)(request.prompt_tokens);
-        let at = now.saturating_add(overhead);
-        self.under_way.push(Reverse((at, self.unsent)));
+        // A long prompt takes longer, and those after it get there no earlier.
+        self.last_at = self.last_at.max(now.saturating_add(overhead));
+        self.under_way.push_back((self.last_at, self.unsent));
         self.unsent += 1;
     }
 
     fn next_at(&self) -> Option<Nanos> {
-        self.under_way.peek().map(|Reverse((at, _))| *at)
+        self.under_way.front().map(|(at, _)| *at)
     }
 
     /// The request that gets there at `now`, if there is one.
@@ -223,7 +226,7 @@ impl<'a, F: Fn(u32) -> Nanos> Senders<'a, F> {
         if self.next_at() != Some(now) {
             return None;
         }
-        self.under_way.pop().map(|Reverse((_, request))| request)
+        self.under_way.pop_front().map(|(_, request)| request)
     }
 }
 
