@@ -489,12 +489,16 @@ mod tests {
         for sign in [-1.0, 1.0] {
             let (gpu, request_s) = fit.drawn(|| sign);
             let known_before = predict(&start().gpu.drawn(|| sign), 0.005, 1);
+            let (mut off_sum, mut before_sum) = (0.0, 0.0);
             for (index, drawn) in predict(&gpu, request_s, 1).into_iter().enumerate() {
                 let off = (drawn / best[index] - 1.0).abs();
                 let before =
                     (known_before[index] / predict(&Gpu::h100(), 0.005, 1)[index] - 1.0).abs();
-                assert!(off > 0.0 && off < before, "{index}: {off} {before}");
+                assert!(off > 0.0, "{index}");
+                off_sum += off;
+                before_sum += before;
             }
+            assert!(off_sum < 0.7 * before_sum, "{off_sum} {before_sum}");
         }
     }
 

@@ -190,7 +190,10 @@ mod tests {
         for gpu in [Gpu::a100_80gb(), Gpu::h100(), Gpu::h200(), Gpu::b200()] {
             let best = step(&gpu);
             for (index, name) in EfficiencySpread::names().enumerate() {
-                assert!((0.0..1.0).contains(&gpu.spread.to_array()[index]), "{name}");
+                assert!(
+                    (0.0..=1.0).contains(&gpu.spread.to_array()[index]),
+                    "{name}"
+                );
                 let mut asked = 0;
                 let one = gpu.drawn(|| {
                     asked += 1;

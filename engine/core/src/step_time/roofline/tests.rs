@@ -99,7 +99,8 @@ fn a_decode_step_takes_at_least_the_time_to_read_weights_and_cache() {
         let bytes = weights + 64_000 * LLAMA_3_8B.kv_bytes_per_token(BF16);
         let floor_s = bytes as f64 / gpu.memory_bytes_per_s;
         assert!(
-            step_s > floor_s && step_s < 2.0 * floor_s,
+            // The faster the memory, the more of a step is launches.
+            step_s > floor_s && step_s < 2.2 * floor_s,
             "{step_s} s, floor {floor_s} s"
         );
     }
@@ -211,8 +212,8 @@ fn step_times_to_the_picosecond() {
         decode_past: 40_000,
         chunks: &chunks,
     };
-    assert_eq!(model.step(&load), 20_217_498_049);
-    assert_eq!(model.decode(32, 0).fixed, 4_965_041_750);
+    assert_eq!(model.step(&load), 21_585_274_374);
+    assert_eq!(model.decode(32, 0).fixed, 5_694_458_532);
     assert_eq!(model.decode(32, 0).per_past_token, 21_334);
 }
 
