@@ -84,6 +84,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     seeds: Option<u16>,
 
+    /// Take the step times' best values under every seed, so that intervals are of the traffic alone
+    #[arg(long)]
+    exact_step_times: bool,
+
     #[command(flatten)]
     threads: Threads,
 

@@ -122,6 +122,7 @@ fn check_options(arguments: &Arguments) -> Result<(), Failure> {
         ("--vary", !arguments.vary.is_empty()),
         ("--with", !arguments.with.is_empty()),
         ("--seeds", arguments.seeds.is_some()),
+        ("--exact-step-times", arguments.exact_step_times),
         ("--out", arguments.out.is_some()),
     ];
     let given = options.into_iter().filter(|(_, is_given)| *is_given);

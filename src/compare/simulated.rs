@@ -213,6 +213,7 @@ fn run(
         out: arguments.out.as_deref(),
         threads: &arguments.threads,
         leaps: true,
+        draws: !arguments.exact_step_times,
     };
     runs::all(subjects, &options, terminal)
 }

@@ -148,6 +148,8 @@ pub(crate) struct Options<'a> {
     pub(crate) threads: &'a Threads,
     /// Whether runs of equal steps are done at once.
     pub(crate) leaps: bool,
+    /// Whether each of several seeds has a draw of the step times of its own, as far as their error is known.
+    pub(crate) draws: bool,
 }
 
 /// Runs every subject under every seed: all seeds of the first deployment of the
@@ -158,7 +160,7 @@ pub(crate) fn all(
     options: &Options<'_>,
     terminal: &Terminal,
 ) -> Result<Vec<Run>, Failure> {
-    let jobs = plan::jobs(subjects, options.seeds, options.out)?;
+    let jobs = plan::jobs(subjects, options)?;
     let members = || jobs.iter().flat_map(|job| &job.members);
     let folders = members().filter_map(|member| member.folder.as_deref());
     let _unfilled = folders::Unfilled::among(folders);

@@ -1,13 +1,13 @@
 //! Which runs there will be: every subject under every seed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use foresail_scenarios::scenario::{Group, Scenario};
 use foresail_scenarios::workload::{Requests, WorkloadError};
 
 use super::prepare::Prepared;
-use super::{Subject, folders};
+use super::{Options, Subject, folders};
 use crate::failure::Failure;
 
 /// One run to do: a deployment, or several together.
@@ -53,20 +53,17 @@ impl Member {
 }
 
 /// The runs: all seeds of the first subject, then those of the next.
-pub(crate) fn jobs(
-    subjects: Vec<Subject>,
-    seeds: u16,
-    out: Option<&Path>,
-) -> Result<Vec<Job>, Failure> {
+pub(crate) fn jobs(subjects: Vec<Subject>, options: &Options<'_>) -> Result<Vec<Job>, Failure> {
     let mut jobs = Vec::new();
     for subject in subjects {
-        jobs.extend(of_subject(subject, seeds, out)?);
+        jobs.extend(of_subject(subject, options)?);
     }
     Ok(jobs)
 }
 
 /// All seeds of a subject.
-fn of_subject(subject: Subject, seeds: u16, out: Option<&Path>) -> Result<Vec<Job>, Failure> {
+fn of_subject(subject: Subject, options: &Options<'_>) -> Result<Vec<Job>, Failure> {
+    let (seeds, out) = (options.seeds, options.out);
     let Prepared {
         mut group,
         requests,
@@ -84,7 +81,7 @@ fn of_subject(subject: Subject, seeds: u16, out: Option<&Path>) -> Result<Vec<Jo
         let member = |(scenario, requests): (&Arc<Scenario>, &mut Option<Requests>)| Member {
             scenario: Arc::clone(scenario),
             settings: Arc::clone(&settings),
-            is_drawn: seeds > 1 && scenario.has_draws(),
+            is_drawn: seeds > 1 && options.draws && scenario.has_draws(),
             run_seed: seed,
             seed: group.seed_of(scenario, seed),
             name: member_name(&group, &subject.name, scenario, seed, seeds),

@@ -44,6 +44,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     seeds: u16,
 
+    /// Take the step times' best values under every seed, so that intervals are of the traffic alone
+    #[arg(long)]
+    exact_step_times: bool,
+
     #[command(flatten)]
     threads: Threads,
 
@@ -75,6 +79,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         out: arguments.out.as_deref(),
         threads: &arguments.threads,
         leaps: !arguments.step_by_step,
+        draws: !arguments.exact_step_times,
     };
     let subjects = subjects(arguments, terminal)?;
     let has_list = subjects.iter().any(Subject::is_list);

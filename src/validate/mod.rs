@@ -36,10 +36,11 @@ use predict::{Prediction, Predictor, Steps};
 
 /// Validate a scenario's predictions against a measured run
 ///
-/// Simulates the requests of the run when they were sent, with the tokens that they had, and says how far
-/// off mean, median and tails of TTFT, TPOT and E2E, throughput and replicas are: signed, beside what the
-/// calibration leaves open (--seeds) and what another sample of the traffic might have been. Says whether errors
-/// come from tokens, from step times or from queueing. Requests that failed are left out, and counted.
+/// Simulates the requests of the run when they were sent, with the tokens that they had, and
+/// says how far off mean, median and tails of TTFT, TPOT and E2E, throughput and replicas are:
+/// signed, beside what the calibration leaves open (--seeds) and what another sample of the
+/// traffic might have been. Says whether errors come from tokens, from step times or from
+/// queueing. Requests that failed are left out, and counted.
 ///
 /// MEASURED is the folder of `foresail load --out`, the JSON of `vllm bench serve --save-result
 /// --save-detailed`, or requests.jsonl of LLMServingSim.

@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use crate::sandbox::{Ended, NATIVE_HEADER, Sandbox};
 
-const WINDOWS: [&str; 6] = [
+const WINDOWS: [&str; 7] = [
     "compare",
     "small.toml",
     "--vary",
     "deployment.scale_up_window=5s,45s",
+    "--exact-step-times",
     "--no-oracle",
     "--seeds=3",
 ];
@@ -47,6 +48,31 @@ fn the_comparison_of_two_windows() {
     insta::assert_snapshot!("comparison", ended.stdout);
     let wide = ended.stdout.lines().find(|line| line.chars().count() > 100);
     assert_eq!(wide, None);
+}
+
+#[test]
+fn draws_of_step_times_are_said_and_widen_intervals() {
+    let sandbox = Sandbox::new();
+    let drawn: Vec<&str> = WINDOWS
+        .into_iter()
+        .filter(|it| *it != "--exact-step-times")
+        .collect();
+    let text = sandbox.run(&drawn).with_code(0).stdout;
+    assert!(
+        text.contains("each seed has its own draw of the step times"),
+        "{text}"
+    );
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 100),
+        "{text}"
+    );
+    let half_width = |arguments: &[&str]| {
+        let arguments = [arguments, &["--format=json"]].concat();
+        let comparison = json(&sandbox.run(&arguments).with_code(0).stdout);
+        let difference = &metric(&comparison, 1, "cost_usd")["difference"];
+        difference["half_width"].as_f64().unwrap()
+    };
+    assert!(half_width(&drawn) > half_width(&WINDOWS));
 }
 
 #[test]
@@ -105,7 +131,7 @@ fn a_difference_is_the_mean_of_those_of_the_seeds() {
 #[test]
 fn one_seed_is_a_difference_that_may_be_chance() {
     let sandbox = Sandbox::new();
-    let arguments = [&WINDOWS[..5], &["--seeds=1"]].concat();
+    let arguments = [&WINDOWS[..6], &["--seeds=1"]].concat();
     let text = compare(&sandbox, &arguments, &[]).with_code(0).stdout;
     assert!(text.contains("one seed gives no interval"), "{text}");
     assert!(!text.contains('±') && !text.contains('▲'), "{text}");
@@ -455,7 +481,7 @@ fn names_that_would_share_a_folder_are_refused_before_anything_runs() {
 #[test]
 fn the_oracle_is_run_along_and_every_distance_is_from_it() {
     let sandbox = Sandbox::new();
-    let arguments = [&WINDOWS[..4], &["--seeds=3", "--out=runs", "--format=json"]].concat();
+    let arguments = [&WINDOWS[..5], &["--seeds=3", "--out=runs", "--format=json"]].concat();
     let comparison = json(&sandbox.run(&arguments).with_code(0).stdout);
     assert_eq!(comparison["oracle"], "oracle");
     assert_eq!(
@@ -472,7 +498,14 @@ fn the_oracle_is_run_along_and_every_distance_is_from_it() {
     assert!(metric(&comparison, 2, "ttft_p99")["above_oracle"].is_null());
     // It is what `simulate` has under that policy.
     let set = "--set=autoscaler.policy=oracle";
-    let arguments = ["simulate", "small.toml", set, "--seeds=3", "--format=json"];
+    let arguments = [
+        "simulate",
+        "small.toml",
+        set,
+        "--seeds=3",
+        "--exact-step-times",
+        "--format=json",
+    ];
     let alone = json(&sandbox.run(&arguments).with_code(0).stdout);
     let metrics = alone["seeds"]["metrics"].as_array().unwrap();
     let cost = metrics.iter().find(|it| it["name"] == "cost_usd").unwrap();

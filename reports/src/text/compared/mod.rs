@@ -54,11 +54,9 @@ fn title(comparison: &Comparison, style: Style) -> Vec<String> {
         lines.push(hardware);
     }
     if comparison.include_calibration_error {
-        lines.push(
-            "each seed has its own draw of the step times, the same for all: intervals include what their calibration \
-             leaves open"
-                .to_owned(),
-        );
+        let drawn = "each seed has its own draw of the step times, the same for all variants, so that \
+                     intervals include the error of their calibration";
+        lines.extend(broken(drawn, style.width));
     }
     if let Some(workload) = shared(variants, |facts| facts.workload.as_str()) {
         lines.extend(broken(workload, style.width));
