@@ -9,8 +9,10 @@ export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARG
 export CARGO_PROFILE_RELEASE_STRIP=symbols
 cargo build --release --bin foresail
 cargo build --release -p foresail-engine --example gpu_ops
+cargo build --release -p foresail --example prediction
 mkdir -p gpu/carry
-cp "${CARGO_TARGET_DIR:-target}/release/foresail" "${CARGO_TARGET_DIR:-target}/release/examples/gpu_ops" gpu/carry/
+built=${CARGO_TARGET_DIR:-target}/release
+cp "$built/foresail" "$built/examples/gpu_ops" "$built/examples/prediction" gpu/carry/
 for test in kernels model hardware; do
     executable=$(cargo test --release -p foresail-engine --test "$test" --no-run --message-format=json \
         | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)

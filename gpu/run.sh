@@ -11,7 +11,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-steps=(environment kernels sanitizer models ops steps shards peer serving table)
+steps=(environment kernels sanitizer models ops steps shards peer serving predict table)
 rehearse=false
 chosen=()
 for argument; do
@@ -172,6 +172,15 @@ step_serving() {
     wait $server
     # A client that was disturbed says so with 4: its figures are to be read with that.
     ((code == 0 || code == 4))
+}
+
+step_predict() {
+    # Calibrated from inside and from outside, then runs that neither fit has seen, and their simulations. What is
+    # there is not done again, so after a cut the same command goes on.
+    local of="--of cuda --repeats 1 --seconds 30 --inside-seconds 120 --outside-seconds 120"
+    if $rehearse; then of="--of emulated --repeats 1 --seconds 5 --outside-seconds 60"; fi
+    # shellcheck disable=SC2086
+    log "$out/predict.txt" timeout 590 "$carry/prediction" --foresail "$foresail" $of --out "$out/prediction" --table "$out/prediction.md"
 }
 
 step_table() { "$python" gpu/table.py "$out" | tee "$out/table.md"; }

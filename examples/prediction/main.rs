@@ -4,7 +4,7 @@
 //! for each system (our engine on the CPU, the emulated one):
 //!   calibrate engine, calibrate endpoint ──> profiles          what it takes at most ──> rates
 //!   for each of some repeats, for each run:  serve <── load    30 %, 60 %, 85 %, bursts, other prompts
-//!   simulate the same arrivals with each profile ──> errors, beside how far repeats are apart
+//!   simulate the same arrivals with each profile ──> errors, beside how far repeats are apart; validate
 //! world sizes: one shard and modelled exchanges, beside ranks that exchange
 //! ```
 //!
@@ -76,6 +76,8 @@ struct Options {
 enum Subject {
     /// Our engine on the CPU, one thread
     Cpu,
+    /// Our engine on a GPU
+    Cuda,
     /// The emulated backend
     Emulated,
     /// World sizes 1 and 2 of our engine on the CPU
@@ -90,6 +92,7 @@ fn main() -> Result<()> {
     for subject in &options.of {
         let part = match subject {
             Subject::Cpu => of_system(&systems::cpu(), &program, &options)?,
+            Subject::Cuda => of_system(&systems::cuda(), &program, &options)?,
             Subject::Emulated => of_system(&systems::emulated(), &program, &options)?,
             Subject::WorldSizes => world_sizes::compare(&program, &options)?,
         };
@@ -112,13 +115,13 @@ fn of_system(system: &System, program: &Program, options: &Options) -> Result<St
     let capacities = runs::capacities(system, program, &server, &folder)?;
     let all = runs::all(system, capacities, options.seconds);
     for run in &all {
-        run.write(system, &limits, program, &folder)?;
+        run.write(system, &limits, &predictions, program, &folder)?;
     }
     for repeat in 0..options.repeats {
         // Who is first changes from round to round, so that drift is nobody's.
         for turn in 0..all.len() {
             let run = &all[(turn + repeat) % all.len()];
-            run.measure(repeat, program, &server, &folder)?;
+            run.measure(repeat, &predictions[0], program, &server, &folder)?;
         }
     }
     drop(server);
@@ -161,6 +164,7 @@ fn compare(
     let mut predicted = Vec::new();
     for prediction in predictions {
         let out = run.predict(prediction, program, folder)?;
+        run.validate(prediction, program, folder)?;
         let figures = Figures::of(&figures::read(&out)?, &counted)?;
         predicted.push((prediction.name, figures));
     }

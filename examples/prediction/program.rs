@@ -34,7 +34,7 @@ impl Program {
         match ended.status.code() {
             Some(0 | 3) => Ok(()),
             Some(4) => {
-                eprintln!("degraded: {}", said.lines().last().unwrap_or_default());
+                eprintln!("degraded, as {} says", printed.display());
                 Ok(())
             }
             _ => Err(format!("foresail {}: {said}", arguments.join(" ")).into()),

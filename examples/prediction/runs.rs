@@ -127,19 +127,29 @@ fn workload(seconds: u32, arrivals: &str, mix: &Mix) -> String {
 }
 
 impl Run {
-    /// Writes its scenario, and its trace if it has one.
+    /// Writes its scenarios, one for each prediction, and its trace if it has one.
     pub(crate) fn write(
         &self,
         system: &System,
         limits: &Limits,
+        predictions: &[Prediction],
         program: &Program,
         folder: &Path,
     ) -> Result<()> {
-        let head = format!("seed = {}\n{}\n", self.seed, system.tables(limits));
-        if !self.is_trace {
-            fs::write(self.scenario(folder), head + &self.workload)?;
-            return Ok(());
+        let traffic = match self.is_trace {
+            true => self.write_trace(program, folder)?,
+            false => self.workload.clone(),
+        };
+        let head = format!("seed = {}\n{}", self.seed, system.tables(limits));
+        for prediction in predictions {
+            let text = format!("{head}\n{traffic}\n{}", step_time(prediction)?);
+            fs::write(self.scenario(prediction, folder), text)?;
         }
+        Ok(())
+    }
+
+    /// The `[workload]` of the trace that it writes.
+    fn write_trace(&self, program: &Program, folder: &Path) -> Result<String> {
         // What a trace is made of has step times too, which are of no account here.
         let source = folder.join(format!("{}-source.toml", self.file));
         let known = "[deployment]\nmodel = \"llama-3-8b\"\ngpu = \"h100\"\n";
@@ -149,13 +159,11 @@ impl Run {
         let trace = folder.join(format!("{}.csv", self.file));
         let printed = folder.join(format!("{}-trace.txt", self.file));
         program.run_to_file(&["trace", "generate", source, "--out"], &trace, &printed)?;
-        let traffic = format!("[workload]\ntrace = \"{}.csv\"\n", self.file);
-        fs::write(self.scenario(folder), head + &traffic)?;
-        Ok(())
+        Ok(format!("[workload]\ntrace = \"{}.csv\"\n", self.file))
     }
 
-    fn scenario(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("{}.toml", self.file))
+    fn scenario(&self, prediction: &Prediction, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.toml", self.file_of(prediction)))
     }
 
     /// Where the records of a repeat are.
@@ -163,10 +171,11 @@ impl Run {
         folder.join(format!("{}-{repeat}", self.file))
     }
 
-    /// Does it once, if that has not been done.
+    /// Does it once, if that has not been done. Of a scenario, load only takes the traffic.
     pub(crate) fn measure(
         &self,
         repeat: usize,
+        scenario: &Prediction,
         program: &Program,
         server: &Server,
         folder: &Path,
@@ -175,7 +184,7 @@ impl Run {
         if out.exists() {
             return Ok(());
         }
-        let scenario = self.scenario(folder);
+        let scenario = self.scenario(scenario, folder);
         let scenario = scenario.to_str().ok_or("the folder's name is no text")?;
         let url = format!("--url={}", server.url());
         program.run_to_file(
@@ -199,24 +208,53 @@ impl Run {
         program: &Program,
         folder: &Path,
     ) -> Result<PathBuf> {
-        let name = prediction.name.replace([' ', ','], "-");
-        let out = folder.join(format!("{}-predicted-{name}", self.file));
+        let name = self.file_of(prediction);
+        let out = folder.join(format!("{name}-predicted"));
         if out.exists() {
             fs::remove_dir_all(&out)?;
         }
-        let text = fs::read_to_string(self.scenario(folder))? + &step_time(prediction)?;
-        let scenario = folder.join(format!("{}-{name}.toml", self.file));
-        fs::write(&scenario, text)?;
+        let scenario = self.scenario(prediction, folder);
         let scenario = scenario.to_str().ok_or("the folder's name is no text")?;
-        let printed = folder.join(format!("{}-{name}.txt", self.file));
+        let printed = folder.join(format!("{name}.txt"));
         program.run_to_file(&["simulate", scenario, "--quiet", "--out"], &out, &printed)?;
         Ok(out)
+    }
+
+    /// Lets the program say of the first repeat how far off a prediction is, and where that comes from.
+    pub(crate) fn validate(
+        &self,
+        prediction: &Prediction,
+        program: &Program,
+        folder: &Path,
+    ) -> Result<()> {
+        let name = self.file_of(prediction);
+        let (measured, scenario) = (self.folder(folder, 0), self.scenario(prediction, folder));
+        let text = |path: &Path| path.to_str().map(str::to_owned);
+        let (Some(measured), Some(scenario)) = (text(&measured), text(&scenario)) else {
+            return Err("the folder's name is no text".into());
+        };
+        let picture = folder.join(format!("{name}-validated.svg"));
+        let printed = folder.join(format!("{name}-validated.txt"));
+        program.run_to_file(
+            &["validate", &measured, &scenario, "--quiet", "--picture"],
+            &picture,
+            &printed,
+        )
+    }
+
+    fn file_of(&self, prediction: &Prediction) -> String {
+        let words = prediction
+            .name
+            .split([' ', ','])
+            .filter(|word| !word.is_empty());
+        let words: Vec<&str> = [self.file].into_iter().chain(words).collect();
+        words.join("-")
     }
 }
 
 /// The `[step_time]` of a prediction. Its profile is beside the scenario.
 fn step_time(prediction: &Prediction) -> Result<String> {
-    let mut text = "\n[step_time]\n".to_owned();
+    let mut text = "[step_time]\n".to_owned();
     if let Some(profile) = &prediction.profile {
         let file = profile.file_name().unwrap_or_default().to_string_lossy();
         // An endpoint does not say what it runs on.

@@ -106,6 +106,53 @@ prefix_caching = false
     }
 }
 
+/// Llama-3-8B on a GPU, with random weights.
+pub(crate) fn cuda() -> System {
+    System {
+        name: "cuda",
+        title: "our engine on a GPU: Llama-3-8B, bf16",
+        serve: &[
+            "--dummy=llama-3-8b",
+            "--backend=cuda",
+            "--block-size=64",
+            "--max-num-seqs=64",
+            "--max-batched-tokens=2048",
+            "--max-model-len=8192",
+            "--no-prefix-caching",
+        ],
+        tables: r#"
+[deployment]
+model = "llama-3-8b"
+gpu = "h200"
+world_size = 1
+max_model_len = 8192
+min_replica_count = 1
+max_replica_count = 1
+
+[autoscaler]
+policy = "fixed"
+
+[batching]
+max_num_seqs = 64
+max_num_batched_tokens = 2048
+block_size = 64
+num_blocks = BLOCKS
+prefix_caching = false
+"#,
+        inside: Some(&[
+            "--dummy=llama-3-8b",
+            "--backend=cuda",
+            "--block-size=64",
+            "--max-num-seqs=64",
+            "--max-batched-tokens=2048",
+            "--max-model-len=8192",
+        ]),
+        outside: &["--concurrency-max=64", "--shape=llama-3-8b", "--gpu=h200"],
+        serves_scenario: false,
+        ..emulated()
+    }
+}
+
 /// Llama-3-8B on an emulated H100: all is real but the device.
 pub(crate) fn emulated() -> System {
     System {

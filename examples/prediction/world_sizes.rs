@@ -12,17 +12,18 @@ use crate::{Options, Result};
 
 const WORLD_SIZE: u32 = 2;
 
-/// Our engine with two ranks of a thread each.
-const ENGINE: [&str; 9] = [
+/// Our engine with two ranks of a thread each. The heads of the smaller SmolLM2 do not split over two.
+const ENGINE: [&str; 10] = [
     "calibrate",
     "engine",
-    "--dummy=smollm2-135m",
+    "--dummy=qwen2.5-0.5b",
     "--backend=cpu",
     "--threads=2",
     "--world-size=2",
-    "--max-num-seqs=16",
-    "--max-batched-tokens=256",
-    "--max-model-len=1024",
+    "--max-num-seqs=8",
+    "--max-batched-tokens=64",
+    "--max-model-len=512",
+    "--kv-tokens=2048",
 ];
 
 /// Measures ranks that exchange, ranks that do not, and the former again, which is the noise.
@@ -56,7 +57,7 @@ fn text(
     again: &CalibratedProfile,
 ) -> Result<String> {
     let cells = &ranks.world_size(WORLD_SIZE)?.cells;
-    let mut text = "## World size 2 of our engine on the CPU: SmolLM2-135M, bf16, two ranks of a thread each\n\n\
+    let mut text = "## World size 2 of our engine on the CPU: Qwen2.5-0.5B, bf16, two ranks of a thread each\n\n\
         Steps of ranks that exchange their sums, beside what one rank's steps without exchanges and the exchanges \
         that were measured apart come to; magnitudes over the steps of the grid.\n\n\
         | predicted by | steps | median | p90 | largest |\n|---|---:|---:|---:|---:|\n"
