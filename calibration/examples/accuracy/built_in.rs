@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use foresail_calibration::efficiency::{EfficiencyFit, FittedFigure, Observed, Start, fit};
+use foresail_calibration::efficiency::{EfficiencyFit, FittedFigure, Observed, fit};
 use foresail_core::step_time::{EfficiencySpread, Gpu};
 
 use crate::Result;
 use crate::data::Data;
-use crate::errors::fit_cases;
+use crate::errors::{fit_cases, unaware};
 use crate::operators;
 use crate::studies::Study;
 
@@ -18,9 +18,6 @@ const OVERHEADS: [&str; 3] = ["step_overhead", "sequence_overhead", "layer_overh
 /// What requests of the rate sweeps take outside their steps (s), as their own fits have it.
 const REQUEST_S: f64 = 0.019;
 
-/// A fit to one engine begins this unsure of them: within a factor of 7, two times in three.
-const UNSURE: f64 = 2.0;
-
 pub(crate) fn text(data: &Data, studies: &[Study]) -> Result<String> {
     let mut text = operators::text(data)?;
     text.push_str(
@@ -28,8 +25,7 @@ pub(crate) fn text(data: &Data, studies: &[Study]) -> Result<String> {
     );
     let mut together: BTreeMap<&str, (Vec<&Study>, Vec<FittedFigure>)> = BTreeMap::new();
     for study in studies {
-        let mut start = study.start.clone();
-        start.gpu.spread = unsure(&study.start);
+        let start = unaware(&study.start);
         let cases: Vec<_> = study.cases.iter().collect();
         let fit = fit_cases(&start, &cases)?;
         let _ = writeln!(
@@ -82,12 +78,12 @@ pub(crate) fn text(data: &Data, studies: &[Study]) -> Result<String> {
 fn fit_together(studies: &[&Study]) -> Result<EfficiencyFit> {
     /// Figures that a study counts as.
     const WEIGHT: f64 = 20.0;
-    let mut start = studies.first().ok_or("no engines")?.start.clone();
+    let mut start = unaware(&studies.first().ok_or("no engines")?.start);
     // What operators show by themselves stays; all-reduces may be fused with what follows them.
     start.gpu.spread = EfficiencySpread {
-        step_overhead: UNSURE,
-        sequence_overhead: UNSURE,
-        layer_overhead: UNSURE,
+        step_overhead: start.gpu.spread.step_overhead,
+        sequence_overhead: start.gpu.spread.sequence_overhead,
+        layer_overhead: start.gpu.spread.layer_overhead,
         all_reduce: start.gpu.spread.all_reduce,
         ..EfficiencySpread::default()
     };
@@ -121,15 +117,6 @@ fn fit_together(studies: &[&Study]) -> Result<EfficiencyFit> {
         all
     });
     Ok(fit?)
-}
-
-fn unsure(start: &Start) -> EfficiencySpread {
-    EfficiencySpread {
-        step_overhead: UNSURE,
-        sequence_overhead: UNSURE,
-        layer_overhead: UNSURE,
-        ..start.gpu.spread
-    }
 }
 
 /// Deviation between engines, each of which is known only so well (DerSimonian and Laird,

@@ -20,9 +20,10 @@ where `FORESAIL_SHARED` holds the collected results (they are not part of this r
   server around the engine.
 - *Held out* is predicted by a fit (`foresail_calibration::efficiency`) to other results of the same source. A fit never sees what it predicts. It
   begins with the built-in figures and changes them as far as the results ask for it.
-- The overheads among the built-in H100 and H200 figures are one fit to six of the sources below (the rate sweeps, the three closed loops, TensorRT-LLM's
-  batches on H100, and the single steps), so that *built-in* is not held out there, and a fit begins with overheads that have seen what it
-  predicts, to within the deviations that it may change them by. All others (Splitwise, LLMServingSim, vLLM's batches on H100) were not used for any built-in figure.
+- The overheads among the built-in figures are themselves fitted: of H100 and H200 to the rate sweeps, the three closed loops, TensorRT-LLM's
+  batches on H100 and the single steps; of A100 to Argonne's batches. There *built-in* has seen what it is compared with. A fit has not:
+  it begins with those overheads as uncertain as a factor of 7. Splitwise, LLMServingSim and vLLM's batches on H100 were used for no
+  built-in figure.
 - An error is predicted / measured - 1. *Inside* counts the measured values within the 95 % interval of the prediction: draws of the
   built-in figures from their deviations, or of the fit from its own. Intervals are of the step times only: they do not hold the noise of the
   measurements, nor what sources do not say of their load.
