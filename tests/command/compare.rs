@@ -259,7 +259,7 @@ fn without_a_price_there_is_no_cost() {
     for told in [
         "there is no price",
         "GPU-h",
-        "less billed GPU-time",
+        "difference in billed GPU-time",
         "then by billed GPU-time",
     ] {
         assert!(

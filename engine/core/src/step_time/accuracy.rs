@@ -204,7 +204,7 @@ fn time_per_output_token_on_hopper() {
         if group.ends_with("size 1") {
             0.08
         } else {
-            0.19
+            0.22
         }
     });
 }
