@@ -198,9 +198,9 @@ fn a_longer_prompt_takes_longer_to_get_there() {
     let traffic = Traffic::Recorded(vec![request(0, 400, 1), request(1000, 100, 1)]);
     let overhead = |prompt_tokens| model.request_overhead(prompt_tokens);
     let done = replay(&traffic, batching(8), &model, overhead).unwrap();
-    // The second overtakes the first, whose prompt is longer: 3 ms against 6 ms.
-    assert_eq!(done.requests[1].end_ns, 1000 + 4_000_000);
+    // 6 ms for the first; the second, 3 ms by itself, comes in behind it and waits for its step.
     assert_eq!(done.requests[0].end_ns, 7_000_000);
+    assert_eq!(done.requests[1].end_ns, 8_000_000);
 }
 
 #[test]
