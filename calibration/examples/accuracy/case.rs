@@ -221,9 +221,12 @@ fn batch_times(model: &Roofline, batch: u32, prompt: u32, output: u32) -> (f64, 
     (seconds(prompts), seconds(answers))
 }
 
+/// What is taken of each request (s).
+type OfRequest = fn(&Served) -> f64;
+
 fn of_requests(served: &[Served], figure: Figure) -> f64 {
-    let ttft: fn(&Served) -> f64 = Served::ttft_s;
-    let (tpot, e2e): (fn(&Served) -> f64, fn(&Served) -> f64) = (Served::tpot_s, Served::e2e_s);
+    let ttft: OfRequest = Served::ttft_s;
+    let (tpot, e2e): (OfRequest, OfRequest) = (Served::tpot_s, Served::e2e_s);
     match figure {
         Figure::TtftMean => mean(served, ttft),
         Figure::TtftP50 => percentile(served, ttft, 0.5),
@@ -245,12 +248,12 @@ fn of_requests(served: &[Served], figure: Figure) -> f64 {
     }
 }
 
-fn mean(served: &[Served], of: fn(&Served) -> f64) -> f64 {
+fn mean(served: &[Served], of: OfRequest) -> f64 {
     served.iter().map(of).sum::<f64>() / served.len() as f64
 }
 
 /// Between the two nearest, as numpy has it.
-fn percentile(served: &[Served], of: fn(&Served) -> f64, share: f64) -> f64 {
+fn percentile(served: &[Served], of: OfRequest, share: f64) -> f64 {
     let mut sorted: Vec<f64> = served.iter().map(of).collect();
     sorted.sort_by(f64::total_cmp);
     percentile_of_sorted(&sorted, share)

@@ -459,7 +459,7 @@ fn not_identified(tried: &Tried, found: &identified::Identified, options: &Optio
     });
     sentences.extend(held.map(|(name, median)| {
         let meaning = Terms::meaning(name).unwrap_or_default();
-        format!("`{name}` ({meaning}) was not looked for: it is taken to be {median:e} s.")
+        format!("`{name}` ({meaning}) was not looked for: it is taken to be {median} s.")
     }));
     sentences
 }
