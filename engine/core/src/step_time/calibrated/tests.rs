@@ -74,7 +74,7 @@ fn a_step_is_the_sum_of_its_terms() {
         decode_past: 1000,
         chunks: &chunks,
     };
-    let matrices = (5e-3_f64.powi(2) + (12.0 * 1e-4_f64).powi(2)).sqrt();
+    let matrices = f64::sqrt(5e-3 * 5e-3 + 12e-4 * 12e-4);
     let chunk = 1e-5 + 1e-9 * (1000.0 + 55.0) + 1e-8 * 110.0;
     let expected = 1e-3 + matrices + 3.0 * 2e-5 + 1000.0 * 3e-8 + chunk + 1e-4;
     let step = model.step(&load) as f64 / 1e12;
