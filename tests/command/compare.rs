@@ -88,7 +88,14 @@ fn every_figure_is_that_of_simulate_with_the_same_setting_and_seed() {
     assert_eq!(comparison["baseline"], "scale_up_window=5s");
     for (index, window) in ["5s", "45s"].into_iter().enumerate() {
         let set = format!("--set=deployment.scale_up_window={window}");
-        let arguments = ["simulate", "small.toml", &set, "--seeds=3", "--format=json"];
+        let arguments = [
+            "simulate",
+            "small.toml",
+            &set,
+            "--exact-step-times",
+            "--seeds=3",
+            "--format=json",
+        ];
         let alone = json(&sandbox.run(&arguments).with_code(0).stdout);
         let variant = &comparison["variants"][index];
         assert_eq!(variant["seeds"], alone["seeds"]["seeds"]);
