@@ -42,7 +42,7 @@ pub(crate) fn compare(program: &Program, options: &Options) -> Result<String> {
     let ranks = measure("ranks", &[])?;
     let alone = measure("shard-alone", &["--shard-alone=threads"])?;
     let again = measure("ranks-again", &["--seed=1"])?;
-    Ok(text(&ranks, &alone, &again)?)
+    text(&ranks, &alone, &again)
 }
 
 fn read(file: &Path) -> Result<CalibratedProfile> {

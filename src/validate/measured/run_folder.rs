@@ -63,7 +63,10 @@ fn is_closed_loop(summary: &Summary) -> bool {
 }
 
 /// A request that completed; or else the record again.
-fn request(mut record: RequestRecord, is_closed: bool) -> Result<MeasuredRequest, RequestRecord> {
+fn request(
+    mut record: RequestRecord,
+    is_closed: bool,
+) -> Result<MeasuredRequest, Box<RequestRecord>> {
     let sent_ns = record.wire.and_then(|wire| wire.sent_ns);
     if let (true, Some(sent_ns)) = (is_closed, sent_ns) {
         record.due_ns = sent_ns;
@@ -71,7 +74,7 @@ fn request(mut record: RequestRecord, is_closed: bool) -> Result<MeasuredRequest
     let times = Times::of(&record, record.output_tokens);
     let is_whole = record.prompt_tokens > 0 && record.output_tokens > 0;
     let Some(times) = times.filter(|_| is_whole) else {
-        return Err(record);
+        return Err(Box::new(record));
     };
     Ok(MeasuredRequest {
         id: record.id,
