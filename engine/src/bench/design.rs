@@ -507,8 +507,8 @@ mod tests {
                 prop_assert!(!design.cells()[..index].contains(cell));
                 prop_assert!(cell.tokens() <= limits.max_batched_tokens);
                 prop_assert!(cell.decodes() + cell.chunks.len() <= max_num_seqs);
-                prop_assert!(cell.contexts.iter().all(|context| context % block_size == 0));
-                prop_assert!(cell.chunks.iter().all(|chunk| chunk.past as usize % block_size == 0));
+                prop_assert!(cell.contexts.iter().all(|context| context.is_multiple_of(block_size)));
+                prop_assert!(cell.chunks.iter().all(|chunk| (chunk.past as usize).is_multiple_of(block_size)));
                 prop_assert!(cell.blocks(block_size) <= design.num_blocks());
             }
             let batches: Vec<_> = design.cells().iter().map(Planned::decodes).collect();
