@@ -64,7 +64,7 @@ fn bench_light_load(criterion: &mut Criterion) {
         .throughput(Throughput::Elements(100_000));
     let scenario = million(&[
         "workload.requests=100000",
-        "workload.arrivals.rate_per_s=18.0",
+        "workload.arrivals.rate_per_s=16.0",
     ]);
     group.bench_function("leaps", |bencher| bencher.iter(|| run(&scenario, true)));
     group.bench_function("step_by_step", |bencher| {
