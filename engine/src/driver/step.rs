@@ -132,11 +132,15 @@ impl Driver {
         Ok(())
     }
 
-    /// Tells those who wait what came of the step, and ends those that are done.
-    fn complete(&mut self, outputs: Vec<RowOutput>) {
+    /// Tells those who wait what came of the step, and ends those that are done. Prompts
+    /// come first, as nothing is waited for as much as a first token.
+    fn complete(&mut self, mut outputs: Vec<RowOutput>) {
         let mut generated = 0;
         let mut failed = Vec::new();
-        for (work, output) in self.scheduler.work().zip(outputs) {
+        let decodes = self.scheduler.planned().decodes as usize;
+        let of_chunks = outputs.split_off(decodes);
+        let chunks = self.scheduler.work().skip(decodes).zip(of_chunks);
+        for (work, output) in chunks.chain(self.scheduler.work().zip(outputs)) {
             generated += u64::from(output.sampled.is_some());
             let live = live_mut(&mut self.lives, work.sequence);
             live.deliver(work.chunk, output);
