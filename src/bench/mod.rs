@@ -13,7 +13,6 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use clap::ArgGroup;
 use foresail_core::step_time::ProfileTable;
 use foresail_engine::bench::{self, BenchError, Facts, MeasuredStep, Step};
 use foresail_engine::startup::{self, StartError, Started};
@@ -27,7 +26,7 @@ use crate::interrupt::Interrupt;
 use crate::machine;
 use crate::output_file::{OutputFile, Place};
 use crate::progress::Progress;
-use crate::subject::{Backend, Dtype};
+use crate::subject::Subject;
 use crate::terminal::{OutputFormat, Terminal};
 use plan::Plan;
 
@@ -42,19 +41,9 @@ use plan::Plan;
 ///   foresail bench --model models/smollm2 --batch 1,8,32 --context 512,4096 --out profile.json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
-#[command(group(ArgGroup::new("source").required(true).args(["model", "dummy"])))]
 pub(crate) struct Arguments {
-    /// A model in a Hugging Face folder
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-
-    /// Random weights in a shape of the catalogue, or `tiny`
-    #[arg(long, value_name = "SHAPE")]
-    dummy: Option<String>,
-
-    /// What computes; `auto` is a GPU if there is one, else the CPU
-    #[arg(long, value_enum, default_value_t = Backend::Auto)]
-    backend: Backend,
+    #[command(flatten)]
+    subject: Subject,
 
     /// Ranks that the model is split over
     #[arg(long, value_name = "N", default_value = "1")]
@@ -64,22 +53,6 @@ pub(crate) struct Arguments {
     /// such as h200: the times of a world size for which there are not enough GPUs
     #[arg(long, value_name = "GPU")]
     shard_alone: Option<String>,
-
-    /// Threads that compute on the CPU, of all ranks together [default: as many as there are cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
-
-    /// Number format of the weights; `auto` is that of the checkpoint
-    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
-    dtype: Dtype,
-
-    /// Number format of the KV cache; `auto` is that of the weights
-    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
-    kv_dtype: Dtype,
-
-    /// Tokens a KV block holds [default: 16; cuda 64]
-    #[arg(long, value_name = "TOKENS")]
-    block_size: Option<NonZeroUsize>,
 
     /// Sequences of decode steps [default: 1,2,4,8,16]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]

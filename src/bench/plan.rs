@@ -1,16 +1,13 @@
 //! What is measured, on which engine: the arguments, checked against the model.
 
-use std::num::NonZeroUsize;
-
 use foresail_engine::bench::cost::Formats;
 use foresail_engine::bench::{Grid, RequestSizes};
-use foresail_engine::checkpoint::Checkpoint;
 use foresail_engine::config::{ModelConfig, Partition};
-use foresail_engine::startup::{Device, EngineSettings, KvCacheSize, ModelSource};
+use foresail_engine::startup::{Device, EngineSettings, KvCacheSize};
 
 use super::Arguments;
 use crate::failure::Failure;
-use crate::subject;
+use crate::subject::all_reduce;
 use crate::terminal::Terminal;
 
 /// With these, the model of the README (smollm2-135m) is measured in under two minutes on two cores.
@@ -39,16 +36,11 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn of(arguments: &Arguments, terminal: &Terminal) -> Result<Self, Failure> {
-        let input = |error: &dyn std::error::Error| Failure::Input(error.to_string());
-        let source = subject::source(arguments.model.as_deref(), arguments.dummy.as_deref())?;
-        let checkpoint = match &source {
-            ModelSource::Folder(folder) => Checkpoint::open(folder),
-            ModelSource::Dummy(shape) => Checkpoint::dummy(shape, 0),
-        };
-        let checkpoint = checkpoint.map_err(|error| input(&error))?;
-        let config = checkpoint.config();
-        Partition::check(config, arguments.world_size.get()).map_err(|error| input(&error))?;
-        let grid = grid(arguments, config, terminal)?;
+        let subject = &arguments.subject;
+        let model = subject.model()?;
+        Partition::check(&model, arguments.world_size.get())
+            .map_err(|error| Failure::Input(error.to_string()))?;
+        let grid = grid(arguments, &model, terminal)?;
         if arguments.out.is_some() {
             check_profile(&grid)?;
         }
@@ -56,24 +48,24 @@ impl Plan {
             Some(_) => 1,
             None => arguments.world_size.get(),
         };
-        let (device, note) = subject::device(arguments.backend, arguments.threads, ranks)?;
+        let (device, note) = subject.device(ranks)?;
         if arguments.shard_alone.is_some() && arguments.world_size.get() == 1 {
             let message = "--shard-alone is one rank of several: add --world-size";
             return Err(Failure::Input(message.to_owned()));
         }
         let shard_alone = arguments.shard_alone.as_deref();
-        let shard_alone = shard_alone.map(subject::all_reduce).transpose()?;
-        let requests = requests(config);
+        let shard_alone = shard_alone.map(all_reduce).transpose()?;
+        let requests = requests(&model);
         Ok(Self {
             settings: EngineSettings {
                 shard_alone,
-                ..settings(arguments, &grid, requests, source, device)
+                ..settings(arguments, &grid, requests, device)?
             },
             requests,
             grid,
             note,
-            formats: subject::formats(arguments.dtype, arguments.kv_dtype, config, device),
-            model_name: subject::model_name(arguments.model.as_deref(), arguments.dummy.as_deref()),
+            formats: subject.formats(&model, device),
+            model_name: subject.model_name(),
         })
     }
 }
@@ -138,21 +130,15 @@ fn settings(
     arguments: &Arguments,
     grid: &Grid,
     requests: RequestSizes,
-    source: ModelSource,
     device: Device,
-) -> EngineSettings {
-    let defaults = EngineSettings::new(source).on(device);
-    let block_size = arguments
-        .block_size
-        .map_or(defaults.block_size, NonZeroUsize::get);
+) -> Result<EngineSettings, Failure> {
+    let settings = arguments.subject.settings(device)?;
+    let block_size = settings.block_size;
     let room = grid.room(block_size);
     let request_tokens = requests.prompt_tokens + requests.output_tokens;
     let num_blocks = room.num_blocks.max(requests.num_blocks(block_size));
-    EngineSettings {
+    Ok(EngineSettings {
         world_size: arguments.world_size.get(),
-        dtype: arguments.dtype.into(),
-        kv_dtype: arguments.kv_dtype.into(),
-        block_size,
         max_model_len: Some(room.max_model_len.max(request_tokens)),
         max_num_seqs: room.max_num_seqs.max(requests.batch),
         // All prompts of the requests in one step, so that they are the same whatever the grid.
@@ -161,7 +147,6 @@ fn settings(
             .max(requests.batch * requests.prompt_tokens),
         kv_cache: KvCacheSize::Blocks(num_blocks),
         max_loras: 0,
-        with_tokenizer: false,
-        ..defaults
-    }
+        ..settings
+    })
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::{ArgGroup, ValueEnum};
 use foresail_engine::server::ServerSettings;
-use foresail_engine::startup::{DtypeChoice, LORA_RANK_MAX};
+use foresail_engine::startup::LORA_RANK_MAX;
 use foresail_scenarios::duration;
 
+use crate::subject::Dtype;
 use crate::terminal::OutputFormat;
 
 /// Serve a model over OpenAI's API
@@ -163,24 +164,6 @@ pub(super) enum Backend {
     /// The kernels of a GPU on a CPU, thousands of times slower: for rehearsals.
     #[value(hide = true)]
     SoftwareGpu,
-}
-
-/// A number format, or a choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Dtype {
-    Auto,
-    F32,
-    Bf16,
-}
-
-impl From<Dtype> for DtypeChoice {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::Auto => Self::Auto,
-            Dtype::F32 => Self::F32,
-            Dtype::Bf16 => Self::Bf16,
-        }
-    }
 }
 
 /// How many adapters are in a step, unless the person says.

@@ -11,6 +11,7 @@ use super::Arguments;
 use crate::description;
 use crate::diagnostics::Diagnostics;
 use crate::failure::Failure;
+use crate::subject::Dtype;
 
 /// One replica of a deployment.
 #[derive(Debug)]
@@ -80,11 +81,8 @@ fn refuse_settings(arguments: &Arguments) -> Result<(), Failure> {
         ("--gpu", arguments.gpu.is_some()),
         ("--world-size", arguments.world_size.is_some()),
         ("--threads", arguments.threads.is_some()),
-        ("--dtype", arguments.dtype != super::arguments::Dtype::Auto),
-        (
-            "--kv-dtype",
-            arguments.kv_dtype != super::arguments::Dtype::Auto,
-        ),
+        ("--dtype", arguments.dtype != Dtype::Auto),
+        ("--kv-dtype", arguments.kv_dtype != Dtype::Auto),
         ("--kv-cache-memory", arguments.kv_cache_memory.is_some()),
         ("--block-size", arguments.block_size.is_some()),
         ("--max-model-len", arguments.max_model_len.is_some()),

@@ -17,9 +17,10 @@ use foresail_engine::text::Tokenizer;
 use foresail_engine::weights::Adapter;
 use foresail_reports::Style;
 
-use super::arguments::{self, Dtype};
+use super::arguments;
 use super::{Arguments, scenario};
 use crate::failure::{self, Failure};
+use crate::subject::Dtype;
 
 /// What the emulated device says: letters, which are readable alone.
 const SAID: std::ops::Range<u32> = b'a' as u32..b'z' as u32 + 1;

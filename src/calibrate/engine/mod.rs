@@ -21,7 +21,6 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::ArgGroup;
 use foresail_core::step_time::CalibratedProfile;
 use foresail_scenarios::duration as go;
 
@@ -29,7 +28,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::output_file::{OutputFile, Place};
-use crate::subject::{Backend, Dtype};
+use crate::subject::Subject;
 use crate::terminal::{OutputFormat, Terminal};
 use plan::Plan;
 
@@ -45,19 +44,9 @@ use plan::Plan;
 ///   foresail calibrate engine --dummy llama-3.1-8b --world-size 1,2,4 --shard-alone h100 --out profile.json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
-#[command(group(ArgGroup::new("source").required(true).args(["model", "dummy"])))]
 pub(crate) struct Arguments {
-    /// A model in a Hugging Face folder
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-
-    /// Random weights in a shape of the catalogue, or `tiny`
-    #[arg(long, value_name = "SHAPE")]
-    dummy: Option<String>,
-
-    /// What computes; `auto` is a GPU if there is one, else the CPU
-    #[arg(long, value_enum, default_value_t = Backend::Auto)]
-    backend: Backend,
+    #[command(flatten)]
+    subject: Subject,
 
     /// World sizes to measure, each with an engine of its own
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1")]
@@ -68,22 +57,6 @@ pub(crate) struct Arguments {
     /// exchanging, and their exchanges are measured apart
     #[arg(long, value_name = "GPU")]
     shard_alone: Option<String>,
-
-    /// Threads that compute on the CPU, of all ranks together [default: as many as there are cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
-
-    /// Number format of the weights; `auto` is that of the checkpoint
-    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
-    dtype: Dtype,
-
-    /// Number format of the KV cache; `auto` is that of the weights
-    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
-    kv_dtype: Dtype,
-
-    /// Tokens a KV block holds [default: 16; cuda 64]
-    #[arg(long, value_name = "TOKENS")]
-    block_size: Option<NonZeroUsize>,
 
     /// Most sequences of a step, as the engine will be served with [default: 64; cuda 256]
     #[arg(long, value_name = "N")]

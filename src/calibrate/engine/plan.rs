@@ -8,14 +8,13 @@ use foresail_core::step_time::AllReduce;
 use foresail_engine::adapters::{self, Base};
 use foresail_engine::bench::cost::Formats;
 use foresail_engine::bench::{Design, DesignLimits, random_adapter};
-use foresail_engine::checkpoint::Checkpoint;
 use foresail_engine::config::{ModelConfig, Partition};
 use foresail_engine::startup::{Device, EngineSettings, KvCacheSize, LORA_RANK_MAX};
 use foresail_engine::weights::Adapter;
 
 use super::Arguments;
 use crate::failure::Failure;
-use crate::subject;
+use crate::subject::all_reduce;
 
 /// Tokens that a KV cache has room for, unless it is said: 750 MB of a small model's on a CPU, 17 GB of Llama 3 8B's.
 const KV_TOKENS_CPU: usize = 32_768;
@@ -67,32 +66,22 @@ pub(super) enum Exchanges {
 
 impl Plan {
     pub(super) fn of(arguments: &Arguments) -> Result<Self, Failure> {
-        let input = |error: &dyn std::error::Error| Failure::Input(error.to_string());
-        let (folder, dummy) = (arguments.model.as_deref(), arguments.dummy.as_deref());
-        let source = subject::source(folder, dummy)?;
-        let checkpoint = match (folder, dummy) {
-            (Some(folder), _) => Checkpoint::open(folder),
-            (None, shape) => Checkpoint::dummy(shape.unwrap_or_default(), 0),
-        };
-        let model = checkpoint.map_err(|error| input(&error))?.config().clone();
+        let subject = &arguments.subject;
+        let model = subject.model()?;
         let world_sizes = world_sizes(arguments, &model)?;
         let ranks = ranks_here(arguments, &world_sizes);
-        let (device, note) = subject::device(arguments.backend, arguments.threads, ranks)?;
+        let (device, note) = subject.device(ranks)?;
         let adapters = load_adapters(arguments, &model)?;
-        let defaults = EngineSettings::new(source).on(device);
+        let defaults = subject.settings(device)?;
         let design = design(arguments, &model, &defaults, adapters.len())?;
         let rank_max = adapters.iter().map(|adapter| adapter.rank).max();
         let settings = EngineSettings {
-            dtype: arguments.dtype.into(),
-            kv_dtype: arguments.kv_dtype.into(),
-            block_size: design.limits().block_size,
             max_model_len: Some(design.limits().max_model_len),
             max_num_seqs: design.limits().max_num_seqs,
             max_batched_tokens: design.limits().max_batched_tokens,
             kv_cache: KvCacheSize::Blocks(design.num_blocks()),
             max_loras: adapters.len(),
             max_lora_rank: rank_max.unwrap_or(defaults.max_lora_rank),
-            with_tokenizer: false,
             ..defaults
         };
         let world = |&world_size: &usize| world(arguments, &settings, device, world_size);
@@ -103,8 +92,8 @@ impl Plan {
             seed: arguments.seed,
             temperature: arguments.temperature,
             adapters,
-            model_name: subject::model_name(folder, dummy),
-            formats: subject::formats(arguments.dtype, arguments.kv_dtype, &model, device),
+            model_name: subject.model_name(),
+            formats: subject.formats(&model, device),
             model,
             device,
             note,
@@ -162,7 +151,7 @@ fn world(
         Some(THREADS) => Some(Exchanges::Threads),
         Some(gpu) => Some(Exchanges::Gpu {
             name: gpu.to_owned(),
-            table: subject::all_reduce(gpu)?,
+            table: all_reduce(gpu)?,
         }),
     };
     if let Some(Exchanges::Gpu { name, table }) = &exchanges {
@@ -240,7 +229,7 @@ fn design(
         max_batched_tokens,
         max_model_len,
         kv_tokens: or(arguments.kv_tokens, kv_tokens),
-        block_size: or(arguments.block_size, defaults.block_size),
+        block_size: defaults.block_size,
         adapters,
     };
     if limits.max_batched_tokens < limits.max_num_seqs {
@@ -258,7 +247,7 @@ fn load_adapters(arguments: &Arguments, model: &ModelConfig) -> Result<Vec<Adapt
         return Ok((0..count.get() as u64).map(adapter).collect());
     }
     let base = Base {
-        name: &subject::model_name(arguments.model.as_deref(), arguments.dummy.as_deref()),
+        name: &arguments.subject.model_name(),
         config: model,
         rank_max: LORA_RANK_MAX,
     };
