@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use foresail_calibration::steps;
+use foresail_calibration::steps::{self, FitError};
 use foresail_core::step_time::calibrated::{CalibratedAllReduce, Cell, HowMeasured, WorldSizeFit};
 use foresail_engine::bench::{
     self, BenchError, MeasuredCells, Precision, RoundProgress, measure_cells,
@@ -113,8 +113,17 @@ fn one(
     Ok((measured, gpu_name, spent))
 }
 
-fn not_fitted(world: &World, error: &steps::FitError) -> Failure {
-    Failure::Input(format!("world size {}: {error}", world.world_size))
+fn not_fitted(world: &World, error: &FitError) -> Failure {
+    let text = format!("world size {}: {error}", world.world_size);
+    match error {
+        // What was measured is at fault, not what was asked for.
+        FitError::Seconds { .. }
+        | FitError::TooManyOutliers { .. }
+        | FitError::DoesNotFit { .. }
+        | FitError::Unsteady { .. } => Failure::Degraded(text),
+        FitError::LeastSquares(_) | FitError::Profile(_) => Failure::Defect(text),
+        _ => Failure::Input(text),
+    }
 }
 
 fn not_started(error: StartError) -> Failure {
