@@ -138,14 +138,19 @@ fn metric(metric: &MetricVerdict, style: Style) -> String {
     line.trim_end().to_owned()
 }
 
-/// Which of the two intervals hold the error.
+/// Which of the two intervals hold the error; nothing of an error that cannot be seen.
 fn explained(metric: &MetricVerdict) -> &'static str {
+    if metric.error.is_some_and(|error| error.abs() < 5e-4) {
+        return "";
+    }
     match (metric.is_within_noise, metric.is_within_prediction) {
         (Some(true), Some(true)) => "noise, calibration",
         (Some(true), _) => "noise",
         (_, Some(true)) => "calibration",
         (None, None) => "",
-        _ => "neither",
+        (Some(false), None) => "not noise",
+        (None, Some(false)) => "not calibration",
+        (Some(false), Some(false)) => "neither",
     }
 }
 
@@ -169,18 +174,19 @@ fn sources(report: &Validation, style: Style) -> Vec<String> {
         return Vec::new();
     }
     let heading = format!(
-        "{:<24}{:>12}{:>12}{:>12}{:>12}",
-        "WHERE FROM", "error", "tokens", "step time", "queueing"
+        "{:<24}{:>12}{:>12}{:>12}{:>12}{:>12}",
+        "WHERE FROM", "error", "tokens", "step time", "overhead", "queueing"
     );
     let mut lines = vec![style.heading(&heading)];
     lines.extend(report.sources.iter().map(|source| {
         let parts = [
-            source.error_s,
-            source.tokens_s,
-            source.step_time_s,
-            source.queueing_s,
+            Some(source.error_s),
+            Some(source.tokens_s),
+            Some(source.step_time_s),
+            source.overhead_s,
+            Some(source.queueing_s),
         ];
-        let parts = parts.map(|seconds| format!("{:>12}", signed(seconds)));
+        let parts = parts.map(|seconds| format!("{:>12}", seconds.map_or("–".to_owned(), signed)));
         format!("    {:<20}{}", source.metric, parts.concat())
     }));
     lines.extend(sentence(report).map(|sentence| format!("  {sentence}")));
@@ -222,6 +228,14 @@ fn sentence(report: &Validation) -> Option<String> {
             ),
             None => "steps do not take as long as predicted".to_owned(),
         },
+        Part::Overhead => {
+            format!("what requests take around their steps is predicted {long}")
+        }
+        Part::Queueing if source.overhead_s.is_none() => {
+            format!(
+                "waits for a step, or what requests take around their steps, are predicted {long}"
+            )
+        }
         Part::Queueing => format!("waits for a step are predicted {long}"),
     };
     Some(format!(
@@ -229,6 +243,8 @@ fn sentence(report: &Validation) -> Option<String> {
         match part {
             Part::Tokens => "tokens",
             Part::StepTime => "step time",
+            Part::Overhead => "overhead",
+            Part::Queueing if source.overhead_s.is_none() => "queueing or overhead",
             Part::Queueing => "queueing",
         }
     ))
@@ -238,12 +254,14 @@ fn sentence(report: &Validation) -> Option<String> {
 enum Part {
     Tokens,
     StepTime,
+    Overhead,
     Queueing,
 }
 
 fn largest(source: &SourceOfError) -> (Part, f64) {
     let parts = [
         (Part::StepTime, source.step_time_s),
+        (Part::Overhead, source.overhead_s.unwrap_or(0.0)),
         (Part::Queueing, source.queueing_s),
         (Part::Tokens, source.tokens_s),
     ];

@@ -85,7 +85,8 @@ impl Comparison {
         for (index, (measured_figure, predicted_figure)) in pairs.enumerate() {
             let draws: Vec<f64> = drawn.iter().filter_map(|each| each[index].value).collect();
             let noise = measured_figure.of.and_then(|(time, statistic)| {
-                noise::interval(&time.values(&measured), statistic, &mut pick)
+                let (measured, predicted) = (time.values(&measured), time.values(&predicted));
+                noise::error_interval(&measured, &predicted, statistic, &mut pick)
             });
             let mut metric = self.metric(&measured_figure, &predicted_figure, &draws, noise);
             if let (None, Some(why)) = (measured_figure.of, &self.throughput_is_given) {
@@ -105,8 +106,8 @@ impl Comparison {
         let idle = self.is_idle.iter().filter(|is_idle| **is_idle).count();
         if idle < IDLE_MIN {
             notes.push(format!(
-                "{idle} requests came to an idle system, too few to tell errors of prompts' step times from \
-                 queueing: what of TTFT is put down to step time is by TPOT alone"
+                "{idle} requests came to an idle system, too few to tell what requests take around their steps \
+                 from queueing: it is told as queueing"
             ));
         }
         Validation {
@@ -146,6 +147,7 @@ impl Comparison {
             let ((low, high), value) = (interval?, value?);
             Some((low..=high).contains(&value))
         };
+        let share_of_measured = |error: f64| measured.value.map(|value| error / value);
         let mut metric = MetricVerdict {
             name: measured.name.clone(),
             unit: measured.unit,
@@ -156,10 +158,10 @@ impl Comparison {
             verdict: Verdict::NotJudged,
             predicted_low: interval.map(|(low, _)| low),
             predicted_high: interval.map(|(_, high)| high),
-            measured_low: noise.map(|(low, _)| low),
-            measured_high: noise.map(|(_, high)| high),
+            error_low: noise.and_then(|(low, _)| share_of_measured(low)),
+            error_high: noise.and_then(|(_, high)| share_of_measured(high)),
             is_within_prediction: is_in(measured.value, interval),
-            is_within_noise: is_in(predicted.value, noise),
+            is_within_noise: is_in(Some(0.0), noise),
             problem: None,
         };
         metric.judge();

@@ -12,13 +12,15 @@
 //! promises too long a wait. Only requests that completed in both are compared; the others are counted.
 //!
 //! An error is put beside two intervals. That of the prediction says how far its own calibration leaves
-//! the answer open; that of the measurement how far another sample of the same traffic might lie, by
-//! drawing blocks of requests: neighbours are alike, so that single ones would seem to say more than they do.
+//! the answer open; that of the error how far it would be another one for another sample of the same traffic, by
+//! drawing blocks of requests, each as it was measured and as it is predicted: neighbours are alike, so that
+//! single ones would seem to say more than they do.
 //!
 //! Where the error of a mean comes from is found by simulating again. `tokens` is what changes if requests
 //! have the tokens that the server counted. `step_time` is what changes if all steps take as many times as
-//! long as makes TPOT right, and what then remains of the TTFT of requests that came to an idle system.
-//! `queueing` is the rest.
+//! long as makes TPOT right. `overhead` is what then remains of the TTFT of requests that came to an idle
+//! system: what servers and clients do around steps, and prompts that take longer than by that factor.
+//! `queueing` is the rest; with too few requests that came to an idle system it holds the overhead as well.
 
 mod figures;
 mod judge;

@@ -120,14 +120,14 @@ pub struct MetricVerdict {
     pub predicted_low: Option<f64>,
     /// See `predicted_low`.
     pub predicted_high: Option<f64>,
-    /// Another sample of the same traffic would lie above this with `measured_high` as the other end of a
-    /// 95 % interval; `null` if nothing tells.
-    pub measured_low: Option<f64>,
-    /// See `measured_low`.
-    pub measured_high: Option<f64>,
+    /// Other samples of the same traffic, measured and predicted, would have an error above this (as `error`),
+    /// with `error_high` as the other end of a 95 % interval; `null` if nothing tells.
+    pub error_low: Option<f64>,
+    /// See `error_low`.
+    pub error_high: Option<f64>,
     /// Whether what was measured is inside the interval of the prediction; `null` without one.
     pub is_within_prediction: Option<bool>,
-    /// Whether what is predicted is inside the interval of the measurement; `null` without one.
+    /// Whether other samples might have no error: 0 is in the interval of the error; `null` without one.
     pub is_within_noise: Option<bool>,
     /// Why it could not be judged; `null` if it could.
     pub problem: Option<String>,
@@ -145,6 +145,9 @@ pub struct SourceOfError {
     pub tokens_s: f64,
     /// Steps that take longer or shorter than those that were measured (s).
     pub step_time_s: f64,
-    /// Waiting for a step: the rest (s).
+    /// What requests take around their steps (s): in servers and clients, and in prompts' own steps; `null` if too
+    /// few requests came to an idle system to tell.
+    pub overhead_s: Option<f64>,
+    /// Waiting for a step: the rest (s). It holds the overhead as well where that cannot be told.
     pub queueing_s: f64,
 }

@@ -55,46 +55,48 @@ pub(super) fn sources(
         })
     };
     let rows: Vec<Row> = (0..measured.len()).filter_map(row).collect();
-    let remainder_s = first_token_remainder_s(&rows);
-    let of = |time| source(time, &rows, remainder_s);
+    let overhead_s = overhead_s(&rows);
+    let of = |time| source(time, &rows, overhead_s);
     TimeOf::ALL.into_iter().filter_map(of).collect()
 }
 
 /// What remains of the TTFT's error in an idle system when step times are scaled, for the mean request (s): the
-/// times of prompts, and outside the engine, have errors of their own.
-fn first_token_remainder_s(rows: &[Row]) -> f64 {
+/// times of prompts, and outside the engine, have errors of their own. `None` if too few requests tell.
+fn overhead_s(rows: &[Row]) -> Option<f64> {
     let idle: Vec<&Row> = rows.iter().filter(|row| row.is_idle).collect();
     let service_s = |row: &Row| row.scaled.service_s.unwrap_or(0.0);
     let of_idle: f64 = idle.iter().map(|row| service_s(row)).sum();
     if idle.len() < IDLE_MIN || of_idle <= 0.0 {
-        return 0.0;
+        return None;
     }
     let error: f64 = (idle.iter())
         .map(|row| row.scaled.ttft_s - row.measured.ttft_s)
         .sum();
     // Longer prompts have more of it.
     let of_all: f64 = rows.iter().map(service_s).sum();
-    error / of_idle * of_all / rows.len() as f64
+    Some(error / of_idle * of_all / rows.len() as f64)
 }
 
-fn source(time: TimeOf, rows: &[Row], remainder_s: f64) -> Option<SourceOfError> {
+fn source(time: TimeOf, rows: &[Row], overhead_s: Option<f64>) -> Option<SourceOfError> {
     let measured = mean(time, rows, |row| &row.measured)?;
     let predicted = mean(time, rows, |row| &row.predicted)?;
     let tokens = mean(time, rows, |row| &row.tokens)?;
     // Nobody waits for a step but for the first: what is left of later tokens is steps that differ
     // otherwise than by a factor.
-    let queueing_s = match time {
-        TimeOf::Tpot => 0.0,
+    let (overhead_s, queueing_s) = match time {
+        TimeOf::Tpot => (Some(0.0), 0.0),
         TimeOf::Ttft | TimeOf::E2e => {
             let scaled = mean(TimeOf::Ttft, rows, |row| &row.scaled)?;
-            scaled - mean(TimeOf::Ttft, rows, |row| &row.measured)? - remainder_s
+            let rest = scaled - mean(TimeOf::Ttft, rows, |row| &row.measured)?;
+            (overhead_s, rest - overhead_s.unwrap_or(0.0))
         }
     };
     Some(SourceOfError {
         metric: format!("{}.mean", time.name()),
         error_s: predicted - measured,
         tokens_s: predicted - tokens,
-        step_time_s: tokens - measured - queueing_s,
+        step_time_s: tokens - measured - queueing_s - overhead_s.unwrap_or(0.0),
+        overhead_s,
         queueing_s,
     })
 }

@@ -97,7 +97,13 @@ fn the_same_is_without_error() {
         assert_ne!(metric.is_within_noise, Some(false));
     }
     for source in &validation.sources {
-        let parts = [source.tokens_s, source.step_time_s, source.queueing_s];
+        let overhead_s = source.overhead_s.unwrap();
+        let parts = [
+            source.tokens_s,
+            source.step_time_s,
+            overhead_s,
+            source.queueing_s,
+        ];
         assert!(parts.iter().all(|part| part.abs() < 1e-12), "{source:?}");
     }
 }
@@ -175,15 +181,46 @@ fn noise_is_wider_where_neighbours_are_alike() {
     let alternating: Vec<f64> = (0..400).map(|index| f64::from(index % 2)).collect();
     let in_stretches: Vec<f64> = (0..400).map(|index| f64::from(index / 100 % 2)).collect();
     let width = |values: &[f64]| {
-        let (low, high) = noise::interval(values, Statistic::Mean, &mut pick()).unwrap();
+        let nothing = vec![0.0; values.len()];
+        let of = noise::error_interval(&nothing, values, Statistic::Mean, &mut pick());
+        let (low, high) = of.unwrap();
         assert!((low..=high).contains(&0.5), "{low} {high}");
         high - low
     };
     assert!(width(&in_stretches) > 3.0 * width(&alternating));
     assert_eq!(
-        noise::interval(&[1.0; 8], Statistic::Mean, &mut pick()),
+        noise::error_interval(&[1.0; 8], &[1.0; 8], Statistic::Mean, &mut pick()),
         None
     );
+}
+
+#[test]
+fn a_small_error_of_all_requests_is_not_noise_however_much_requests_differ() {
+    let mut measured = measured(200);
+    for (index, times) in measured.iter_mut().enumerate() {
+        times.ttft_s *= (1 + index % 50) as f64;
+    }
+    let predicted = changed(&measured, |ttft, tpot| (ttft - 0.001, tpot));
+    let validation = judged(comparison(measured, predicted));
+    let ttft = metric(&validation, "ttft.mean");
+    assert!(ttft.error.unwrap().abs() < 0.001, "{ttft:?}");
+    assert_eq!(ttft.is_within_noise, Some(false));
+    let tpot = metric(&validation, "tpot.mean");
+    assert_eq!(tpot.is_within_noise, Some(true));
+}
+
+#[test]
+fn errors_of_single_requests_that_cancel_are_noise() {
+    let measured = measured(200);
+    let mut predicted = changed(&measured, |ttft, tpot| (ttft, tpot));
+    for (index, times) in predicted.iter_mut().flatten().enumerate() {
+        times.ttft_s += if index % 4 < 2 { 0.021 } else { -0.02 };
+    }
+    let validation = judged(comparison(measured, predicted));
+    let ttft = metric(&validation, "ttft.mean");
+    assert!(ttft.error.unwrap() > 0.0);
+    assert_eq!(ttft.is_within_noise, Some(true));
+    assert!(ttft.error_low.unwrap() < 0.0 && ttft.error_high.unwrap() > 0.0);
 }
 
 #[test]
@@ -241,13 +278,31 @@ fn what_only_requests_in_a_busy_system_wait_for_is_queueing() {
 }
 
 #[test]
-fn what_all_first_tokens_take_is_step_time() {
+fn what_all_first_tokens_take_is_overhead_where_idle_requests_show_it() {
     let measured = measured(200);
     let predicted = changed(&measured, |ttft, tpot| (ttft - 0.03, tpot));
     let validation = judged(comparison(measured, predicted));
     let ttft = &validation.sources[0];
-    assert!((ttft.step_time_s + 0.03).abs() < 1e-9, "{ttft:?}");
-    assert!(ttft.queueing_s.abs() < 1e-9, "{ttft:?}");
+    assert!((ttft.overhead_s.unwrap() + 0.03).abs() < 1e-9, "{ttft:?}");
+    assert!(ttft.queueing_s.abs() < 1e-9 && ttft.step_time_s.abs() < 1e-9);
+    let text = text::validation(&validation, text::Style::default());
+    assert!(text.contains("mostly overhead: "), "{text}");
+}
+
+#[test]
+fn without_idle_requests_overhead_is_not_told_from_queueing() {
+    let measured = measured(200);
+    let predicted = changed(&measured, |ttft, tpot| (ttft - 0.03, tpot));
+    let validation = judged(Comparison {
+        is_idle: vec![false; 200],
+        ..comparison(measured, predicted)
+    });
+    let ttft = &validation.sources[0];
+    assert_eq!(ttft.overhead_s, None);
+    assert!((ttft.queueing_s + 0.03).abs() < 1e-9, "{ttft:?}");
+    let text = text::validation(&validation, text::Style::default());
+    assert!(text.contains("mostly queueing or overhead: "), "{text}");
+    assert!(text.contains("too few to tell"), "{text}");
 }
 
 #[test]
