@@ -177,7 +177,7 @@ step_serving() {
 step_predict() {
     # Calibrated from inside and from outside, then runs that neither fit has seen, and their simulations. What is
     # there is not done again, so after a cut the same command goes on.
-    local of="--of cuda --repeats 1 --seconds 30 --inside-seconds 120 --outside-seconds 120"
+    local of="--of cuda --repeats 2 --seconds 20 --inside-seconds 120 --outside-seconds 120"
     if $rehearse; then of="--of emulated --repeats 1 --seconds 5 --outside-seconds 60"; fi
     # shellcheck disable=SC2086
     log "$out/predict.txt" timeout 590 "$carry/prediction" --foresail "$foresail" $of --out "$out/prediction" --table "$out/prediction.md"

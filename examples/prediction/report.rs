@@ -11,12 +11,12 @@ use crate::systems::System;
 pub(crate) fn system(system: &System, capacities: Capacities, compared: &[Compared]) -> String {
     let repeats = compared.first().map_or(0, |run| run.measured.len());
     let mut text = format!(
-        "## {}\n\nIt takes {:.2} requests/s of the one mix of prompts and {:.2} of the other. Every run was done {repeats} times; \
-         measured figures are means of these, and ± is half of what they are apart. Errors are of the prediction, \
-         against that mean.\n\n| run | requests | | {} |\n|---|---|---|{}\n",
+        "## {}\n\nIt takes {:.2} requests/s of the one mix of prompts and {:.2} of the other. {}\n\n\
+         | run | requests | | {} |\n|---|---|---|{}\n",
         capitalised(system.title),
         capacities.mix,
         capacities.other_mix,
+        said_of_repeats(repeats),
         NAMES.join(" | "),
         "---:|".repeat(NAMES.len())
     );
@@ -29,11 +29,11 @@ pub(crate) fn system(system: &System, capacities: Capacities, compared: &[Compar
             "measured",
             |index| {
                 let measured = of(&run.measured, index);
-                format!(
-                    "{} ± {:.1} %",
-                    shown(index, mean(&measured)),
-                    100.0 * apart(&measured)
-                )
+                let shown = shown(index, mean(&measured));
+                match apart(&measured) {
+                    Some(apart) => format!("{shown} ± {:.1} %", 100.0 * apart),
+                    None => shown,
+                }
             },
         );
         for (name, predicted) in &run.predicted {
@@ -44,6 +44,18 @@ pub(crate) fn system(system: &System, capacities: Capacities, compared: &[Compar
         }
     }
     text + "\n" + &medians(compared)
+}
+
+fn said_of_repeats(repeats: usize) -> String {
+    match repeats {
+        1 => {
+            "Every run was done once, so that the noise of the measurement is not known.".to_owned()
+        }
+        _ => format!(
+            "Every run was done {repeats} times; measured figures are means of these, and ± is half of what they are \
+             apart. Errors are of the prediction, against that mean."
+        ),
+    }
 }
 
 /// The median over runs and repeats of the magnitudes of errors, beside what repeats are from each other.
@@ -64,28 +76,28 @@ fn medians(compared: &[Compared]) -> String {
             percentile(errors.collect(), 0.5)
         });
     }
-    line(
-        &mut text,
-        "a repeat against the mean of the others",
-        |index| {
-            let noise = compared.iter().flat_map(|run| {
-                let measured = of(&run.measured, index);
-                let all = mean(&measured) * measured.len() as f64;
-                let others = (measured.len() as f64 - 1.0).max(1.0);
-                let noise: Vec<f64> = measured
-                    .iter()
-                    .map(|one| (one / ((all - one) / others) - 1.0).abs())
-                    .collect();
-                noise
-            });
+    if compared.iter().all(|run| run.measured.len() > 1) {
+        let name = "a repeat against the mean of the others";
+        line(&mut text, name, |index| {
+            let noise = compared
+                .iter()
+                .flat_map(|run| against_others(&of(&run.measured, index)));
             percentile(noise.collect(), 0.5)
-        },
-    );
+        });
+    }
     let _ = writeln!(
         text,
         "\nMeans are the first {MEANS} columns; p99 of so few requests is between the largest few."
     );
     text
+}
+
+/// How far each of several values is from the mean of the others, as a share of that.
+fn against_others(values: &[f64]) -> Vec<f64> {
+    let all: f64 = values.iter().sum();
+    let others = values.len() as f64 - 1.0;
+    let of = |one: &f64| (one / ((all - one) / others) - 1.0).abs();
+    values.iter().map(of).collect()
 }
 
 fn line(text: &mut String, name: &str, value: impl Fn(usize) -> f64) {
@@ -111,11 +123,14 @@ fn of(repeats: &[Figures], index: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Half of how far values are apart, as a share of their mean.
-fn apart(values: &[f64]) -> f64 {
+/// Half of how far values are apart, as a share of their mean; one alone does not say.
+fn apart(values: &[f64]) -> Option<f64> {
+    if values.len() < 2 {
+        return None;
+    }
     let largest = values.iter().copied().fold(f64::MIN, f64::max);
     let smallest = values.iter().copied().fold(f64::MAX, f64::min);
-    (largest - smallest) / 2.0 / mean(values)
+    Some((largest - smallest) / 2.0 / mean(values))
 }
 
 fn shown(index: usize, value: f64) -> String {
