@@ -228,7 +228,7 @@ impl Measurement<'_> {
     fn measure(&mut self) -> Result<(), BenchError> {
         loop {
             let order = self.rounds.order();
-            let done = self.design.cells().len() - order.len();
+            let done = self.rounds.done();
             let mut measured = 0;
             for step in order {
                 // A step for which there is no time left may be followed by a shorter one.
