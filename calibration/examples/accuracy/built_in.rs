@@ -24,7 +24,8 @@ pub(crate) fn text(data: &Data, studies: &[Study]) -> Result<String> {
         "\nWhole engines, fitted to all of a study: times the built-in figure, deviation of the logarithm\n",
     );
     let mut together: BTreeMap<&str, (Vec<&Study>, Vec<FittedFigure>)> = BTreeMap::new();
-    for study in studies {
+    let is_fitted = |study: &&Study| !study.folds.is_empty();
+    for study in studies.iter().filter(is_fitted) {
         let start = unaware(&study.start);
         let cases: Vec<_> = study.cases.iter().collect();
         let fit = fit_cases(&start, &cases)?;

@@ -83,6 +83,31 @@ pub(crate) struct Engine {
     pub(crate) memory_share: f64,
 }
 
+impl Engine {
+    fn layout(&self, gpu: &Gpu, longest: u32) -> Layout {
+        let demand = Demand {
+            shape: &self.shape,
+            precision: self.precision,
+            kv_precision: self.kv_precision,
+            gpu_memory_utilization: self.memory_share,
+            max_num_batched_tokens: self.max_batched_tokens,
+            max_num_seqs: self.max_num_seqs,
+            max_model_len: longest,
+            block_size: BLOCK_SIZE,
+            adapter_bytes: 0,
+        };
+        Layout::new(&demand, gpu, self.world_size)
+    }
+
+    /// How many sequences of so many tokens the KV cache holds.
+    pub(crate) fn sequences(&self, gpu: &Gpu, tokens: u32) -> u32 {
+        self.layout(gpu, tokens).num_blocks / tokens.div_ceil(BLOCK_SIZE)
+    }
+}
+
+/// Tokens of a KV block.
+const BLOCK_SIZE: u32 = 16;
+
 /// What it was given.
 #[derive(Clone, Debug)]
 pub(crate) enum Given {
@@ -103,6 +128,8 @@ pub(crate) enum Given {
 pub(crate) struct Case {
     /// What it is called in a list of the largest errors.
     pub(crate) name: String,
+    /// What served it, if so lightly loaded that what its requests take beside steps shows.
+    pub(crate) server: Option<&'static str>,
     pub(crate) engine: Engine,
     pub(crate) given: Given,
     /// What was measured (s, or 1/s), and whether a fit may use it.
@@ -169,29 +196,18 @@ impl Case {
     }
 
     fn config(&self, gpu: &Gpu) -> Config {
-        const BLOCK_SIZE: u32 = 16;
         let engine = &self.engine;
         let longest = match &self.given {
             Given::Load(load, _) => load.requests.iter().map(|of| of.prompt + of.output).max(),
             _ => None,
         };
-        let demand = Demand {
-            shape: &engine.shape,
-            precision: engine.precision,
-            kv_precision: engine.kv_precision,
-            gpu_memory_utilization: engine.memory_share,
-            max_num_batched_tokens: engine.max_batched_tokens,
-            max_num_seqs: engine.max_num_seqs,
-            max_model_len: longest.unwrap_or(1),
-            block_size: BLOCK_SIZE,
-            adapter_bytes: 0,
-        };
+        let longest = longest.unwrap_or(1);
         Config {
             block_size: BLOCK_SIZE,
-            num_blocks: Layout::new(&demand, gpu, engine.world_size).num_blocks,
+            num_blocks: engine.layout(gpu, longest).num_blocks,
             max_num_seqs: engine.max_num_seqs,
             max_batched_tokens: engine.max_batched_tokens,
-            max_model_len: longest.unwrap_or(1),
+            max_model_len: longest,
             prefill_chunk: engine.max_batched_tokens,
             max_loras: 0,
             watermark: 0,
@@ -227,6 +243,15 @@ type OfRequest = fn(&Served) -> f64;
 fn of_requests(served: &[Served], figure: Figure) -> f64 {
     let ttft: OfRequest = Served::ttft_s;
     let (tpot, e2e): (OfRequest, OfRequest) = (Served::tpot_s, Served::e2e_s);
+    // An answer of one token has no time per further token; load generators leave it out.
+    let longer: Vec<Served>;
+    let served = match figure {
+        Figure::TpotMean | Figure::TpotP50 | Figure::TpotP90 | Figure::TpotP99 => {
+            longer = served.iter().filter(|of| of.output > 1).copied().collect();
+            &longer
+        }
+        _ => served,
+    };
     match figure {
         Figure::TtftMean => mean(served, ttft),
         Figure::TtftP50 => percentile(served, ttft, 0.5),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::case::{Figure, median};
 use crate::errors::{Error, Judged};
+use crate::server;
 
 const HEAD: &str = "\
 # How far off predictions are
@@ -20,6 +21,7 @@ where `FORESAIL_SHARED` holds the collected results (they are not part of this r
   server around the engine.
 - *Held out* is predicted by a fit (`foresail_calibration::efficiency`) to other results of the same source. A fit never sees what it predicts. It
   begins with the built-in figures and changes them as far as the results ask for it.
+- *Never fitted* are sources that only judge the built-in figures.
 - The overheads among the built-in figures are themselves fitted: of H100 and H200 to the rate sweeps, the three closed loops, TensorRT-LLM's
   batches on H100 and the single steps; of A100 to Argonne's batches. There *built-in* has seen what it is compared with. A fit has not:
   it begins with those overheads as uncertain as a factor of 7. Splitwise, LLMServingSim and vLLM's batches on H100 were used for no
@@ -39,7 +41,7 @@ pub(crate) fn text(all: &[Judged]) -> String {
     text.push_str(
         "| source | figure | measured values | built-in | held out |\n|---|---|--:|--:|--:|\n",
     );
-    for judged in all {
+    for judged in all.iter().filter(|judged| !is_unfitted(judged)) {
         for figure in figures(judged) {
             let held_out = of_figure(held_out(judged), figure);
             let built_in = of_figure(judged.built_in.iter(), figure);
@@ -59,8 +61,74 @@ pub(crate) fn text(all: &[Judged]) -> String {
             );
         }
     }
+    unfitted(&mut text, all);
+    server::section(&mut text, all);
     for judged in all {
         section(&mut text, judged);
+    }
+    text
+}
+
+/// Whether it only judges the built-in figures.
+fn is_unfitted(judged: &Judged) -> bool {
+    judged.held_out.is_empty()
+}
+
+const UNFITTED: &str = "\
+## Never fitted
+
+Sources that neither a built-in figure nor a fit has seen, predicted by the built-in figures alone: what to expect of the next published result.
+What had to be assumed of each is in its section. What they have in common with the others, and what it asks of a scenario:
+
+- Engines of 2024 (Llama-3.1-405B here, and Argonne's batches of vLLM on H100) take a third longer than predicted: the built-in figures are those
+  of 2025. Say more `step_overhead`, `sequence_overhead` and `layer_overhead` for old engines, or calibrate.
+- Engines without a server (TensorRT-LLM's table) take less for each sequence than those that stream every token to a client: say
+  `sequence_overhead = \"6us\"`. Small models in large batches feel it most.
+- MLPerf's *Server* results are at the highest rate that meets the limits, nine tenths of what *Offline* reaches, where latency is steep: capacities that are
+  3 % right give latencies that are a factor of 2 off. So will any prediction at the edge of saturation be.
+- vLLM reads an fp8 KV cache hardly faster than one of bf16: its results with Llama-3.1-70B ask for a `kv_read` of 0.4, and its kernels take as long
+  for a token of either (aiconfigurator 278bd70 `h200_sxm/generation_attention_perf.txt`). TensorRT-LLM's results do not: say it for vLLM with an fp8 cache.
+- Not compared: `dynamo_h200_tp1_*` names no model; DeepSeek-R1 (latent attention) and gpt-oss (4-bit weights, sliding windows) of `aiconfigurator_silicon.csv`
+  are of shapes that no scenario can say; the file has no other models than those above and Llama.
+
+| source | figure | measured values | built-in: median | median size | largest | inside |
+|---|---|--:|--:|--:|--:|--:|
+";
+
+fn unfitted(text: &mut String, all: &[Judged]) {
+    text.push('\n');
+    text.push_str(UNFITTED);
+    for judged in all.iter().filter(|judged| is_unfitted(judged)) {
+        for figure in figures(judged) {
+            let errors = of_figure(judged.built_in.iter(), figure);
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} |",
+                judged.study.title,
+                figure.name(),
+                errors.len(),
+                cells(&errors).replacen(", ", " | ", 2)
+            );
+        }
+    }
+}
+
+/// Every built-in prediction, a line each.
+pub(crate) fn values(all: &[Judged]) -> String {
+    let mut text = String::new();
+    for judged in all {
+        let _ = writeln!(text, "{}", judged.study.title);
+        for error in &judged.built_in {
+            let _ = writeln!(
+                text,
+                "  {}, {}: measured {}, predicted {} ({:+.1} %)",
+                judged.study.cases[error.case].name,
+                error.figure.name(),
+                value(error.figure, error.measured),
+                value(error.figure, error.predicted),
+                100.0 * error.relative()
+            );
+        }
     }
     text
 }
@@ -71,6 +139,9 @@ fn section(text: &mut String, judged: &Judged) {
         "\n## {}\n\n{}\n",
         judged.study.title, judged.study.about
     );
+    if is_unfitted(judged) {
+        return worst(text, judged);
+    }
     text.push_str("\n| figure | values | built-in: median, median size, largest | inside | held out: median, median size, largest | inside |\n");
     text.push_str("|---|--:|--:|--:|--:|--:|\n");
     for figure in figures(judged) {
@@ -120,9 +191,13 @@ fn section(text: &mut String, judged: &Judged) {
 
 /// The largest errors, so that nobody has to look for them.
 fn worst(text: &mut String, judged: &Judged) {
-    let mut all: Vec<&Error> = held_out(judged).collect();
+    let (mut all, of): (Vec<&Error>, _) = if is_unfitted(judged) {
+        (judged.built_in.iter().collect(), "built-in")
+    } else {
+        (held_out(judged).collect(), "held-out")
+    };
     all.sort_by(|left, right| right.relative().abs().total_cmp(&left.relative().abs()));
-    text.push_str("\nThe largest errors of the held-out predictions:\n\n");
+    let _ = write!(text, "\nThe largest errors of the {of} predictions:\n\n");
     for error in all.iter().take(3) {
         let _ = writeln!(
             text,
@@ -141,7 +216,7 @@ fn held_out(judged: &Judged) -> impl Iterator<Item = &Error> {
 }
 
 fn figures(judged: &Judged) -> Vec<Figure> {
-    let mut figures: Vec<Figure> = held_out(judged).map(|error| error.figure).collect();
+    let mut figures: Vec<Figure> = judged.built_in.iter().map(|error| error.figure).collect();
     figures.sort_unstable();
     figures.dedup();
     figures

@@ -28,6 +28,7 @@ mod document;
 mod errors;
 mod operators;
 mod replica;
+mod server;
 mod studies;
 
 use std::path::PathBuf;
@@ -49,6 +50,9 @@ struct Options {
     /// Print what the built-in figures come from.
     #[arg(long)]
     built_in: bool,
+    /// Print every built-in prediction beside what was measured.
+    #[arg(long)]
+    values: bool,
     /// Only the studies whose title contains this.
     #[arg(long, default_value = "")]
     only: String,
@@ -67,7 +71,11 @@ fn main() -> Result<()> {
             eprintln!("{}", study.title);
             judged.push(errors::judge(study)?);
         }
-        document::text(&judged)
+        if options.values {
+            document::values(&judged)
+        } else {
+            document::text(&judged)
+        }
     };
     match options.out {
         Some(path) => std::fs::write(path, text)?,

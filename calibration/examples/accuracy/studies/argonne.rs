@@ -64,6 +64,7 @@ fn case(row: &Row, gpu: &Gpu) -> Result<Option<Case>> {
     let model = row.text("Model");
     Ok(Some(Case {
         name: format!("{model}, world size {world_size}, batch {batch} of {length} tokens"),
+        server: None,
         engine: Engine {
             shape,
             precision: Precision::Bf16,

@@ -64,6 +64,7 @@ pub(super) fn study(data: &Data) -> Result<Study> {
 fn case(name: &str, requests: &[Request], load: &Load, counted: Range<usize>) -> Result<Case> {
     Ok(Case {
         name: name.to_owned(),
+        server: None,
         engine: Engine {
             shape: shape("llama-3.1-8b")?,
             precision: Precision::Bf16,

@@ -1,11 +1,16 @@
 //! One file a source: what was measured, and what is predicted from what.
 
 mod argonne;
+mod dstack;
+mod gpustack;
 mod kubecon;
+mod lengths;
 mod llmservingsim;
+mod mlperf;
 mod silicon;
 mod splitwise;
 mod steps;
+mod tensorrt_llm;
 
 use foresail_calibration::efficiency::Start;
 use foresail_core::step_time::{Gpu, ModelShape};
@@ -25,6 +30,7 @@ pub(crate) struct Study {
     /// What a fit begins with.
     pub(crate) start: Start,
     pub(crate) cases: Vec<Case>,
+    /// None where nothing is fitted: such a study only judges the built-in figures.
     pub(crate) folds: Vec<Fold>,
 }
 
@@ -70,6 +76,11 @@ pub(crate) fn all(data: &Data) -> Result<Vec<Study>> {
     studies.push(llmservingsim::study(data)?);
     studies.extend(argonne::studies(data)?);
     studies.push(steps::study(data)?);
+    // No figure was fitted to these, and no fit begins with them.
+    studies.push(dstack::study(data)?);
+    studies.extend(mlperf::studies(data)?);
+    studies.extend(tensorrt_llm::studies()?);
+    studies.push(gpustack::study()?);
     Ok(studies)
 }
 

@@ -55,6 +55,7 @@ fn case(
 ) -> Result<Case> {
     Ok(Case {
         name: format!("world size {world_size}, batch {batch}, {prompt} + {output} tokens"),
+        server: None,
         engine: Engine {
             shape: shape("llama-2-70b")?,
             precision: Precision::Bf16,

@@ -73,6 +73,7 @@ fn case(experiment: &str, steps: &[Step]) -> Result<Case> {
     let step_s = median(steps.iter().map(|step| step.2).collect());
     Ok(Case {
         name: format!("{experiment}, batch {batch}"),
+        server: None,
         engine: Engine {
             shape: shape("llama-2-70b")?,
             precision: Precision::Bf16,

@@ -158,7 +158,10 @@ fn closed_loop_tpot(model: &impl StepTime, clients: u32, prompt: u32, output: u3
 
 /// The measured time per output token in aiconfigurator's `silicon_sample.csv`,
 /// at up to 64 clients. Rows with a time to first token above 5 s are left out:
-/// there the cache was full, which a step-time model knows nothing of.
+/// there the cache was full, which a step-time model knows nothing of. The rows of Llama-3.1-70B are
+/// InferenceMAX's (SemiAnalysisAI/InferenceX 409e9a4 and 73ef922 `benchmarks/70b_fp8_h200_*.sh`): an fp8 KV cache, lengths evenly
+/// between 0.8 and 1 times those given, and TensorRT-LLM told to let prompts of 1024 tokens wait for others on fewer
+/// than 8 GPUs, which is left out.
 #[test]
 fn time_per_output_token_on_hopper() {
     let Some(rows) = ground_truth("aiconfigurator_silicon.csv") else {
@@ -182,12 +185,17 @@ fn time_per_output_token_on_hopper() {
         if clients > 64 || number::<f64>(&row, "silicon_ttft_ms") > 5000.0 {
             continue;
         }
-        // TensorRT-LLM's fp8 checkpoints bring an fp8 KV cache, vLLM's do not.
         let engine = row["backend"].as_str();
-        let kv_precision = if engine == "trtllm" { precision } else { BF16 };
         let world_size: u32 = number(&row, "tp_size");
-        let model = Roofline::new(&shape, precision, kv_precision, &gpu, world_size, 64).unwrap();
-        let tpot = closed_loop_tpot(&model, clients, number(&row, "isl"), number(&row, "osl"));
+        let [mut prompt, mut output] = ["isl", "osl"].map(|key| number::<u32>(&row, key));
+        if precision == Precision::Fp8 {
+            if engine == "trtllm" && (prompt, output) == (1024, 1024) && world_size < 8 {
+                continue;
+            }
+            (prompt, output) = (prompt * 9 / 10, output * 9 / 10);
+        }
+        let model = Roofline::new(&shape, precision, precision, &gpu, world_size, 64).unwrap();
+        let tpot = closed_loop_tpot(&model, clients, prompt, output);
         let measured: f64 = number(&row, "silicon_tpot_ms");
         errors.add(
             format!("{name} {engine} world size {world_size}"),
@@ -197,14 +205,14 @@ fn time_per_output_token_on_hopper() {
     }
     assert_eq!(
         errors.0.values().map(Vec::len).sum::<usize>(),
-        260,
+        245,
         "rows compared"
     );
     errors.check("time per output token", |group| {
-        if group.ends_with("size 1") {
-            0.08
-        } else {
-            0.22
+        match group.rsplit(' ').next() {
+            Some("1") => 0.1,
+            Some("8") => 0.135,
+            _ => 0.115,
         }
     });
 }
@@ -436,7 +444,7 @@ fn world_size_speeds_up_as_measured() {
                 "{clients} clients, world size {world_size}: {speed_up:.2} times, measured {measured}"
             ));
             assert!(
-                (speed_up / measured - 1.0).abs() < 0.16,
+                (speed_up / measured - 1.0).abs() < 0.12,
                 "{speed_up} against {measured}"
             );
             assert!(speed_up < f64::from(world_size));

@@ -45,7 +45,7 @@
 //! to published serving results, everything else comes from datasheets and kernel
 //! measurements, and how well each is known is beside it
 //! ([`EfficiencySpread`](super::EfficiencySpread)). B200 and B300 were compared with nothing. What a server
-//! takes for a request outside the engine's steps is not in it: 15 to 20 ms in a cluster with vLLM 0.11.
+//! takes for a request outside the engine's steps is not in it: 15 to 45 ms in what was published.
 
 mod formula;
 
