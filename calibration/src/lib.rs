@@ -19,5 +19,6 @@ pub mod cold_start;
 pub mod efficiency;
 pub mod exchanges;
 pub mod least_squares;
+mod normal;
 pub mod requests;
 pub mod steps;

@@ -6,13 +6,13 @@
 //! (in the manner of randomised maximum likelihood: Oliver, He and Reynolds, 1996), and one that
 //! is still less likely than a hundredth of such draws are is taken closer to the best.
 
-use foresail_scenarios::random::{Stream, stream};
-use rand::Rng;
+use foresail_scenarios::random::stream;
 
 use super::identified::Identified;
 use super::marquardt::{Point, Search, Slopes};
 use super::{FitError, Options};
 use crate::least_squares::Cholesky;
+use crate::normal::standard_normal;
 
 /// How often a draw is led back, and how often it is taken closer.
 const LEADS: usize = 3;
@@ -167,20 +167,5 @@ impl Lead<'_> {
         let ninth = 2.0 / (9.0 * terms);
         let root = 1.0 - ninth + 2.326 * ninth.sqrt();
         terms * root * root * root
-    }
-}
-
-/// A number of the standard normal distribution, by Marsaglia's polar method.
-fn standard_normal(random: &mut Stream) -> f64 {
-    let uniform = |random: &mut Stream| {
-        // 53 bits, as many as a number has.
-        (random.next_u64() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
-    };
-    loop {
-        let (x, y) = (uniform(random), uniform(random));
-        let square = x * x + y * y;
-        if square > 0.0 && square < 1.0 {
-            return x * (-2.0 * libm::log(square) / square).sqrt();
-        }
     }
 }

@@ -399,6 +399,7 @@ fn residuals(search: &Search<'_>, point: &Point) -> Residuals {
         mean: errors.iter().sum::<f64>() / errors.len().max(1) as f64,
         max: errors.iter().copied().fold(0.0, f64::max),
         cross_validated_mean: None,
+        model_deviation: None,
     }
 }
 

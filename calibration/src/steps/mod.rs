@@ -19,6 +19,7 @@ mod draws;
 mod error;
 mod identified;
 mod knee;
+mod misfit;
 mod monotone;
 mod observation;
 mod outliers;
@@ -40,8 +41,11 @@ pub use statistics::MedianInterval;
 pub use summary::{CellSummary, summary};
 pub use words::name;
 
+use bends::Bends;
 use design::{Model, Row};
+use draws::Fitted;
 use identified::Columns;
+use misfit::Misfit;
 use observation::Observation;
 
 /// What a fit needs beside what was measured.
@@ -120,18 +124,25 @@ pub fn fit(
     let errors = errors(&model, &observations);
     check_errors(&errors, &observations, &cells)?;
 
-    let draws = draws::draws(
-        &rows,
-        &cells,
-        &columns.fitted,
-        &model,
+    let (run_to_run, rounds_unknown) = run_to_run(&cells)?;
+    let is_bent = bends != Bends::default();
+    let misfit = Misfit::of(
+        &observations,
+        &errors,
+        columns.terms(),
+        is_bent.then_some(&unseen),
+    );
+    let around = Fitted {
+        rows: &rows,
+        cells: &cells,
+        columns: &columns.fitted,
+        model: &model,
         misfit,
-        options.seed,
-        options.draws,
-    )?;
+        run_to_run,
+    };
+    let draws = around.draws(options.seed, options.draws)?;
     let judged = identified::judge(&columns, &model, &draws, &options.assumed, &observations);
-    let mut not_identified = judged.not_identified;
-    let run_to_run = run_to_run(&cells, &mut not_identified)?;
+    let not_identified = [judged.not_identified, rounds_unknown].concat();
     let left_out = cells.iter().filter(|cell| cell.is_left_out).count();
     let fit = WorldSizeFit {
         world_size,
@@ -148,6 +159,7 @@ pub fn fit(
             mean: cross_validation::mean_magnitude(&errors),
             max: errors.iter().fold(0.0, |max, error| error.abs().max(max)),
             cross_validated_mean: Some(cross_validation::mean_magnitude(&unseen)),
+            model_deviation: Some(misfit.of_other_steps()),
         },
         cells,
     };
@@ -234,19 +246,17 @@ fn check_errors(
     }
 }
 
-fn run_to_run(cells: &[Cell], not_identified: &mut Vec<String>) -> Result<f64, FitError> {
-    let Some(deviation) = rounds::run_to_run(cells) else {
-        not_identified.push(
-            "how much another run differs as a whole is not known, taken as nothing: measure three \
-             rounds or more"
-                .to_owned(),
-        );
-        return Ok(0.0);
-    };
-    if deviation >= 1.0 {
-        return Err(FitError::Unsteady {
+/// How much rounds differ, or a sentence that it is not known.
+fn run_to_run(cells: &[Cell]) -> Result<(f64, Vec<String>), FitError> {
+    match rounds::run_to_run(cells) {
+        Some(deviation) if deviation >= 1.0 => Err(FitError::Unsteady {
             factor: libm::exp(deviation),
-        });
+        }),
+        Some(deviation) => Ok((deviation, Vec::new())),
+        None => {
+            let unknown = "how much another run differs as a whole is not known, taken as nothing: measure three \
+                           rounds or more";
+            Ok((0.0, vec![unknown.to_owned()]))
+        }
     }
-    Ok(deviation)
 }

@@ -81,7 +81,7 @@ impl Engine {
 }
 
 /// About normal: the sum of twelve uniform numbers.
-fn normal(random: &mut impl rand::Rng) -> f64 {
+pub(super) fn normal(random: &mut impl rand::Rng) -> f64 {
     let uniform = |random: &mut dyn FnMut() -> u64| (random() >> 11) as f64 / (1_u64 << 53) as f64;
     let mut bits = || random.next_u64();
     (0..12).map(|_| uniform(&mut bits)).sum::<f64>() - 6.0

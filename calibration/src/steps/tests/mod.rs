@@ -1,5 +1,6 @@
 //! Fits of made-up engines, whose terms are known.
 
+mod coverage;
 mod engine;
 mod identified;
 mod outliers;

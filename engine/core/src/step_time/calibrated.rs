@@ -24,7 +24,8 @@
 //!
 //! The file has several draws of all terms together beside their best values. A run
 //! that is given another draw is as likely as the first: what differs between
-//! such runs is how far the measurements leave the answer open.
+//! such runs is how far the measurements leave the answer open. A draw also makes all step times longer or
+//! shorter together, by as much as runs differ and as the formula itself is off: no draw of terms holds either.
 
 mod file;
 mod terms;
@@ -48,8 +49,8 @@ pub struct Calibrated {
     formula: Formula,
     /// What else the terms may be, each as likely as the best: [`Calibrated::drawn`].
     draws: Vec<Terms>,
-    /// Standard deviation of the natural logarithm of all step times, from run to run.
-    run_to_run: f64,
+    /// Standard deviation of the natural logarithm of all step times together, beyond that of the terms.
+    common_deviation: f64,
     /// The pieces of decode-only steps by batch, up to the largest that was asked for.
     decode: Vec<DecodePiece>,
 }
@@ -114,7 +115,7 @@ impl Calibrated {
         let draws = fit.draws()?;
         Ok(Self {
             draws,
-            run_to_run: fit.run_to_run,
+            common_deviation: common_deviation(fit),
             ..Self::of(fit.formula()?, max_num_seqs)
         })
     }
@@ -126,7 +127,7 @@ impl Calibrated {
         Self {
             formula,
             draws: Vec::new(),
-            run_to_run: 0.0,
+            common_deviation: 0.0,
             decode,
         }
     }
@@ -140,12 +141,13 @@ impl Calibrated {
     /// Whether there is anything to draw.
     #[must_use]
     pub fn is_uncertain(&self) -> bool {
-        !self.draws.is_empty() || self.run_to_run > 0.0
+        !self.draws.is_empty() || self.common_deviation > 0.0
     }
 
     /// The same model as another measurement might have had it: with the draw of this
-    /// number, counted round and round, and all step times `exp(deviations * run_to_run)` as long.
-    /// `deviations` is to come from a standard normal distribution.
+    /// number, counted round and round, and all step times `exp(deviations * d)` as long, where `d` is
+    /// how far runs differ and the formula is off, together. `deviations` is to come from a standard normal
+    /// distribution.
     #[must_use]
     pub fn drawn(&self, draw: u64, exp: impl Fn(f64) -> f64, deviations: f64) -> Self {
         let terms = match self.draws.len() as u64 {
@@ -153,12 +155,13 @@ impl Calibrated {
             draws => self.draws[(draw % draws) as usize],
         };
         let formula = Formula {
-            terms: terms.times(exp(deviations * self.run_to_run)),
+            terms,
             ..self.formula.clone()
         };
+        let formula = formula.times(exp(deviations * self.common_deviation));
         Self {
             draws: self.draws.clone(),
-            run_to_run: self.run_to_run,
+            common_deviation: self.common_deviation,
             ..Self::of(formula, self.decode.len() as u32 - 1)
         }
     }
@@ -189,7 +192,38 @@ impl Calibrated {
     }
 }
 
+/// The standard deviation of normal numbers by the mean of their magnitudes: sqrt(pi / 2) (Geary, "The ratio of the
+/// mean deviation to the standard deviation as a test of normality", 1935).
+const DEVIATION_BY_MEAN_MAGNITUDE: f64 = 1.253_314_137_315_5;
+
+/// How far all step times may be off together: runs differ, and the formula lacks something. A run visits few
+/// kinds of steps, so that what the formula lacks of one is not averaged out by others.
+fn common_deviation(fit: &WorldSizeFit) -> f64 {
+    let unseen = fit.residuals.cross_validated_mean.unwrap_or(0.0);
+    let of_model = fit.residuals.model_deviation;
+    let of_model = of_model.unwrap_or(DEVIATION_BY_MEAN_MAGNITUDE * unseen);
+    libm::hypot(fit.run_to_run, of_model)
+}
+
 impl Formula {
+    /// All times so many times as long.
+    fn times(self, factor: f64) -> Self {
+        let longer = |range: AllReduceRange| AllReduceRange {
+            alpha_s: range.alpha_s * factor,
+            beta_bytes_per_s: range.beta_bytes_per_s / factor,
+            ..range
+        };
+        let all_reduce = self.all_reduce.map(|exchanges| CalibratedAllReduce {
+            ranges: exchanges.ranges.into_iter().map(longer).collect(),
+            ..exchanges
+        });
+        Self {
+            terms: self.terms.times(factor),
+            all_reduce,
+            ..self
+        }
+    }
+
     /// The duration of a step, without adapters (s).
     #[must_use]
     pub fn seconds(&self, load: &StepLoad<'_>) -> f64 {

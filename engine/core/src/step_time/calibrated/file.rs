@@ -144,6 +144,10 @@ pub struct Residuals {
     pub max: f64,
     /// Mean of the magnitudes where each was predicted by a fit that had not seen it.
     pub cross_validated_mean: Option<f64>,
+    /// Standard deviation of the natural logarithm of what the formula itself is off: what is neither noise nor told by
+    /// the draws. `null`, or missing, is not known; then errors where it was cross-validated stand for it.
+    #[serde(default)]
+    pub model_deviation: Option<f64>,
 }
 
 /// A measured step with its repeats.
@@ -298,11 +302,20 @@ impl WorldSizeFit {
     /// The draws.
     ///
     /// # Errors
-    /// If one has another number of values than there are terms, or they make no sense.
+    /// If one has another number of values than there are terms, or they or the deviations beside them make no sense.
     pub fn draws(&self) -> Result<Vec<Terms>, CalibrationError> {
         let sound = self.run_to_run.is_finite() && (0.0..1.0).contains(&self.run_to_run);
         if !sound {
             return Err(self.number("run_to_run", "from 0 to below 1"));
+        }
+        let residuals = [
+            ("cross_validated_mean", self.residuals.cross_validated_mean),
+            ("model_deviation", self.residuals.model_deviation),
+        ];
+        for (field, value) in residuals {
+            if value.is_some_and(|value| !value.is_finite() || value < 0.0) {
+                return Err(self.number(field, "a number that is not negative, or null"));
+            }
         }
         self.draws.iter().map(|draw| self.named(draw)).collect()
     }

@@ -83,11 +83,8 @@ fn a_step_is_the_sum_of_its_terms() {
     assert_eq!(model.request_overhead(1000), 2_000_000);
 }
 
-#[test]
-fn modelled_exchanges_are_added() {
-    let mut fit = fit(&terms());
-    let without = Calibrated::new(&profile(fit.clone()), 1, 8).unwrap();
-    fit.all_reduce = Some(CalibratedAllReduce {
+fn exchanges() -> CalibratedAllReduce {
+    CalibratedAllReduce {
         per_step: 3.0,
         bytes_per_token: 1000,
         ranges: vec![AllReduceRange {
@@ -95,7 +92,14 @@ fn modelled_exchanges_are_added() {
             alpha_s: 1e-5,
             beta_bytes_per_s: 1e9,
         }],
-    });
+    }
+}
+
+#[test]
+fn modelled_exchanges_are_added() {
+    let mut fit = fit(&terms());
+    let without = Calibrated::new(&profile(fit.clone()), 1, 8).unwrap();
+    fit.all_reduce = Some(exchanges());
     let with = Calibrated::new(&profile(fit), 1, 8).unwrap();
     let more = with.decode(4, 0).fixed - without.decode(4, 0).fixed;
     // Three times 10 us and 4 us.
@@ -122,6 +126,11 @@ fn what_a_file_may_not_say_is_refused() {
     assert_eq!(
         negative,
         "world size 1: the term `launch_s` is not between 0 and 3600 s"
+    );
+    let no_deviation = error(&|fit| fit.residuals.model_deviation = Some(-0.1));
+    assert_eq!(
+        no_deviation,
+        "world size 1: model_deviation must be a number that is not negative, or null"
     );
     let falling = error(&|fit| {
         let knot = |at, factor| Knot { at, factor };
@@ -150,4 +159,33 @@ fn draws_change_all_terms_together() {
     assert!((step(&model.drawn(0, exp, 0.0)) / step(&model) - 1.1).abs() < 1e-6);
     assert!((step(&model.drawn(3, exp, 0.0)) / step(&model) - 0.9).abs() < 1e-6);
     assert!((step(&model.drawn(1, exp, 1.0)) / step(&model) - 0.9 * 1.02).abs() < 1e-6);
+}
+
+#[test]
+fn what_the_formula_is_off_makes_all_times_longer_or_shorter_together() {
+    let longer = |change: &dyn Fn(&mut WorldSizeFit)| {
+        let mut fit = fit(&terms());
+        fit.all_reduce = Some(exchanges());
+        change(&mut fit);
+        let model = Calibrated::new(&profile(fit), 1, 8).unwrap();
+        let step = |model: &Calibrated| model.decode(4, 100).at(100) as f64;
+        let drawn = model.drawn(0, |x| 1.0 + x, 1.0);
+        assert_eq!(model.is_uncertain(), step(&drawn) > step(&model));
+        step(&drawn) / step(&model) - 1.0
+    };
+    assert_eq!(longer(&|_| ()), 0.0);
+    let told = longer(&|fit| {
+        fit.residuals.model_deviation = Some(0.04);
+        fit.residuals.cross_validated_mean = Some(0.5);
+        fit.run_to_run = 0.03;
+    });
+    assert!((told - 0.05).abs() < 1e-6, "{told}");
+    // The mean magnitude of normal numbers is sqrt(2 / pi) of their deviation.
+    let by_cross_validation = longer(&|fit| {
+        fit.residuals.cross_validated_mean = Some(0.04 * std::f64::consts::FRAC_2_PI.sqrt());
+    });
+    assert!(
+        (by_cross_validation - 0.04).abs() < 1e-6,
+        "{by_cross_validation}"
+    );
 }
