@@ -1,6 +1,7 @@
 //! The replicas of the deployment, from the order to start until their GPUs are free.
 
 mod failures;
+mod server;
 mod sizes;
 mod view;
 mod without_gpus;
@@ -22,12 +23,14 @@ use foresail_scenarios::scenario::{ColdStartPhase, Deployment, Scenario};
 use crate::agenda::{Agenda, What};
 use crate::boundaries::Boundaries;
 use crate::integrals::{Held, Span};
+use crate::outside::Outside;
 use crate::passage::Passage;
 use crate::replica::{Lost, Replica};
 use crate::scene::Scene;
 use crate::start::{Start, StartEnd};
 use crate::{Options, SimulationError, TIME_MAX};
 use failures::Mishaps;
+use server::Server;
 use sizes::Sizes;
 use without_gpus::WithoutGpus;
 
@@ -46,6 +49,8 @@ pub(crate) struct Fleet<'a> {
     servers: Vec<Server<'a>>,
     /// When what each of those computes ends.
     boundaries: Boundaries,
+    /// When a request comes into the engine of each.
+    entries: Boundaries,
     /// The ready ones, as the router sees them, in order of id.
     candidates: Vec<Candidate>,
     /// Whether the router looks at KV use, which takes time to tell.
@@ -58,19 +63,11 @@ pub(crate) struct Fleet<'a> {
     has_changed: bool,
 }
 
-/// A replica that serves.
-struct Server<'a> {
-    replica: Replica<'a>,
-    /// The place of its world size.
-    size: usize,
-    draining: bool,
-}
-
 /// Where a request is being served.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seat {
     pub(crate) replica: u32,
-    /// `None` if it waited for its adapter when it came.
+    /// `None` if it waited for its adapter when it came, or is on its way into the engine.
     sequence: Option<SequenceId>,
 }
 
@@ -112,6 +109,7 @@ impl<'a> Fleet<'a> {
             without_gpus: WithoutGpus::default(),
             servers: Vec::new(),
             boundaries: Boundaries::default(),
+            entries: Boundaries::default(),
             candidates: Vec::new(),
             shows_kv_use: deployment.router.policy == RouterPolicy::LeastKvUse,
             unready: Span::from_the_beginning(),
@@ -330,14 +328,15 @@ impl<'a> Fleet<'a> {
         let place = self
             .servers
             .partition_point(|server| server.replica.id < id);
-        let draining = false;
         let server = Server {
             replica,
+            outside: Outside::default(),
             size,
-            draining,
+            draining: false,
         };
         self.servers.insert(place, server);
         self.boundaries.insert(place);
+        self.entries.insert(place);
         let place = self
             .candidates
             .partition_point(|candidate| candidate.replica < id);
@@ -389,9 +388,10 @@ impl<'a> Fleet<'a> {
             return Ok(());
         };
         self.servers[place].draining = true;
-        let Server { replica, size, .. } = &self.servers[place];
-        self.sizes.busy(*size, replica.busy_by(scene.now));
-        let outstanding = replica.tally.outstanding;
+        let server = &self.servers[place];
+        let busy = server.replica.busy_by(scene.now);
+        self.sizes.busy(server.size, busy);
+        let outstanding = server.outstanding();
         let reason = format!("{outstanding} requests to finish");
         self.report(ChangeKind::Draining, Some(id), &reason, scene);
         if outstanding == 0 {
@@ -413,9 +413,7 @@ impl<'a> Fleet<'a> {
         let Some(place) = self.place(id) else {
             return Ok(Vec::new());
         };
-        let lost = self.servers[place]
-            .replica
-            .evict(scene.now, &mut scene.sink);
+        let lost = self.servers[place].evict(scene.now, &mut scene.sink);
         let reason = format!("drain timeout; {} requests failed", lost.len());
         self.remove(place, ChangeKind::Gone, &reason, scene)?;
         Ok(lost)
@@ -431,6 +429,7 @@ impl<'a> Fleet<'a> {
     ) -> Result<(), SimulationError> {
         let replica = self.servers.remove(place).replica;
         self.boundaries.remove(place);
+        self.entries.remove(place);
         let (was, follow) = self.rollout.gone(scene.now, replica.id)?;
         self.bill(was.id, scene.now, was.stage, Stage::Gone)?;
         scene.share.release(was.id, self.rollout.world_size(was.id));
@@ -507,6 +506,14 @@ impl Fleet<'_> {
             .servers
             .partition_point(|server| server.replica.id < id);
         let server = &mut self.servers[place];
+        let overhead = (self.sizes).overhead(server.size, passage.request.prompt_tokens);
+        if overhead > 0 || server.outside.len() > 0 {
+            server.outside.add(scene.now, overhead, passage);
+            self.entries.set(place, server.outside.next_at());
+            self.candidates[index].outstanding += 1;
+            let (replica, sequence) = (id, None);
+            return Some(Seat { replica, sequence });
+        }
         let received =
             server
                 .replica
@@ -533,7 +540,7 @@ impl Fleet<'_> {
     /// The request that has this seat, if it has it still.
     pub(crate) fn served(&self, seat: Seat, request: u64) -> Option<&Passage> {
         let place = self.place(seat.replica)?;
-        self.servers[place].replica.serves(seat.sequence, request)
+        self.servers[place].serves(seat, request)
     }
 
     /// The client of the request that has this seat gives it up; `None` if the
@@ -547,7 +554,15 @@ impl Fleet<'_> {
         let Some(place) = self.place(seat.replica) else {
             return Ok(None);
         };
-        let replica = &mut self.servers[place].replica;
+        let server = &mut self.servers[place];
+        if seat.sequence.is_none()
+            && let Some(passage) = server.outside.withdraw(scene.now, request)
+        {
+            self.entries.set(place, server.outside.next_at());
+            self.requests_left(place, scene)?;
+            return Ok(Some(Lost { passage, tokens: 0 }));
+        }
+        let replica = &mut server.replica;
         let (lost, end) = replica.withdraw(scene.now, seat.sequence, request, &mut scene.sink);
         note_loads(replica, &mut scene.agenda);
         if end.is_some() {
@@ -585,7 +600,7 @@ impl Fleet<'_> {
         scene: &mut Scene<'_, impl RecordSink>,
     ) -> Result<(), SimulationError> {
         let server = &self.servers[place];
-        let (id, outstanding) = (server.replica.id, server.replica.tally.outstanding);
+        let (id, outstanding) = (server.replica.id, server.outstanding());
         if !server.draining {
             let index = self
                 .candidates

@@ -1,11 +1,11 @@
 //! A request on its way through the deployment, and where its time goes.
 //!
 //! ```text
-//! due ── outside ── cold start ── dispatched ── adapter ── queue ── admitted ── prefill ── first token ── decode ── end
+//! due ── cold start ── dispatched ── outside ── adapter ── queue ── admitted ── prefill ── first token ── decode ── end
 //!                                                              └── preempted ── … ── next token ──┘
 //! ```
 //!
-//! `outside` is what server and client do for it beside its steps. Some of that is after the first token on its way
+//! `outside` is what its replica's server and its client do for it beside its steps. Some of that is after the first token on its way
 //! back; all of it is put before the engine, which shifts the engine's time as a whole.
 //!
 //! A request that is sent again begins anew: what went before is then one part of
@@ -26,10 +26,10 @@ pub(crate) struct Passage {
     served_again: u32,
     /// When the last attempt began; what follows is about that one only.
     sent_at: Nanos,
-    /// Time until it came to the engine.
-    outside: Nanos,
     /// Time it waited while no replica was ready.
     cold_start: Nanos,
+    /// Time from its replica's server to the engine.
+    outside: Nanos,
     /// Time it waited at a replica for its adapter.
     adapter: Nanos,
     admitted_at: Option<Nanos>,
@@ -50,8 +50,8 @@ impl Passage {
             id,
             sends: 1,
             served_again: 0,
-            outside: 0,
             cold_start: 0,
+            outside: 0,
             adapter: 0,
             admitted_at: None,
             first_token_at: None,
@@ -113,14 +113,14 @@ impl Passage {
         self.first_token_at.is_some()
     }
 
-    /// It comes to the engine, or is given up on its way there.
-    pub(crate) fn came_in(&mut self, now: Nanos) {
-        self.outside = now - self.sent_at;
-    }
-
     /// It is given to a replica, having waited so long for one to be ready.
     pub(crate) fn dispatched(&mut self, cold_start: Nanos) {
         self.cold_start = cold_start;
+    }
+
+    /// It has been on its way into the engine for so long.
+    pub(crate) fn was_outside(&mut self, outside: Nanos) {
+        self.outside = outside;
     }
 
     /// It has waited so long at a replica for its adapter.

@@ -7,7 +7,7 @@ mod provided;
 use foresail_core::control::autoscaler::{
     AutoscalerConfig, ConfigError as AutoscalerError, Observation,
 };
-use foresail_core::step_time::{RequestOverhead, StepTime};
+use foresail_core::step_time::StepTime;
 use foresail_core::time::Nanos;
 use foresail_reports::records::{Outcome, RecordSink, RunTotals};
 use foresail_scenarios::scenario::Scenario;
@@ -18,7 +18,6 @@ use crate::clients::Clients;
 use crate::conservation::{InSystem, same};
 use crate::fleet::Fleet;
 use crate::front::Front;
-use crate::outside::Outside;
 use crate::passage::Passage;
 use crate::provider::Share;
 use crate::scene::Scene;
@@ -37,9 +36,6 @@ pub(crate) struct World<'a, M, S> {
     scene: Scene<'a, S>,
     governor: Governor,
     fleet: Fleet<'a>,
-    /// What a request takes before it comes to the engine.
-    overhead: RequestOverhead,
-    outside: Outside,
     front: Front,
     clients: Clients<'a>,
     /// Tokens generated in attempts that were tried again.
@@ -73,7 +69,7 @@ struct Turns {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Arrival,
-    /// A request comes to the engine that arrived before.
+    /// A request comes into its replica's engine that arrived before.
     Entry,
     Boundary,
     Agenda,
@@ -100,8 +96,6 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             scene: Scene::new(sink, share),
             governor: Governor::new(deployment),
             fleet: Fleet::new(scenario, options),
-            overhead: deployment.request_overhead(),
-            outside: Outside::default(),
             front: Front::new(deployment.router, options.seed),
             clients: Clients::new(&scenario.clients, options.seed),
             lost_tokens: 0,
@@ -120,14 +114,13 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
 
     /// Decides what happens next, if the next request comes at `arrival`, and
     /// when. `Nothing` is at the end of the run, which is `over` if that is known.
-    /// At equal times: requests, then those that come to the engine, then the ends of steps, then the agenda, then
+    /// At equal times: requests, then those that come into an engine, then the ends of steps, then the agenda, then
     /// the autoscaler's look.
     // This and what it leads to is in several kinds of runs, and so would be called
     // for each event: 2 % of a run.
     #[inline(always)]
     pub(crate) fn next(&self, arrival: Option<Nanos>, over: Option<Nanos>) -> (Nanos, Next) {
-        let entry = self.outside.next_at();
-        let look = self.next_look(arrival.or(entry));
+        let look = self.next_look(arrival);
         let (mut at, mut next) = (over, Next::Nothing);
         let mut consider = |candidate: Option<Nanos>, what: Next| {
             if let Some(time) = candidate
@@ -137,7 +130,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
             }
         };
         consider(arrival, Next::Arrival);
-        consider(entry, Next::Entry);
+        consider(self.fleet.next_entry(), Next::Entry);
         consider(self.fleet.next_boundary(), Next::Boundary);
         consider(self.scene.agenda.next_at(), Next::Agenda);
         consider(look, Next::Look);
@@ -156,7 +149,7 @@ impl<'a, M: StepTime, S: RecordSink> World<'a, M, S> {
     pub(crate) fn expects_more(&self) -> bool {
         self.fleet.next_boundary().is_some()
             || self.scene.agenda.next_at().is_some()
-            || self.outside.next_at().is_some()
+            || self.fleet.next_entry().is_some()
     }
 
     /// The workload's own duration, which a run is not shorter than.

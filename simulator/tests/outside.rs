@@ -101,3 +101,112 @@ fn a_request_that_is_sent_again_comes_in_again() {
     let requests = run(&scenario(&deployed), 1).requests;
     assert!(requests.iter().all(|record| record.attempts == 3));
 }
+
+/// Several replicas, with nearly all prompts short and some of 8000 tokens, each 0.4 s in the server.
+fn with_long_prompts(replicas: u32, more: &str) -> String {
+    format!(
+        r#"
+        [deployment]
+        model = "llama-3-8b"
+        gpu = "h100"
+        world_size = 1
+        min_replica_count = {replicas}
+        max_replica_count = {replicas}
+        [autoscaler]
+        policy = "fixed"
+        [router]
+        policy = "round-robin"
+        [batching]
+        max_num_seqs = 64
+        [step_time]
+        prompt_token_overhead = "50us"
+        [workload]
+        requests = {}
+        arrivals = {{ process = "poisson", rate_per_s = {} }}
+        prompt_tokens = {{ empirical = [[100, 97], [8000, 3]] }}
+        output_tokens = {{ fixed = 20 }}
+        {more}
+        "#,
+        300 * replicas,
+        3 * replicas,
+    )
+}
+
+/// Mean time outside of the short prompts (s).
+fn short_outside_s(records: &Records) -> f64 {
+    let short = (records.requests.iter()).filter(|record| record.prompt_tokens == 100);
+    let times: Vec<f64> = short
+        .map(|record| record.parts.unwrap().outside_ns as f64 / 1e9)
+        .collect();
+    times.iter().sum::<f64>() / times.len() as f64
+}
+
+#[test]
+fn a_long_prompt_holds_up_its_own_replica_only() {
+    let short_of = |replicas| short_outside_s(&run(&scenario(&with_long_prompts(replicas, "")), 3));
+    let (one, many) = (short_of(1), short_of(16));
+    // One of 33 holds up 1.2 others for 0.2 s on average, beside 5 ms of their own.
+    assert!((0.006..0.03).contains(&one), "{one}");
+    assert!((0.006..0.03).contains(&many), "{many}");
+}
+
+#[test]
+fn who_gives_up_holds_nobody_up() {
+    let patience = "[clients]\nfirst_token_timeout = \"100ms\"";
+    let records = run(&scenario(&with_long_prompts(1, patience)), 3);
+    let gave_up = |tokens| {
+        let of_length = (records.requests.iter()).filter(|record| record.prompt_tokens == tokens);
+        of_length
+            .filter(|record| record.outcome == Outcome::FailedTimeout)
+            .count()
+    };
+    // A long prompt is given up after 0.1 of its 0.4 s, and only then do those behind it come in.
+    assert!(gave_up(8000) > 3);
+    assert!(gave_up(100) <= 1, "{}", gave_up(100));
+}
+
+#[test]
+fn a_crash_meets_requests_on_their_way_too() {
+    let crashes = "[failures]\ncrash = { time_to_failure = 3.05, on_crash = \"retry\" }\n\
+        [cold_start]\ntotal = \"2s\"";
+    let deployed = with_long_prompts(3, crashes);
+    let deployed = deployed.replace("50us\"", "50us\"\nrequest_overhead = \"300ms\"");
+    let (leaps, steps) = (
+        run_closely(&scenario(&deployed), 2, true),
+        run_closely(&scenario(&deployed), 2, false),
+    );
+    assert!(leaps.totals.crashes > 3);
+    let again = |record: &&RequestRecord| record.attempts > 1;
+    assert!(leaps.requests.iter().filter(again).count() > 3);
+    assert!(
+        (leaps.requests.iter()).all(|record| record.outcome == Outcome::Completed),
+        "whoever was on the way to a crashed replica comes to another one"
+    );
+    assert_eq!(leaps.requests, steps.requests);
+}
+
+#[test]
+fn each_world_size_has_its_own_overhead() {
+    let update = "[[operations]]\nat = \"30s\"\nupdate = { world_size = 2 }\n\
+        [cold_start]\ntotal = \"1s\"";
+    let deployed = text("request_overhead = \"7ms\"", update);
+    let mut deployed = scenario(&deployed.replace("policy = \"fixed\"", "policy = \"fireworks\""));
+    assert_eq!(deployed.other_world_sizes[0].world_size, 2);
+    deployed.other_world_sizes[0].said_overheads.request_s = Some(0.002);
+    let records = run(&deployed, 1);
+    let outside = |record: &RequestRecord| record.parts.unwrap().outside_ns;
+    assert!((records.requests.iter()).any(|record| outside(record) == 7 * MILLISECOND));
+    for record in records
+        .requests
+        .iter()
+        .filter(|record| record.due_ns > 34_000_000_000)
+    {
+        assert_eq!(outside(record), 2 * MILLISECOND);
+    }
+    assert!(
+        records
+            .requests
+            .iter()
+            .any(|record| outside(record) == 2 * MILLISECOND)
+    );
+}

@@ -104,7 +104,7 @@ impl Fleet<'_> {
         };
         self.mishaps.crashes += 1;
         let server = &mut self.servers[place];
-        let mut lost = server.replica.evict(scene.now, &mut scene.sink);
+        let mut lost = server.evict(scene.now, &mut scene.sink);
         lost.sort_unstable_by_key(|lost| lost.passage.id());
         if !server.draining {
             self.sizes

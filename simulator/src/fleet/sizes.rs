@@ -5,6 +5,7 @@
 use foresail_core::control::biller::{Biller, GpuTime as Billed};
 use foresail_core::control::lifecycle::Spend;
 use foresail_core::control::replica_set::Stage;
+use foresail_core::step_time::RequestOverhead;
 use foresail_core::time::Nanos;
 use foresail_reports::records::GpuTime;
 use foresail_scenarios::scenario::{Deployment, Scenario};
@@ -19,6 +20,8 @@ pub(super) struct Sizes<'a> {
 struct Size<'a> {
     deployment: &'a Deployment,
     biller: Biller,
+    /// What a request takes before it comes into the engine.
+    overhead: RequestOverhead,
 }
 
 impl<'a> Sizes<'a> {
@@ -28,6 +31,7 @@ impl<'a> Sizes<'a> {
         let size = |deployment: &'a Deployment| Size {
             deployment,
             biller: Biller::new(deployment.price, deployment.billing, deployment.world_size),
+            overhead: deployment.request_overhead(),
         };
         Self {
             all: first.chain(&scenario.other_world_sizes).map(size).collect(),
@@ -43,6 +47,12 @@ impl<'a> Sizes<'a> {
     /// The deployment at that world size.
     pub(super) fn deployment(&self, place: usize) -> &'a Deployment {
         self.all[place].deployment
+    }
+
+    /// What a request with so long a prompt takes at a replica of that world size before it comes into the engine.
+    #[inline]
+    pub(super) fn overhead(&self, place: usize, prompt_tokens: u32) -> Nanos {
+        self.all[place].overhead.of(prompt_tokens)
     }
 
     /// Tells the biller of that world size of a replica.

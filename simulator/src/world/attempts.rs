@@ -17,22 +17,20 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
     #[inline]
     pub(super) fn send(&mut self, passage: Passage) -> Result<(), SimulationError> {
         self.clients.sent(&passage, &mut self.scene);
-        let overhead = self.overhead.of(passage.request.prompt_tokens);
-        if overhead == 0 {
-            return self.receive(passage, Cause::Unavailable);
-        }
-        let at = self.scene.now.saturating_add(overhead);
-        self.outside.add(at, passage);
-        Ok(())
+        self.receive(passage, Cause::Unavailable)
     }
 
-    /// The next of the requests that are on their way comes to the engine.
+    /// The next of the requests that are on their way comes into its replica's engine.
     pub(super) fn enter(&mut self) -> Result<(), SimulationError> {
-        let Some(mut passage) = self.outside.take() else {
-            return Ok(());
-        };
-        passage.came_in(self.scene.now);
-        self.receive(passage, Cause::Unavailable)
+        match self.fleet.enter(&self.models, &mut self.scene)? {
+            Some((request, Some(seat))) => self.clients.seated(request, Some(seat)),
+            Some((_, None)) => {
+                self.settle();
+                self.release_held();
+            }
+            None => {}
+        }
+        self.tell_news()
     }
 
     /// The deployment receives a request, and serves, holds or refuses it.
@@ -95,11 +93,7 @@ impl<M: StepTime, S: RecordSink> World<'_, M, S> {
         };
         let Some(seat) = seat else {
             let unready_ns = self.fleet.unready_ns(self.scene.now);
-            let outside = self.outside.withdraw(request).map(|mut passage| {
-                passage.came_in(self.scene.now);
-                passage
-            });
-            match outside.or_else(|| self.front.withdraw(request, unready_ns)) {
+            match self.front.withdraw(request, unready_ns) {
                 Some(passage) => self.fail(Lost { passage, tokens: 0 }, Cause::Timeout, None),
                 None => self.clients.forget(request),
             }

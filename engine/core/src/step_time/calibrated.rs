@@ -68,7 +68,9 @@ pub struct Formula {
     pub all_reduce: Option<CalibratedAllReduce>,
 }
 
-/// What a request takes beside its steps, by the length of its prompt. It delays that request, and no other.
+/// What a request takes beside its steps, by the length of its prompt, in its replica's server and on the way.
+/// It takes nothing from the engine. Requests come into an engine in the order in which its server received them,
+/// so that a long prompt also holds up those behind it, at its replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RequestOverhead {
     /// Every request (s).
@@ -167,7 +169,7 @@ impl Calibrated {
     }
 
     /// What a request takes beside its steps: the server's and the client's work before
-    /// its first token, as far as it delays nobody else.
+    /// its first token, as far as it takes nothing from the engine.
     #[must_use]
     pub fn request_overhead(&self, prompt_tokens: u32) -> Nanos {
         self.request_overheads().of(prompt_tokens)
