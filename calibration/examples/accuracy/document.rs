@@ -80,7 +80,7 @@ const UNFITTED: &str = "\
 Sources that neither a built-in figure nor a fit has seen, predicted by the built-in figures alone: what to expect of the next published result.
 What had to be assumed of each is in its section. What they have in common with the others, and what it asks of a scenario:
 
-- Engines of 2024 (Llama-3.1-405B here, and Argonne's batches of vLLM on H100) take a third longer than predicted: the built-in figures are those
+- Engines of 2024 (Llama-3.1-405B here, and Argonne's batches of vLLM on H100) take 1.4 times what is predicted: the built-in figures are those
   of 2025. Say more `step_overhead`, `sequence_overhead` and `layer_overhead` for old engines, or calibrate.
 - Engines without a server (TensorRT-LLM's table) take less for each sequence than those that stream every token to a client: say
   `sequence_overhead = \"6us\"`. Small models in large batches feel it most.
