@@ -15,6 +15,8 @@
 //! - [`exchanges`]: the size ranges of an all-reduce.
 //! - [`cold_start`]: how long each stage of a start takes.
 
+mod around;
+mod clusters;
 pub mod cold_start;
 pub mod efficiency;
 pub mod exchanges;

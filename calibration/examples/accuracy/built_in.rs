@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use foresail_calibration::efficiency::{EfficiencyFit, FittedFigure, Observed, fit};
+use foresail_calibration::efficiency::{Draws, EfficiencyFit, FittedFigure, Observed, fit};
 use foresail_core::step_time::{EfficiencySpread, Gpu};
 
 use crate::Result;
@@ -90,16 +90,17 @@ fn fit_together(studies: &[&Study]) -> Result<EfficiencyFit> {
     };
     start.request = None;
     let mut observed = Vec::new();
-    for study in studies {
+    for (study, group) in studies.iter().zip(0..) {
         let of = study.cases.iter().flat_map(|case| case.observed());
         let of: Vec<(f64, f64)> = of.collect();
         let less = (of.len() as f64 / WEIGHT).max(1.0).sqrt();
         observed.extend(of.into_iter().map(|(value, deviation)| Observed {
             value,
             deviation: deviation * less,
+            group,
         }));
     }
-    let fit = fit(&start, &observed, |gpu, _| {
+    let fit = fit(&start, &observed, &Draws::default(), |gpu, _| {
         let mut all = Vec::with_capacity(observed.len());
         for study in studies {
             // The engines run on GPUs of one family, with more or less memory.

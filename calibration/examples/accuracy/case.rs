@@ -137,13 +137,17 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// What a fit is told of each figure that it may use. Figures of the same requests say much
-    /// the same, so that many count no more than two would.
+    /// What a fit is told of each figure that it may use.
     pub(crate) fn observed(&self) -> impl Iterator<Item = (f64, f64)> {
         let used = self.measured.iter().filter(|(_, _, used)| *used);
-        let count = used.clone().count() as f64;
-        let less = (count / 2.0).max(1.0).sqrt();
-        used.map(move |(figure, value, _)| (*value, figure.deviation() * less))
+        used.map(|(figure, value, _)| (*value, self.deviation(*figure)))
+    }
+
+    /// Standard deviation of a figure's natural logarithm that a fit expects. Figures of the same requests say much
+    /// the same, so that many count no more than two would.
+    pub(crate) fn deviation(&self, figure: Figure) -> f64 {
+        let used = self.measured.iter().filter(|(_, _, used)| *used);
+        figure.deviation() * (used.count() as f64 / 2.0).max(1.0).sqrt()
     }
 
     /// Of all figures, those that a fit may use.

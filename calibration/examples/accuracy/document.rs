@@ -27,8 +27,8 @@ where `FORESAIL_SHARED` holds the collected results (they are not part of this r
   it begins with those overheads as uncertain as a factor of 7. Splitwise, LLMServingSim and vLLM's batches on H100 were used for no
   built-in figure.
 - An error is predicted / measured - 1. *Inside* counts the measured values within the 95 % interval of the prediction: draws of the
-  built-in figures from their deviations, or of the fit from its own. Intervals are of the step times only: they do not hold the noise of the
-  measurements, nor what sources do not say of their load.
+  built-in figures from their deviations, which are of the step times only; or draws of the fit, each figure besides as far off as the
+  fit was where it left out what it was fitted to. Neither holds what sources do not say of their load.
 
 For scale, what peers publish of themselves against real engines, in the median over their runs: BLIS 6.7 % (E2E mean), 17.6 % (TTFT mean),
 29 % (TTFT p99), 7.1 % (ITL) on 36 held-out runs, fitted to 15 others; Vidur below 9 %; LLMServingSim below 4 % on runs like the one that

@@ -1,6 +1,6 @@
 //! Fits what may be seen, predicts what may not, and compares.
 
-use foresail_calibration::efficiency::{EfficiencyFit, Observed, Start, fit};
+use foresail_calibration::efficiency::{Draws, EfficiencyFit, Observed, Start, fit};
 use foresail_core::step_time::{EfficiencySpread, Gpu};
 use foresail_scenarios::random;
 use rand::Rng as _;
@@ -10,7 +10,7 @@ use crate::case::{Case, Figure, percentile_of_sorted};
 use crate::studies::{Fold, Study};
 
 /// Draws of a prediction.
-const DRAWS: u64 = 40;
+const DRAWS: u32 = 40;
 
 /// A study with its errors.
 pub(crate) struct Judged {
@@ -53,18 +53,16 @@ impl Error {
 pub(crate) fn judge(mut study: Study) -> Result<Judged> {
     let all: Vec<usize> = (0..study.cases.len()).collect();
     let gpu = study.start.gpu.clone();
-    let draw = |seed| {
-        let mut normal = normal(seed);
-        (gpu.drawn(&mut normal), 0.0)
-    };
-    let built_in = errors(&study.cases, &all, &(gpu.clone(), 0.0), draw, 0.0)?;
+    let drawn: Vec<(Gpu, f64)> = (0..DRAWS.into())
+        .map(|seed| (gpu.drawn(normal(seed)), 0.0))
+        .collect();
+    let built_in = errors(&study.cases, &all, &(gpu.clone(), 0.0), &drawn, 0.0)?;
     let mut held_out = Vec::new();
     for fold in std::mem::take(&mut study.folds) {
         let fit = fit_fold(&unaware(&study.start), &study.cases, &fold)?;
         let best = (fit.gpu.clone(), fit.request_s);
-        let draw = |seed| fit.drawn(normal(seed));
-        let scatter = fit.residual_deviation;
-        let errors = errors(&study.cases, &fold.held_out, &best, draw, scatter)?;
+        let scatter = fit.unseen_deviations;
+        let errors = errors(&study.cases, &fold.held_out, &best, &fit.draws, scatter)?;
         let fitted = Fitted {
             name: fold.name,
             cases: fold.fitted.len(),
@@ -109,12 +107,20 @@ fn fit_fold(start: &Start, cases: &[Case], fold: &Fold) -> Result<EfficiencyFit>
 
 /// The fit of these cases.
 pub(crate) fn fit_cases(start: &Start, cases: &[&Case]) -> Result<EfficiencyFit> {
-    let observed = cases.iter().flat_map(|case| case.observed());
-    let observed: Vec<Observed> = observed
-        .map(|(value, deviation)| Observed { value, deviation })
-        .collect();
+    let mut observed: Vec<Observed> = Vec::new();
+    for (case, group) in cases.iter().zip(groups(cases)) {
+        observed.extend(case.observed().map(|(value, deviation)| Observed {
+            value,
+            deviation,
+            group,
+        }));
+    }
     let mut trouble = None;
-    let fit = fit(start, &observed, |gpu, request_s| {
+    let draws = Draws {
+        count: DRAWS,
+        seed: 1,
+    };
+    let fit = fit(start, &observed, &draws, |gpu, request_s| {
         let mut all = Vec::with_capacity(observed.len());
         for case in cases {
             match case.predict(gpu, request_s) {
@@ -130,14 +136,26 @@ pub(crate) fn fit_cases(start: &Start, cases: &[&Case]) -> Result<EfficiencyFit>
     }
 }
 
+/// What is likely to be off together: cases of as many GPUs, as splitting a model costs what one world size alone
+/// shows; and where all are of one, the figures of each case.
+fn groups(cases: &[&Case]) -> Vec<u32> {
+    let size = |case: &&Case| case.engine.world_size;
+    let is_of_one = cases
+        .windows(2)
+        .all(|pair| size(&pair[0]) == size(&pair[1]));
+    match is_of_one {
+        true => (0..cases.len() as u32).collect(),
+        false => cases.iter().map(size).collect(),
+    }
+}
+
 fn errors(
     cases: &[Case],
     indices: &[usize],
     (gpu, request_s): &(Gpu, f64),
-    draw: impl Fn(u64) -> (Gpu, f64),
+    drawn: &[(Gpu, f64)],
     scatter: f64,
 ) -> Result<Vec<Error>> {
-    let drawn: Vec<(Gpu, f64)> = (0..DRAWS).map(draw).collect();
     let mut errors = Vec::new();
     for index in indices {
         let case = &cases[*index];
@@ -147,7 +165,8 @@ fn errors(
             .map(|(gpu, request_s)| case.predict(gpu, *request_s));
         let others: Vec<Vec<f64>> = others.collect::<Result<_>>()?;
         for (place, (figure, measured, _)) in case.measured.iter().enumerate() {
-            // A prediction is as far off as the fit is where it was fitted, besides.
+            // A prediction is as far off as the fit is where it was not fitted, besides.
+            let scatter = scatter * case.deviation(*figure);
             let mut beside = normal(1_000_000 + (index * 100 + place) as u64);
             let of = |figures: &Vec<f64>| figures[place] * libm::exp(scatter * beside());
             let mut values: Vec<f64> = others.iter().map(of).collect();

@@ -31,6 +31,11 @@ pub enum Statistic {
 }
 
 impl Figure {
+    /// Whether it is less where times are more.
+    pub(super) fn is_rate(self) -> bool {
+        matches!(self, Self::RequestsPerSecond | Self::OutputTokensPerSecond)
+    }
+
     /// The figure of these requests; `None` if there are none that it is about.
     #[must_use]
     pub fn of(self, requests: &[Replayed]) -> Option<f64> {

@@ -5,7 +5,9 @@ use foresail_core::step_time::{Chunk, StepLoad};
 
 use super::FitError;
 use super::marquardt::{Point, Search, Slopes};
+use crate::clusters::Clusters;
 use crate::least_squares::{Cholesky, Matrix};
+use crate::normal::student_by_normal;
 
 /// Fewer figures are no fit, whatever they are of.
 pub(super) const FIGURES_MIN: usize = 4;
@@ -27,8 +29,11 @@ pub(super) struct Identified {
     pub(super) terms: Vec<Known>,
     /// The covariance of their logarithms.
     pub(super) covariance: Matrix,
-    /// How many times the variances of the figures are as large as was said.
+    /// How many times the variances of the figures are as large as was said, for what they know of terms: figures of a run
+    /// are of the same requests, and off together, and few figures say little of variances.
     pub(super) variances: f64,
+    /// What the formula itself is off, as a share of other figures: what is left beyond the noise of the measured ones.
+    pub(super) model_deviation: f64,
     /// Steps that are open although terms are known, in words.
     open_steps: Vec<String>,
 }
@@ -69,7 +74,10 @@ pub(super) fn of(
             needed: told as usize + 3,
         });
     }
-    let variances = variances(search, point, counted as f64 - told);
+    let found = variances(search, point, counted as f64 - told);
+    let design_effect = runs(search, &search.residuals(point)).design_effect();
+    let few = student_by_normal(counted as f64 / design_effect - told);
+    let variances = found * design_effect * few * few;
     let covariance = covariance(&search.curvature(point, slopes, variances))?;
     let names: Vec<&'static str> = Terms::names().collect();
     let terms =
@@ -83,6 +91,7 @@ pub(super) fn of(
         terms: terms.collect(),
         covariance,
         variances,
+        model_deviation: model_deviation(search, found) * few,
         open_steps,
     })
 }
@@ -104,7 +113,8 @@ fn told(search: &Search<'_>, covariance: &Matrix) -> f64 {
     told.sum()
 }
 
-/// What is left, against what deviations say should be left; at least 1, as luck is no precision.
+/// What is left, against what deviations say should be left (Birge, "The Calculation of Errors by the Method of Least
+/// Squares", 1932); at least 1, as luck is no precision.
 fn variances(search: &Search<'_>, point: &Point, freedom: f64) -> f64 {
     let residuals = search.residuals(point);
     let weighted = search.weights(point);
@@ -113,6 +123,30 @@ fn variances(search: &Search<'_>, point: &Point, freedom: f64) -> f64 {
         .zip(weighted)
         .map(|(residual, weight)| residual * residual * weight);
     f64::max(squares.sum::<f64>() / freedom, 1.0)
+}
+
+/// What is left beyond noise, if variances are so many times as large as was said.
+fn model_deviation(search: &Search<'_>, variances: f64) -> f64 {
+    let assumed = search.problem.model_deviation;
+    let counted = search.rows.iter().filter(|row| !search.left_out[row.run]);
+    let (mut sum, mut count) = (0.0, 0.0);
+    for row in counted {
+        let said = row.deviation * row.deviation;
+        sum += variances * said - (said - assumed * assumed);
+        count += 1.0;
+    }
+    (sum / f64::max(count, 1.0)).sqrt()
+}
+
+/// What is left of each run's figures, in deviations. An engine that is slow has longer times and lower rates.
+fn runs(search: &Search<'_>, residuals: &[f64]) -> Clusters {
+    let rows = search.rows.iter().zip(residuals);
+    let counted = rows.filter(|(row, _)| !search.left_out[row.run]);
+    Clusters::of(counted.map(|(row, residual)| {
+        let figure = search.problem.runs[row.run].observed[row.figure].figure;
+        let slower = if figure.is_rate() { -1.0 } else { 1.0 };
+        (row.run as u64, slower * residual / row.deviation)
+    }))
 }
 
 fn known(

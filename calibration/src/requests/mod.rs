@@ -300,6 +300,7 @@ pub fn fit(runs: &[Run], options: &Options) -> Result<Fit, FitError> {
             run_to_run: options.run_to_run,
             residuals: Residuals {
                 cross_validated_mean,
+                model_deviation: Some(found.model_deviation),
                 ..residuals(&search, &point)
             },
             cells: Vec::new(),

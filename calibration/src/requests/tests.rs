@@ -10,6 +10,8 @@ use rand::Rng;
 
 use super::*;
 
+mod coverage;
+
 fn batching(max_num_seqs: u32) -> Config {
     Config {
         block_size: 16,

@@ -1,9 +1,8 @@
 //! How far the formula is from the steps that it is fitted to, beyond their noise.
 
-use std::collections::BTreeMap;
-
 use super::observation::Observation;
 use super::statistics::mean;
+use crate::clusters::Clusters;
 use crate::normal::student_by_normal;
 
 /// What of a step's time is neither in the formula nor noise.
@@ -43,32 +42,12 @@ impl Misfit {
                 .map(|step| step.deviation * step.deviation)
                 .collect::<Vec<_>>(),
         );
+        let by_tokens = observations.iter().zip(errors);
+        let by_tokens = by_tokens.map(|(step, error)| (step.load.tokens, *error));
         Self {
             deviation: (found - noise).max(0.0).sqrt(),
-            together: together(observations, errors),
+            together: Clusters::of(by_tokens).correlation(),
             freedom,
         }
-    }
-}
-
-/// How much alike the errors of steps of as many tokens are: their intra-class correlation, by all pairs
-/// (Fisher, "Statistical Methods for Research Workers", 1925, section 38).
-fn together(observations: &[Observation], errors: &[f64]) -> f64 {
-    let mut by_tokens: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    for (step, error) in observations.iter().zip(errors) {
-        by_tokens.entry(step.load.tokens).or_default().push(*error);
-    }
-    let (mut products, mut squares) = (0.0, 0.0);
-    for of_tokens in by_tokens.values() {
-        let sum: f64 = of_tokens.iter().sum();
-        let own: f64 = of_tokens.iter().map(|error| error * error).sum();
-        // Twice the sum over all pairs of e f, and of (e^2 + f^2) / 2.
-        products += sum * sum - own;
-        squares += own * (of_tokens.len() as f64 - 1.0);
-    }
-    if squares > 0.0 {
-        (products / squares).clamp(0.0, 1.0)
-    } else {
-        0.0
     }
 }

@@ -16,9 +16,16 @@
 //! with derivatives by differences, and Huber's weights, so that a result that nothing explains
 //! does not bend the rest ("Robust Statistics", section 7.8).
 
+mod draws;
+#[cfg(test)]
+mod tests;
+mod unseen;
+
 use foresail_core::step_time::{EfficiencySpread, Gpu};
 
 use crate::least_squares::{Cholesky, Matrix};
+
+pub use draws::Draws;
 
 /// What is to be fitted: figures and their deviations.
 #[derive(Clone, Debug)]
@@ -37,6 +44,8 @@ pub struct Observed {
     pub value: f64,
     /// Standard deviation of its natural logarithm: of its noise, and of what the model lacks.
     pub deviation: f64,
+    /// Figures of as many as are likely to be off together have the same number: those of one run, or of one world size.
+    pub group: u32,
 }
 
 /// What the results say.
@@ -50,37 +59,12 @@ pub struct EfficiencyFit {
     pub figures: Vec<FittedFigure>,
     /// Mean magnitude of `ln predicted - ln measured`.
     pub residual_mean: f64,
-    /// Their standard deviation, without those that count less.
-    pub residual_deviation: f64,
-    drawable: Drawable,
-}
-
-/// What it takes to draw from a fit: the figures that could change, how far they have moved, and the
-/// triangle of the covariance of that.
-#[derive(Clone, Debug)]
-struct Drawable {
-    start: Start,
-    free: Vec<Free>,
-    moved: Vec<f64>,
-    covariance: Cholesky,
-}
-
-impl EfficiencyFit {
-    /// A GPU, and a request's time outside its steps (s), that explain the results as well, with what the
-    /// figures have to do with each other. `deviation` is to come from a standard normal distribution.
-    #[must_use]
-    pub fn drawn(&self, mut deviation: impl FnMut() -> f64) -> (Gpu, f64) {
-        let Drawable {
-            start,
-            free,
-            moved,
-            covariance,
-        } = &self.drawable;
-        let deviations: Vec<f64> = free.iter().map(|_| deviation()).collect();
-        let beside = covariance.lower_times(&deviations);
-        let moved: Vec<f64> = moved.iter().zip(beside).map(|(at, by)| at + by).collect();
-        figures(start, free, &moved)
-    }
+    /// How many times its deviation, as it was said, a figure is off where its group was not seen: as a normal
+    /// distribution's that holds 95 % of them. Other figures will be as far off as that, besides what draws differ by.
+    pub unseen_deviations: f64,
+    /// GPUs, each with a request's time outside its steps (s), that explain the results about as well, with what the figures
+    /// have to do with each other.
+    pub draws: Vec<(Gpu, f64)>,
 }
 
 /// The GPU and the request's time (s) where the free figures have moved so far.
@@ -153,14 +137,15 @@ const HUBER: f64 = 1.345;
 /// Rounds after which the fit is as good as it gets: most take five.
 const ROUNDS_MAX: u32 = 20;
 
-/// Fits a GPU's figures to measured ones. `predict` says what a GPU, and a request's time outside its
-/// steps (s), make of each measured figure, in their order.
+/// Fits a GPU's figures to measured ones, and makes so many draws. `predict` says what a GPU, and a request's
+/// time outside its steps (s), make of each measured figure, in their order.
 ///
 /// # Errors
 /// If there is nothing to fit to, or no prediction of it.
 pub fn fit(
     start: &Start,
     observed: &[Observed],
+    draws: &Draws,
     predict: impl FnMut(&Gpu, f64) -> Vec<f64>,
 ) -> Result<EfficiencyFit, EfficiencyError> {
     if observed.is_empty() {
@@ -186,7 +171,7 @@ pub fn fit(
             break;
         }
     }
-    problem.conclude(&point)
+    problem.conclude(&point, draws)
 }
 
 /// A figure that may change: its place in the list of factors, or the request's time.
@@ -214,6 +199,10 @@ struct Point {
 
 /// Derivatives of the residuals, and half of those of the cost.
 struct Curvature {
+    /// Of the residuals (rows) by the figures (columns).
+    slopes: Matrix,
+    /// What every residual counts.
+    weights: Vec<f64>,
     hessian: Matrix,
     gradient: Vec<f64>,
 }
@@ -305,7 +294,12 @@ impl<'a, P: FnMut(&Gpu, f64) -> Vec<f64>> Problem<'a, P> {
         let gradient = (0..free)
             .map(|row| weighted(&slopes[row], &point.residuals) + point.moved[row])
             .collect();
-        Ok(Curvature { hessian, gradient })
+        Ok(Curvature {
+            slopes: Matrix::of(self.observed.len(), free, |row, column| slopes[column][row]),
+            weights,
+            hessian,
+            gradient,
+        })
     }
 
     /// A better point, if there is one nearby.
@@ -339,10 +333,11 @@ impl<'a, P: FnMut(&Gpu, f64) -> Vec<f64>> Problem<'a, P> {
         Ok(None)
     }
 
-    fn conclude(mut self, point: &Point) -> Result<EfficiencyFit, EfficiencyError> {
-        let Curvature { hessian, .. } = self.curvature(point)?;
-        let cholesky = Cholesky::of(&hessian).ok_or(EfficiencyError::Unsolvable)?;
-        let covariance = cholesky.inverse();
+    fn conclude(mut self, point: &Point, draws: &Draws) -> Result<EfficiencyFit, EfficiencyError> {
+        let curvature = self.curvature(point)?;
+        let unseen = unseen::Unseen::of(&mut self, point, &curvature)?;
+        let draws = draws.around(&mut self, point, &curvature, unseen.variances)?;
+        let covariance = unseen.covariance(&curvature)?;
         let (mut gpu, request_s) = figures(self.start, &self.free, &point.moved);
         let mut deviations = gpu.spread.to_array();
         let mut fitted = Vec::new();
@@ -360,170 +355,14 @@ impl<'a, P: FnMut(&Gpu, f64) -> Vec<f64>> Problem<'a, P> {
         }
         gpu.spread = EfficiencySpread::of_array(deviations);
         let observed = point.residuals.iter().zip(self.observed);
-        let residuals: Vec<f64> = observed
-            .map(|(residual, of)| residual * of.deviation)
-            .collect();
-        let magnitudes = residuals.iter().map(|residual| residual.abs());
-        // From the median, which the largest do not move ("Robust Statistics", section 5.1).
-        let mut sorted: Vec<f64> = magnitudes.clone().collect();
-        sorted.sort_by(f64::total_cmp);
-        let residual_deviation = 1.4826 * sorted[sorted.len() / 2];
+        let magnitudes = observed.map(|(residual, of)| (residual * of.deviation).abs());
         Ok(EfficiencyFit {
             gpu,
             request_s,
             figures: fitted,
-            drawable: Drawable {
-                start: self.start.clone(),
-                free: self.free,
-                moved: point.moved.clone(),
-                covariance: Cholesky::of(&covariance).ok_or(EfficiencyError::Unsolvable)?,
-            },
-            residual_deviation,
             residual_mean: magnitudes.sum::<f64>() / point.residuals.len() as f64,
+            unseen_deviations: unseen.deviations,
+            draws,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use foresail_core::step_time::{Chunk, ModelShape, Precision, Roofline, StepLoad, StepTime};
-
-    const SHAPE: ModelShape = ModelShape {
-        num_hidden_layers: 32,
-        hidden_size: 4096,
-        num_attention_heads: 32,
-        num_key_value_heads: 8,
-        head_dim: 128,
-        intermediate_size: 14336,
-        vocab_size: 128_256,
-        tie_word_embeddings: false,
-        experts: None,
-    };
-
-    /// Decode steps of some batches, and one prompt with what its request takes besides (s).
-    fn predict(gpu: &Gpu, request_s: f64, world_size: u32) -> Vec<f64> {
-        let bf16 = Precision::Bf16;
-        let model = Roofline::new(&SHAPE, bf16, bf16, gpu, world_size, 256).unwrap();
-        let decode = |batch: u32| {
-            let past = 1000 * u64::from(batch);
-            model.decode(batch, past).at(past) as f64 / 1e12
-        };
-        let chunks = [Chunk {
-            past: 0,
-            len: 2000,
-            sample: true,
-        }];
-        let prompt = model.step(&StepLoad {
-            decodes: 0,
-            decode_past: 0,
-            chunks: &chunks,
-        }) as f64
-            / 1e12;
-        let mut all: Vec<f64> = [1, 8, 32, 64, 128, 256].into_iter().map(decode).collect();
-        all.push(prompt + request_s);
-        all
-    }
-
-    fn start() -> Start {
-        Start {
-            gpu: Gpu::h100(),
-            request: Some((0.005, 1.0)),
-        }
-    }
-
-    /// An engine that is not the built-in one: slower host, better KV reads.
-    fn another() -> Gpu {
-        let mut gpu = Gpu::h100();
-        gpu.efficiency.layer_overhead_s *= 1.5;
-        gpu.efficiency.step_overhead_s *= 2.0;
-        gpu.efficiency.sequence_overhead_s *= 1.6;
-        gpu.efficiency.kv_read *= 0.9;
-        gpu
-    }
-
-    fn observed(deviation: f64) -> Vec<Observed> {
-        let of = |value| Observed { value, deviation };
-        predict(&another(), 0.012, 1).into_iter().map(of).collect()
-    }
-
-    #[test]
-    fn a_fit_to_some_batches_predicts_another_world_size() {
-        let fit = fit(&start(), &observed(0.01), |gpu, s| predict(gpu, s, 1)).unwrap();
-        assert!(fit.residual_mean < 0.01, "{}", fit.residual_mean);
-        let truth = predict(&another(), 0.012, 2);
-        let before = predict(&Gpu::h100(), 0.0, 2);
-        let after = predict(&fit.gpu, fit.request_s, 2);
-        for ((truth, before), after) in truth.into_iter().zip(before).zip(after) {
-            // One prompt cannot tell its own time from that of a request: that is most of what is left.
-            assert!((after / truth - 1.0).abs() < 0.04, "{after} {truth}");
-            assert!((after / truth - 1.0).abs() < (before / truth - 1.0).abs());
-        }
-    }
-
-    #[test]
-    fn what_the_results_say_nothing_of_stays_as_it_was() {
-        let fit = fit(&start(), &observed(0.01), |gpu, s| predict(gpu, s, 1)).unwrap();
-        for name in ["all_reduce", "gemm_fp8"] {
-            let figure = fit
-                .figures
-                .iter()
-                .find(|figure| figure.name == name)
-                .unwrap();
-            assert!((figure.factor - 1.0).abs() < 1e-9 && !figure.is_identified());
-            assert!((figure.deviation / figure.deviation_before - 1.0).abs() < 1e-9);
-        }
-        let request = fit.figures.last().unwrap();
-        assert_eq!(request.name, "request");
-        assert!(request.is_identified(), "{request:?}");
-    }
-
-    #[test]
-    fn draws_are_around_the_fit_and_nearer_than_what_was_known_before() {
-        let fit = fit(&start(), &observed(0.01), |gpu, s| predict(gpu, s, 1)).unwrap();
-        let (gpu, request_s) = fit.drawn(|| 0.0);
-        assert_eq!(
-            predict(&gpu, request_s, 1),
-            predict(&fit.gpu, fit.request_s, 1)
-        );
-        let best = predict(&fit.gpu, fit.request_s, 1);
-        for sign in [-1.0, 1.0] {
-            let (gpu, request_s) = fit.drawn(|| sign);
-            let known_before = predict(&start().gpu.drawn(|| sign), 0.005, 1);
-            let (mut off_sum, mut before_sum) = (0.0, 0.0);
-            for (index, drawn) in predict(&gpu, request_s, 1).into_iter().enumerate() {
-                let off = (drawn / best[index] - 1.0).abs();
-                let before =
-                    (known_before[index] / predict(&Gpu::h100(), 0.005, 1)[index] - 1.0).abs();
-                assert!(off > 0.0, "{index}");
-                off_sum += off;
-                before_sum += before;
-            }
-            assert!(off_sum < 0.7 * before_sum, "{off_sum} {before_sum}");
-        }
-    }
-
-    #[test]
-    fn one_stalled_run_does_not_bend_the_rest() {
-        let mut stalled = observed(0.01);
-        stalled[3].value *= 3.0;
-        let fit = fit(&start(), &stalled, |gpu, s| predict(gpu, s, 1)).unwrap();
-        let truth = predict(&another(), 0.012, 1);
-        for (index, value) in predict(&fit.gpu, fit.request_s, 1).into_iter().enumerate() {
-            let error = value / truth[index] - 1.0;
-            assert!(error.abs() < 0.06, "{index}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_fitted_is_told() {
-        let none = fit(&start(), &[], |_, _| Vec::new());
-        assert_eq!(none.unwrap_err(), EfficiencyError::NothingMeasured);
-        let few = fit(&start(), &observed(0.01), |_, _| vec![1.0]);
-        assert_eq!(few.unwrap_err(), EfficiencyError::Predicted { index: 1 });
-        let mut zero = observed(0.01);
-        zero[2].value = 0.0;
-        let zero = fit(&start(), &zero, |gpu, s| predict(gpu, s, 1));
-        assert_eq!(zero.unwrap_err(), EfficiencyError::Observed { index: 2 });
     }
 }
