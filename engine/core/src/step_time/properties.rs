@@ -189,6 +189,16 @@ proptest! {
     }
 
     #[test]
+    fn rooflines_with_a_host_keep_the_contract(
+        shape in shapes(), gpu in gpus(), host_launch_s in 1e-5..0.1_f64,
+        batch in 1..=2 * MAX_NUM_SEQS, past in 0..5_000_000_u64, steps in 0..200_u32,
+    ) {
+        let efficiency = Efficiency { host_launch_s, ..gpu.efficiency };
+        let model = roofline(&shape, &Gpu { efficiency, ..gpu }, 2);
+        check_contract(&model, batch, past, steps)?;
+    }
+
+    #[test]
     fn profiles_keep_the_contract(
         model in profiles(), batch in 1..=MAX_NUM_SEQS, past in 0..120_000_u64, steps in 0..200_u32,
     ) {

@@ -23,7 +23,8 @@
 //! - **attention** of decoding sequences is affine in their total context, and
 //!   that of a chunk is again a rounded roofline of its FLOPs and its KV reads.
 //! - An engine that launches kernels one by one has a host that is busy as well: then a step takes
-//!   `(host_launch^4 + step^4)^(1/4)`, which is the longer of the two, and a little more where they are alike.
+//!   `(host_launch^4 + step^4)^(1/4)` of the whole step above, which is the longer of the two, and a little more
+//!   where they are alike (in straight pieces, within 0.4 %: `host.rs`).
 //!   Splitwise's engine takes 45 ms a token on 4 GPUs and on 8 (splitwise-sim 8f99e7d, Llama-2-70B on A100).
 //! - **all_reduce** comes twice a layer (after attention and after the MLP) and
 //!   once after the embedding, as Megatron's split has it (arXiv 1909.08053, section 3).
@@ -48,6 +49,7 @@
 //! takes for a request outside the engine's steps is not in it: 15 to 45 ms in what was published.
 
 mod formula;
+mod host;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,7 @@ mod tests;
 use super::all_reduce::{self, AllReduceRange};
 use super::{AllReduce, Chunk, DecodePiece, Gpu, ModelShape, Precision, StepLoad, StepTime};
 use crate::time::Picos;
+use host::Host;
 
 /// Why a roofline cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +122,8 @@ pub struct Roofline {
     decode_fixed: Vec<i64>,
     /// What a token of decode past adds (ps).
     per_past_token: Picos,
+    /// Where the host takes time to launch, the pieces of a decode-only step by batch size, and else nothing.
+    decode_pieces: Vec<Vec<DecodePiece>>,
 }
 
 /// What a roofline was made of.
@@ -152,6 +157,8 @@ impl Roofline {
             .map(|n| picos(costs.step(n.into(), n.into())) as i64)
             .collect();
         let per_past_token = picos(costs.kv_read_token_s);
+        let pieces = |host: Host| (0..=max_num_seqs).map(|n| costs.pieces(host, n)).collect();
+        let decode_pieces = costs.host.map_or_else(Vec::new, pieces);
         let made_of = MadeOf {
             shape: *shape,
             precision,
@@ -164,6 +171,7 @@ impl Roofline {
             costs,
             decode_fixed,
             per_past_token,
+            decode_pieces,
         })
     }
 
@@ -216,12 +224,22 @@ impl StepTime for Roofline {
             sampled += u64::from(chunk.sample);
             attention_s += self.costs.chunk_attention(chunk);
         }
-        picos(self.costs.step(tokens, sampled) + attention_s)
-            + self.per_past_token * load.decode_past
+        let device_s = self.costs.step(tokens, sampled) + attention_s;
+        if let Some(host) = self.costs.host {
+            let decode_s = self.costs.kv_read_token_s * load.decode_past as f64;
+            return picos(host.step_s(device_s + decode_s));
+        }
+        picos(device_s) + self.per_past_token * load.decode_past
     }
 
     #[inline]
-    fn decode(&self, batch: u32, _past: u64) -> DecodePiece {
+    fn decode(&self, batch: u32, past: u64) -> DecodePiece {
+        if let Some(host) = self.costs.host {
+            return match self.decode_pieces.get(batch as usize) {
+                Some(pieces) => host::piece(pieces, past),
+                None => host::piece(&self.costs.pieces(host, batch), past),
+            };
+        }
         let fixed = match self.decode_fixed.get(batch as usize) {
             Some(&fixed) => fixed,
             None => picos(self.costs.step(batch.into(), batch.into())) as i64,
@@ -240,7 +258,7 @@ struct Costs {
     /// Overheads that every step pays.
     fixed_s: f64,
     sequence_s: f64,
-    host_launch_s: f64,
+    host: Option<Host>,
     /// Reading the weights that every token needs.
     dense_read_s: f64,
     /// Reading all experts.
@@ -298,7 +316,7 @@ impl Costs {
         Ok(Self {
             fixed_s: efficiency.step_overhead_s + layers * layer_overhead_s,
             sequence_s: efficiency.sequence_overhead_s,
-            host_launch_s: efficiency.host_launch_s,
+            host: Host::new(efficiency.host_launch_s),
             dense_read_s: layers * (dense * bytes + router * bf16_bytes) / weight_bytes_per_s,
             experts_read_s: layers * experts * mlp * bytes / weight_bytes_per_s,
             experts_share: shape
@@ -320,7 +338,7 @@ impl Costs {
         })
     }
 
-    /// A step of `tokens`, of which `sampled` yield a next one, without attention (s).
+    /// What the device takes for a step of `tokens`, of which `sampled` yield a next one, without attention (s).
     #[inline]
     fn step(&self, tokens: u64, sampled: u64) -> f64 {
         let (tokens_f, sampled_f) = (tokens as f64, sampled as f64);
@@ -330,7 +348,7 @@ impl Costs {
             0 => 0.0,
             _ => rounded_max(self.lm_head_read_s, self.lm_head_token_s * sampled_f),
         };
-        let device_s = self.fixed_s
+        self.fixed_s
             + self.sequence_s * sampled_f
             + matrices_s
             + self.elementwise_token_s * tokens_f
@@ -339,11 +357,13 @@ impl Costs {
                 * all_reduce::seconds(
                     &self.all_reduce_ranges,
                     tokens * self.all_reduce_bytes_token,
-                );
-        match self.host_launch_s {
-            0.0 => device_s,
-            host_s => rounded_max(host_s * host_s, device_s * device_s).sqrt(),
-        }
+                )
+    }
+
+    /// The pieces of steps that only decode, with this host.
+    fn pieces(&self, host: Host, batch: u32) -> Vec<DecodePiece> {
+        let fixed_s = self.step(batch.into(), batch.into());
+        host.pieces(fixed_s, self.kv_read_token_s)
     }
 
     #[inline]

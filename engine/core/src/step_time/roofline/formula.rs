@@ -6,7 +6,8 @@ use super::{Costs, Roofline, rounded_max};
 impl Roofline {
     /// This model as a formula of a few terms. It is close, not equal: the formula has one root for all
     /// matrices where the roofline has one for the layers, one for the output and one a chunk. The
-    /// tests hold decode steps within 5 % and chunks within 10 %.
+    /// tests hold decode steps within 5 % and chunks within 10 %. What a host that launches kernels one by one
+    /// adds to the smallest step is part of its launch: larger steps take less longer, which no term says.
     #[must_use]
     pub fn formula(&self) -> Formula {
         let costs = &self.costs;
@@ -29,9 +30,11 @@ impl Roofline {
         places.retain(|tokens| *tokens < last);
         places.extend((last > 0).then_some(last));
         let knots = places.into_iter().map(at);
+        let smallest_s = costs.step(1, 1);
+        let waiting_s = (costs.host).map_or(0.0, |host| host.step_s(smallest_s) - smallest_s);
         Formula {
             terms: Terms {
-                launch_s: costs.fixed_s,
+                launch_s: costs.fixed_s + waiting_s,
                 weights_s,
                 token_s,
                 sequence_s: costs.sequence_s,

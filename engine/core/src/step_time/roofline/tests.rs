@@ -257,3 +257,62 @@ fn as_a_formula_it_is_nearly_the_same() {
         }
     }
 }
+
+/// With a host that takes so long to launch a step.
+fn with_host(host_launch_s: f64) -> Roofline {
+    let mut gpu = Gpu::a100_80gb();
+    gpu.efficiency.host_launch_s = host_launch_s;
+    roofline(&LLAMA_2_70B, &gpu, 4)
+}
+
+#[test]
+fn a_host_launches_while_the_device_works_on_all_of_the_step() {
+    let device = with_host(0.0);
+    let mut seen = [false; 2];
+    for host_s in [2e-3, 10e-3, 30e-3, 60e-3, 200e-3] {
+        let model = with_host(host_s);
+        for (decodes, past_each, len) in [
+            (1, 100, 0),
+            (8, 2000, 0),
+            (64, 500, 0),
+            (64, 12_500, 0),
+            (300, 4000, 0),
+            (0, 0, 700),
+            (64, 12_500, 64),
+            (32, 4000, 4096),
+        ] {
+            let chunks = [Chunk {
+                past: 1000,
+                len,
+                sample: true,
+            }];
+            let load = StepLoad {
+                decodes,
+                decode_past: u64::from(decodes * past_each),
+                chunks: &chunks[..usize::from(len > 0)],
+            };
+            let device_s = device.step(&load) as f64 * 1e-12;
+            let (host2, device2) = (host_s * host_s, device_s * device_s);
+            let expected_s = (host2 * host2 + device2 * device2).sqrt().sqrt();
+            let ratio = model.step(&load) as f64 * 1e-12 / expected_s;
+            assert!(
+                (0.99999..1.004).contains(&ratio),
+                "{host_s} {load:?}: {ratio}"
+            );
+            seen[usize::from(host_s > device_s)] = true;
+        }
+    }
+    assert_eq!(seen, [true; 2], "hosts above and below the device");
+}
+
+#[test]
+fn as_a_formula_a_host_is_part_of_the_launch() {
+    let model = with_host(30e-3);
+    let load = StepLoad {
+        decodes: 1,
+        decode_past: 100,
+        chunks: &[],
+    };
+    let ratio = model.formula().seconds(&load) / (model.step(&load) as f64 * 1e-12);
+    assert!((ratio - 1.0).abs() < 0.05, "{ratio}");
+}
