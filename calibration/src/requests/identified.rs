@@ -51,7 +51,11 @@ pub(super) struct Known {
 enum Reason {
     TooSmall,
     OnlyWith(&'static str),
-    Open,
+    /// What was assumed of it: its median (s), and the factor by which it may be more or less.
+    Open {
+        median_s: f64,
+        factor: f64,
+    },
 }
 
 /// Looks at the curvature around the best terms.
@@ -111,6 +115,26 @@ fn told(search: &Search<'_>, covariance: &Matrix) -> f64 {
         1.0 - share.min(1.0)
     });
     told.sum()
+}
+
+/// How many times the variances of the figures are as large as was said, at the best terms; 1 where there are too few
+/// figures to say.
+pub(super) fn variances_of(
+    search: &Search<'_>,
+    point: &Point,
+    slopes: &Slopes,
+) -> Result<f64, FitError> {
+    let weights = search.weights(point);
+    let counted = weights.iter().filter(|weight| **weight > 0.0).count();
+    let told = told(search, &covariance(&search.curvature(point, slopes, 1.0))?);
+    let freedom = counted as f64 - told;
+    Ok(match freedom >= 1.0 {
+        true => {
+            let runs = runs(search, &search.residuals(point));
+            variances(search, point, freedom) * runs.design_effect()
+        }
+        false => 1.0,
+    })
 }
 
 /// What is left, against what deviations say should be left (Birge, "The Calculation of Errors by the Method of Least
@@ -176,7 +200,10 @@ fn known(
         Some(other) if correlation(&other) > CORRELATION_MIN => {
             Reason::OnlyWith(names[search.problem.free[other].term])
         }
-        _ => Reason::Open,
+        _ => Reason::Open {
+            median_s: libm::exp(free.ln_median),
+            factor: libm::exp(1.96 * free.ln_deviation),
+        },
     };
     Known {
         name: names[free.term],
@@ -288,9 +315,10 @@ impl Identified {
                     };
                     format!("`{name}` ({meaning}) {why} `{other}`.")
                 }
-                Reason::Open => {
-                    format!("`{name}` ({meaning}) is open: what was assumed of it still stands.")
-                }
+                Reason::Open { median_s, factor } => format!(
+                    "`{name}` ({meaning}) is open: what was assumed of it still stands, {median_s:.2e} s within a \
+                     factor of {factor:.0}."
+                ),
             }
         });
         self.open_steps.iter().cloned().chain(terms).collect()

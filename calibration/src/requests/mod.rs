@@ -67,9 +67,10 @@ pub struct Observed {
 pub struct Options {
     /// The batches of the engine.
     pub batching: Config,
-    /// Batch limits to try, if it is not known; none if it is that of `batching`.
+    /// Batch limits to try, if it is not known and one of these; none if it is that of `batching`.
     pub max_num_seqs: Vec<u32>,
-    /// Tokens of a step to try, if they are not known; none if they are those of `batching`.
+    /// Tokens of a step to try, if they are not known; none if they are those of `batching`. They are
+    /// found if one of these explains the figures, and less and more of them do not.
     pub max_batched_tokens: Vec<u32>,
     /// What is assumed of the terms.
     pub prior: Prior,
