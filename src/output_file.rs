@@ -85,6 +85,35 @@ impl Write for OutputFile {
     }
 }
 
+/// The file that an option names, of a command whose standard output has something else.
+#[derive(Debug)]
+pub(crate) struct NamedFile {
+    place: Place,
+    file: OutputFile,
+}
+
+impl NamedFile {
+    /// Begins to write, as [`OutputFile::create`] does, but not to standard output.
+    pub(crate) fn create(option: &str, path: &Path) -> Result<Self, Failure> {
+        let place = Place::of_argument(path);
+        if place == Place::Stdout {
+            return Err(Failure::Input(format!(
+                "{option} needs the name of a file; standard output has the figures"
+            )));
+        }
+        let file = OutputFile::create(&place)?;
+        Ok(Self { place, file })
+    }
+
+    /// Writes all of it, and puts the file in place.
+    pub(crate) fn write(mut self, text: &str) -> Result<(), Failure> {
+        self.file
+            .write_all(text.as_bytes())
+            .map_err(|error| self.place.failure(error))?;
+        self.file.finish()
+    }
+}
+
 #[derive(Debug)]
 enum Sink {
     Stdout(io::Stdout),

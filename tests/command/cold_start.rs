@@ -147,6 +147,7 @@ fn what_cannot_be_measured_says_what_to_change() {
     let sandbox = Sandbox::new();
     let texts = [
         &["--dummy=tiny", "--starts=4"][..],
+        &["--dummy=tiny", "--starts=18446744073709551615"],
         &["--dummy=tiny", "--out=-"],
         &["--dummy=tiny", "--out=nowhere/table.toml"],
         &["--model=nowhere", "--cold"],
@@ -154,6 +155,7 @@ fn what_cannot_be_measured_says_what_to_change() {
     .map(|arguments| refused(&sandbox, arguments));
     insta::assert_snapshot!(texts.concat(), @r"
     error: --starts 4: so few say nothing of a spread; start at least 5 times
+    error: --starts 18446744073709551615: more than 10000 would say nothing more
     error: --out needs the name of a file; standard output has the figures
     error: cannot write nowhere/table.toml: No such file or directory (os error 2); free space, check permissions, or name another file
     error: nowhere: No such file or directory (os error 2); name the folder of a model with --model
@@ -167,12 +169,17 @@ fn what_cannot_be_measured_says_what_to_change() {
 fn a_start_that_fails_says_why_in_its_own_words() {
     let sandbox = Sandbox::new();
     let out = ["--out=table.toml"];
-    let of_engine = sandbox.run(&[&TINY, &out[..], &["--", "--world-size=3"]].concat());
+    let of_engine = sandbox.run(&[&TINY, &["--world-size=3"][..], &out, &SMALL].concat());
     let told = of_engine.with_code(2).stderr;
-    assert!(
-        told.contains("the start before the first failed (exit status: 2)"),
-        "{told}"
-    );
+    for text in [
+        "the start before the first failed (exit status: 2)",
+        "8 query heads cannot be split over 3 ranks",
+    ] {
+        assert!(told.contains(text), "{told}");
+    }
+    let of_help = sandbox.run(&[&TINY, &out[..], &["--", "--help"]].concat());
+    let told = of_help.with_code(2).stderr;
+    assert!(told.contains("did not say that it is ready"), "{told}");
     let slow = sandbox.run(&[&TINY, &["--timeout=1ms"][..], &out, &SMALL].concat());
     let told = slow.with_code(2).stderr;
     assert!(

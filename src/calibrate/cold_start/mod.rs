@@ -14,7 +14,6 @@ mod server;
 mod show;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,9 +28,12 @@ use self::server::{Server, Started};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::output_file::{OutputFile, Place};
+use crate::output_file::NamedFile;
 use crate::progress::Progress;
 use crate::terminal::{OutputFormat, Terminal};
+
+/// A distribution of three outcomes is no better known after more starts.
+const STARTS_MAX: usize = 10_000;
 
 /// Start an engine several times, and fit how long each stage takes
 ///
@@ -105,8 +107,16 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
             arguments.starts
         )));
     }
+    if arguments.starts > STARTS_MAX {
+        return Err(Failure::Input(format!(
+            "--starts {}: more than {STARTS_MAX} would say nothing more",
+            arguments.starts
+        )));
+    }
     // Before anything is measured, so that a place that cannot be written is known first.
-    let out = arguments.out.as_deref().map(table_file).transpose()?;
+    let out = arguments.out.as_deref();
+    let out = out.map(|path| NamedFile::create("--out", path));
+    let out = out.transpose()?;
     let files = match (&arguments.model, arguments.cold) {
         (Some(folder), true) => Some(ModelFiles::of_folder(folder)?),
         _ => None,
@@ -120,23 +130,10 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         arguments.format,
         terminal.style(),
     )?)?;
-    if let Some((place, mut file)) = out {
-        let table = show::table(&measured);
-        file.write_all(table.as_bytes())
-            .map_err(|error| place.failure(error))?;
-        file.finish()?;
+    if let Some(file) = out {
+        file.write(&show::table(&measured))?;
     }
     Ok(ExitCode::Success)
-}
-
-fn table_file(path: &std::path::Path) -> Result<(Place, OutputFile), Failure> {
-    let place = Place::of_argument(path);
-    if place == Place::Stdout {
-        let message = "--out needs the name of a file; standard output has the figures";
-        return Err(Failure::Input(message.to_owned()));
-    }
-    let file = OutputFile::create(&place)?;
-    Ok((place, file))
 }
 
 /// Starts once to fill what can be filled (the page cache, compiled kernels), then as often as was asked.

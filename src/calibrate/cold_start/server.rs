@@ -83,8 +83,13 @@ impl Server {
             None => return Err(self.failure(interrupt)),
         };
         let bytes_read = BytesRead::of_process(self.child.id());
-        let ready: ReadyLine = serde_json::from_str(&line)
-            .map_err(|error| Failure::Defect(format!("{}: {error} in: {line}", self.what)))?;
+        let ready: ReadyLine = serde_json::from_str(&line).map_err(|_| {
+            Failure::Input(format!(
+                "{}: it did not say that it is ready, but: {}; leave away what makes it say so after `--`",
+                self.what,
+                line.trim_end()
+            ))
+        })?;
         let mut requests_s = [0.0; 2];
         for seconds in &mut requests_s {
             *seconds = self.request(&ready, interrupt)?;

@@ -93,9 +93,9 @@ fn fitted(stage: &StageFit) -> String {
     let first = stage.outcomes.first().map(|outcome| &outcome.seconds);
     let spread = match first {
         Some(foresail_scenarios::distribution::Distribution::LogNormal { mu, sigma }) => format!(
-            "log-normal, median {}, {:.0} % either way",
+            "log-normal, median {}, usually within a factor of {:.2}",
             time(mu.exp()),
-            (sigma.exp() - 1.0) * 100.0
+            sigma.exp()
         ),
         _ => String::new(),
     };
@@ -194,4 +194,17 @@ fn commented(table: &str) -> String {
         None => format!("#   {line}\n"),
     });
     lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_has_what_is_before_and_after_what_is_measured() {
+        let defaults = cold_starts::default_stages(0, 1);
+        for name in BEFORE.into_iter().chain([AFTER]) {
+            assert!(defaults.iter().any(|stage| stage.name == name), "{name}");
+        }
+    }
 }

@@ -16,9 +16,8 @@ mod plan;
 mod profile;
 mod text;
 
-use std::io::Write as _;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use foresail_core::step_time::CalibratedProfile;
@@ -27,7 +26,7 @@ use foresail_scenarios::duration as go;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::output_file::{OutputFile, Place};
+use crate::output_file::NamedFile;
 use crate::subject::Subject;
 use crate::terminal::{OutputFormat, Terminal};
 use plan::Plan;
@@ -127,11 +126,11 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     let interrupt = Interrupt::listen()?;
     let plan = Plan::of(arguments)?;
     // First of all, so that a place that cannot be written is known before anything is measured.
-    let out = output("--out", &arguments.out)?;
+    let out = NamedFile::create("--out", &arguments.out)?;
     let picture = arguments
         .picture
         .as_deref()
-        .map(|path| output("--picture", path))
+        .map(|path| NamedFile::create("--picture", path))
         .transpose()?;
     if let Some(note) = &plan.note {
         terminal.note(note);
@@ -147,31 +146,15 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         OutputFormat::Text => terminal.print(&text::of(&profile, &measured)?)?,
         OutputFormat::Json => terminal.print(&json)?,
     }
-    write(out, &json)?;
-    if let Some(place) = picture {
-        write(place, &picture::of(&profile, &measured)?)?;
+    out.write(&json)?;
+    if let Some(file) = picture {
+        file.write(&picture::of(&profile, &measured)?)?;
     }
     Ok(measured.exit_code())
-}
-
-fn output(option: &str, path: &Path) -> Result<(Place, OutputFile), Failure> {
-    let place = Place::of_argument(path);
-    if place == Place::Stdout {
-        let message = format!("{option} needs the name of a file; standard output has the figures");
-        return Err(Failure::Input(message));
-    }
-    let file = OutputFile::create(&place)?;
-    Ok((place, file))
 }
 
 fn json(profile: &CalibratedProfile) -> Result<String, Failure> {
     let json = serde_json::to_string_pretty(profile);
     let json = json.map_err(|error| Failure::Defect(format!("no JSON: {error}")))?;
     Ok(json + "\n")
-}
-
-fn write((place, mut file): (Place, OutputFile), text: &str) -> Result<(), Failure> {
-    file.write_all(text.as_bytes())
-        .map_err(|error| place.failure(error))?;
-    file.finish()
 }
