@@ -29,6 +29,17 @@ const SMALLEST: usize = 8;
 /// Where a short context is.
 const SHORT_CONTEXT: usize = 32;
 
+/// No engine has more: sequences of a step, tokens of a step and of a sequence, tokens of all, of a block, adapters.
+/// With less than these, nothing here overflows and everything has room in memory.
+const MOST: DesignLimits = DesignLimits {
+    max_num_seqs: 1 << 16,
+    max_batched_tokens: 1 << 24,
+    max_model_len: 1 << 24,
+    kv_tokens: 1 << 32,
+    block_size: 1 << 16,
+    adapters: 1 << 10,
+};
+
 /// From a chunk to the next.
 const CHUNK_RATIO: usize = 4;
 
@@ -80,6 +91,16 @@ pub enum DesignError {
         /// The options that would help.
         raise: &'static str,
     },
+    /// No engine has so many.
+    #[error("{option} {value} is more than any engine has; give {most} at most")]
+    TooMany {
+        /// The option.
+        option: &'static str,
+        /// What it says.
+        value: usize,
+        /// What it may say.
+        most: usize,
+    },
 }
 
 /// The steps that a calibration measures.
@@ -93,8 +114,9 @@ impl Design {
     /// The steps for these limits.
     ///
     /// # Errors
-    /// If the limits leave too few to tell anything by.
+    /// If the limits leave too few to tell anything by, or are beyond any engine's.
     pub fn new(limits: DesignLimits) -> Result<Self, DesignError> {
+        limits.check()?;
         let maker = Maker { limits };
         maker.check()?;
         let mut cells = Vec::new();
@@ -135,6 +157,36 @@ impl Design {
         // A driver keeps 1 % free of whoever is not the first.
         let longest = self.limits.max_model_len.div_ceil(self.limits.block_size);
         (most + most.div_ceil(50) + 2).max(longest)
+    }
+}
+
+impl DesignLimits {
+    /// Whether an engine could have them.
+    ///
+    /// # Errors
+    /// If one is beyond any engine's.
+    pub fn check(&self) -> Result<(), DesignError> {
+        let each = [
+            ("--max-num-seqs", self.max_num_seqs, MOST.max_num_seqs),
+            (
+                "--max-batched-tokens",
+                self.max_batched_tokens,
+                MOST.max_batched_tokens,
+            ),
+            ("--max-model-len", self.max_model_len, MOST.max_model_len),
+            ("--kv-tokens", self.kv_tokens, MOST.kv_tokens),
+            ("--block-size", self.block_size, MOST.block_size),
+            ("the number of adapters", self.adapters, MOST.adapters),
+        ];
+        let beyond = each.into_iter().find(|(_, value, most)| value > most);
+        match beyond {
+            None => Ok(()),
+            Some((option, value, most)) => Err(DesignError::TooMany {
+                option,
+                value,
+                most,
+            }),
+        }
     }
 }
 
@@ -445,6 +497,24 @@ mod tests {
         assert!(with(|cell| cell.chunks.iter().any(|chunk| chunk.past > 1500)) >= 3);
         assert!(with(|cell| cell.adapters == 4) == 2);
         assert!(cells.len() < 50, "{} steps are a small grid", cells.len());
+    }
+
+    #[test]
+    fn limits_beyond_any_engine_are_refused() {
+        let mut limits = [cpu(); 6];
+        limits[0].max_num_seqs = usize::MAX;
+        limits[1].max_batched_tokens = usize::MAX;
+        limits[2].max_model_len = usize::MAX;
+        limits[3].kv_tokens = usize::MAX;
+        limits[4].block_size = usize::MAX;
+        limits[5].adapters = usize::MAX;
+        for limits in limits {
+            let error = Design::new(limits).unwrap_err();
+            assert!(matches!(error, DesignError::TooMany { .. }), "{error}");
+        }
+        // The largest of all are no overflow, and no heap of steps.
+        let design = Design::new(MOST).unwrap();
+        assert!(design.cells().len() < 100, "{}", design.cells().len());
     }
 
     #[test]

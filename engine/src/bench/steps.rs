@@ -74,7 +74,8 @@ pub enum BenchError {
     /// There is no time to measure every step even once.
     #[error(
         "the budget of {budget_s:.1} s is too small: one round of the grid takes about {round_s:.1} s, after {before_s:.1} s of \
-         warming up, and a step has to be measured in six rounds or more"
+         warming up, and a step has to be measured in six rounds or more, for which {:.0} s would do",
+        before_s + 6.0 * round_s
     )]
     Budget {
         /// What there was (s).

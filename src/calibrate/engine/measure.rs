@@ -19,6 +19,10 @@ use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::terminal::Terminal;
 
+/// Where all step times together vary by more from run to run, something else had the machine, and what was
+/// measured is not the engine alone.
+const RUN_TO_RUN_MAX: f64 = 0.1;
+
 /// All that was measured.
 #[derive(Debug)]
 pub(super) struct Measured {
@@ -43,13 +47,22 @@ pub(super) struct MeasuredWorld {
 }
 
 impl Measured {
-    /// Steps that were held up, or are not known as well as they were to be, make a result that is not to be relied on as others are.
+    /// Steps that no smooth function has, or rounds that differ, make a result that is not to be relied on as others
+    /// are. That steps are not known to 1 % does not: their intervals say so, and the fit is of all of them.
     pub(super) fn exit_code(&self) -> ExitCode {
-        let is_poor = |world: &MeasuredWorld| world.fit.residuals.left_out > 0;
+        let is_poor =
+            |world: &MeasuredWorld| world.fit.residuals.left_out > 0 || world.is_unsteady();
         match self.worlds.iter().any(is_poor) {
             true => ExitCode::Degraded,
             false => ExitCode::Success,
         }
+    }
+}
+
+impl MeasuredWorld {
+    /// Whether one run would differ from another by more than predictions are to be off.
+    pub(super) fn is_unsteady(&self) -> bool {
+        self.fit.run_to_run > RUN_TO_RUN_MAX
     }
 }
 

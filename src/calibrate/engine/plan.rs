@@ -26,6 +26,9 @@ const STEPS_OF_A_SEQUENCE: usize = 4;
 /// The rank of random adapters, PEFT's most common.
 const RANDOM_RANK: usize = 16;
 
+/// More random adapters would fill the memory before anything is measured.
+const RANDOM_ADAPTERS_MAX: usize = 256;
+
 /// The word that stands for this machine's threads in the place of a GPU.
 const THREADS: &str = "threads";
 
@@ -213,7 +216,7 @@ fn design(
     let or = |asked: Option<NonZeroUsize>, default| asked.map_or(default, NonZeroUsize::get);
     let positions = model.max_position_embeddings;
     let max_batched_tokens = or(arguments.max_batched_tokens, defaults.max_batched_tokens);
-    let longest = positions.min(STEPS_OF_A_SEQUENCE * max_batched_tokens);
+    let longest = positions.min(max_batched_tokens.saturating_mul(STEPS_OF_A_SEQUENCE));
     let max_model_len = or(arguments.max_model_len, longest);
     if max_model_len > positions {
         return Err(Failure::Input(format!(
@@ -232,6 +235,9 @@ fn design(
         block_size: defaults.block_size,
         adapters,
     };
+    limits
+        .check()
+        .map_err(|error| Failure::Input(error.to_string()))?;
     if limits.max_batched_tokens < limits.max_num_seqs {
         return Err(Failure::Input(format!(
             "--max-batched-tokens {} is less than --max-num-seqs {}: each sequence computes a token in a step",
@@ -243,6 +249,11 @@ fn design(
 
 fn load_adapters(arguments: &Arguments, model: &ModelConfig) -> Result<Vec<Adapter>, Failure> {
     if let Some(count) = arguments.random_adapters {
+        if count.get() > RANDOM_ADAPTERS_MAX {
+            return Err(Failure::Input(format!(
+                "--random-adapters {count}: give {RANDOM_ADAPTERS_MAX} at most"
+            )));
+        }
         let adapter = |number| random_adapter(model, RANDOM_RANK, arguments.seed, number);
         return Ok((0..count.get() as u64).map(adapter).collect());
     }

@@ -54,7 +54,7 @@ fn steps_table(world: &MeasuredWorld, cells: &[CellSummary]) -> String {
             "step", "measured", "±", "fitted", "error", "busy", "rounds"
         ),
     );
-    for (cell, measured) in cells.iter().zip(&world.cells.cells) {
+    for (index, (cell, measured)) in cells.iter().zip(&world.cells.cells).enumerate() {
         let busy = cell.device_s.map_or_else(
             || "-".to_owned(),
             |busy| percent(busy / cell.measured.median_s),
@@ -62,6 +62,10 @@ fn steps_table(world: &MeasuredWorld, cells: &[CellSummary]) -> String {
         let mut said = Vec::new();
         if cell.is_left_out {
             said.push("left out".to_owned());
+        }
+        // A step says how many tokens its sequences have together: the second with as many has long and short ones.
+        if cells[..index].iter().any(|before| before.name == cell.name) {
+            said.push("contexts differ".to_owned());
         }
         if cell.stalled > 0 {
             said.push(format!("{} held up", cell.stalled));
@@ -181,6 +185,10 @@ fn quality(world: &MeasuredWorld) -> String {
             percent(fit.run_to_run)
         ),
     );
+    if world.is_unsteady() {
+        let told = "  that is no quiet machine: end what else runs on it, and measure again";
+        line(&mut text, format_args!("{told}"));
+    }
     let loose = cells.cells.iter().filter(|cell| !cell.is_tight).count();
     let reached = match loose {
         0 => "every step is known to 1 %".to_owned(),
