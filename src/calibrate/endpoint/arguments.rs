@@ -41,6 +41,25 @@ pub(crate) struct Arguments {
     pub(super) output: Output,
 }
 
+/// More requests at once are no client's of one machine.
+const REQUESTS_MAX: u32 = 1 << 16;
+/// More tokens are no prompt's, nor any step's.
+const TOKENS_MAX: u32 = 1 << 24;
+
+fn requests(text: &str) -> Result<NonZeroU32, String> {
+    up_to(REQUESTS_MAX, text)
+}
+
+fn tokens(text: &str) -> Result<NonZeroU32, String> {
+    up_to(TOKENS_MAX, text)
+}
+
+fn up_to(most: u32, text: &str) -> Result<NonZeroU32, String> {
+    let number = text.parse::<NonZeroU32>().ok();
+    let number = number.filter(|number| number.get() <= most);
+    number.ok_or_else(|| format!("expected a number from 1 to {most}"))
+}
+
 /// How long prompts are counted to be.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Prompts")]
@@ -55,7 +74,7 @@ pub(super) struct Prompts {
     bytes_per_token: Option<f64>,
 
     /// Tokens of the longest prompt; shorter if the endpoint refuses it
-    #[arg(long, value_name = "TOKENS", default_value = "2048")]
+    #[arg(long, value_name = "TOKENS", default_value = "2048", value_parser = tokens)]
     pub(super) prompt_tokens_max: NonZeroU32,
 }
 
@@ -79,11 +98,11 @@ pub(super) struct Measurement {
     pub(super) budget: Nanos,
 
     /// Most clients at once
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = requests)]
     pub(super) concurrency_max: NonZeroU32,
 
     /// Requests sent at once to find the batch limit [default: 4 times --concurrency-max]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = requests)]
     pub(super) burst: Option<NonZeroU32>,
 
     /// Seed of the order of runs, of lengths, and of the draws
@@ -109,11 +128,11 @@ pub(super) struct Known {
     pub(super) world_size: NonZeroU32,
 
     /// Sequences that the engine computes at once, if that is known
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = requests)]
     pub(super) max_num_seqs: Option<NonZeroU32>,
 
     /// Tokens that it computes in a step, if that is known
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = tokens)]
     pub(super) max_num_batched_tokens: Option<NonZeroU32>,
 
     /// The engine and its version, for whoever reads the profile, such as 'vLLM 0.11'

@@ -74,7 +74,10 @@ pub(super) fn half(sizes: &Sizes, seed: u64) -> Vec<Job> {
         jobs.push(decode(sizes, clients, &mut random));
     }
     jobs.extend(contexts(sizes, &mut random));
-    for clients in [sizes.concurrency_max.div_ceil(4), sizes.concurrency_max] {
+    let mut crowds = vec![sizes.concurrency_max.div_ceil(4), sizes.concurrency_max];
+    // Two runs of one name would be taken for the same one.
+    crowds.dedup();
+    for clients in crowds {
         jobs.push(mixed(sizes, clients, &mut random));
     }
     jobs.push(burst(sizes));
@@ -298,6 +301,21 @@ mod tests {
         96 at once
         ");
         assert_eq!(idle_lengths(&SIZES), [32, 74, 169, 388, 891, 2048]);
+    }
+
+    #[test]
+    fn no_two_runs_have_the_same_name() {
+        for concurrency_max in 1..40 {
+            let sizes = Sizes {
+                concurrency_max,
+                ..SIZES
+            };
+            let mut names: Vec<String> = half(&sizes, 1).into_iter().map(|job| job.name).collect();
+            let runs = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), runs, "{concurrency_max}");
+        }
     }
 
     #[test]

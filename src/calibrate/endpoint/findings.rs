@@ -1,4 +1,4 @@
-//! What runs show without a fit: the batch limit, a prefix cache, the noise of the measurement, a drift.
+//! What runs show without a fit: a prefix cache, the noise of the measurement, a drift.
 
 use foresail_calibration::requests::{Figure, Observed, Run, Statistic};
 use foresail_reports::records::{Outcome, RequestRecord, TokensFrom};
@@ -31,21 +31,7 @@ pub(super) struct FitRun {
     pub(super) half: usize,
 }
 
-/// How many sequences the endpoint computes at once, as far as a burst tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum BatchLimit {
-    /// As many as began before any had ended, in every burst.
-    Found(u32),
-    /// All of a burst began: so many at least.
-    AtLeast(u32),
-    /// From so many to so many, as bursts differed.
-    Between(u32, u32),
-    /// No burst was measured.
-    Unknown,
-}
-
-/// The first of the runs that are worth fitting: those that the client did not hold up, and few of whose
-/// requests failed.
+/// Whether a run is worth fitting: the client did not hold it up, and few of its requests failed.
 pub(super) fn is_sound(done: &Done) -> bool {
     done.degraded.is_empty() && done.failed() * 50 <= done.records.len()
 }
@@ -151,7 +137,7 @@ fn traffic(done: &Done, mut requests: Vec<Request>) -> Traffic {
 }
 
 /// What the client saw of a request that completed, from when it was really sent; `None` if it got no token.
-fn replayed(record: &RequestRecord) -> Option<Replayed> {
+pub(super) fn replayed(record: &RequestRecord) -> Option<Replayed> {
     let last = record.wire.and_then(|wire| wire.last_output_ns);
     let sent = record.wire.and_then(|wire| wire.sent_ns);
     (record.output_tokens > 0 && record.prompt_tokens > 0).then(|| Replayed {
@@ -179,6 +165,14 @@ pub(super) struct Noise {
     pub(super) drift: Option<f64>,
 }
 
+impl Noise {
+    /// Standard deviation of the natural logarithm of all step times together, from run to run: what times
+    /// between tokens show of it, or what is assumed.
+    pub(super) fn run_to_run(&self) -> f64 {
+        self.tpot.unwrap_or(DEVIATION_UNKNOWN)
+    }
+}
+
 /// The pairs of equal figures of the two halves, as logarithms of their ratios.
 fn ratios(runs: &[FitRun], is_of: impl Fn(Kind, Figure) -> bool) -> Vec<f64> {
     let seconds = runs.iter().filter(|run| run.half == 1);
@@ -192,7 +186,10 @@ fn ratios(runs: &[FitRun], is_of: impl Fn(Kind, Figure) -> bool) -> Vec<f64> {
         let observed = second.run.observed.iter();
         observed.filter_map(move |second| {
             let first = first.iter().find(|first| first.figure == second.figure)?;
-            Some((kind, second.figure, (second.value / first.value).ln()))
+            let ratio = second.value / first.value;
+            // What is no time at all has no ratio; the fit refuses it.
+            let is_sound = ratio.is_finite() && ratio > 0.0;
+            is_sound.then(|| (kind, second.figure, ratio.ln()))
         })
     });
     let of = pairs.filter(|(kind, figure, _)| is_of(*kind, *figure));
@@ -259,46 +256,39 @@ pub(super) fn with_noise(runs: &mut [FitRun], noise: &Noise) {
     }
 }
 
-/// The batch limit, from the bursts: how many first tokens came before anybody's last.
-pub(super) fn batch_limit<'a>(runs: impl Iterator<Item = &'a Done>) -> BatchLimit {
-    let bursts = runs.filter(|done| done.job.kind == Kind::Burst && done.failed() == 0);
-    let counted: Vec<(u32, u32)> = bursts.filter_map(begun_at_once).collect();
-    let begun = || counted.iter().map(|(begun, _)| *begun);
-    let (Some(least), Some(most)) = (begun().min(), begun().max()) else {
-        return BatchLimit::Unknown;
-    };
-    match counted.iter().all(|(begun, sent)| begun == sent) {
-        true => BatchLimit::AtLeast(least),
-        false if least == most => BatchLimit::Found(least),
-        false => BatchLimit::Between(least, most),
-    }
+/// What the run that sends prompts twice shows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum PrefixCache {
+    /// The second took this share of the first's time, so much less that a cache had it.
+    Seen(f64),
+    /// The second took this share, which needs no cache to explain it.
+    NotSeen(f64),
+    /// The run was held up, or failed.
+    NotMeasured,
 }
 
-/// How many of a burst had begun when the first ended, and how many there were.
-fn begun_at_once(done: &Done) -> Option<(u32, u32)> {
-    let requests: Vec<Replayed> = done.records.iter().filter_map(replayed).collect();
-    let first_end = requests.iter().map(|each| each.end_ns).min()?;
-    let begun = requests
-        .iter()
-        .filter(|each| each.first_token_ns < first_end);
-    Some((begun.count() as u32, requests.len() as u32))
-}
-
-/// The share of the time of a first token that the same prompt takes again, if that is so much
-/// less that a cache had it.
-pub(super) fn prefix_cache<'a>(mut runs: impl Iterator<Item = &'a Done>) -> Option<f64> {
-    let done = runs.find(|done| done.job.kind == Kind::Prefix)?;
+/// Whether there is a prefix cache, from the runs that are sound.
+pub(super) fn prefix_cache<'a>(mut runs: impl Iterator<Item = &'a Done>) -> PrefixCache {
     let ttft = |record: &RequestRecord| {
+        let is_completed = record.outcome == Outcome::Completed;
         let (first, sent) = (record.first_token_ns?, record.wire?.sent_ns?);
-        Some(first.saturating_sub(sent) as f64)
+        is_completed.then(|| first.saturating_sub(sent) as f64)
     };
-    let shares = done
-        .records
-        .chunks_exact(2)
-        .filter_map(|pair| Some(ttft(&pair[1])? / ttft(&pair[0])?));
-    let shares: Vec<f64> = shares.collect();
-    let share = (!shares.is_empty()).then(|| median(shares))?;
-    (share < CACHED_SHARE_MAX).then_some(share)
+    let share_of = |pair: &[RequestRecord]| {
+        let share = ttft(&pair[1])? / ttft(&pair[0])?;
+        share.is_finite().then_some(share)
+    };
+    let done = runs.find(|done| done.job.kind == Kind::Prefix);
+    let shares: Vec<f64> = done.map_or_else(Vec::new, |done| {
+        done.records.chunks_exact(2).filter_map(share_of).collect()
+    });
+    if shares.is_empty() {
+        return PrefixCache::NotMeasured;
+    }
+    match median(shares) {
+        share if share < CACHED_SHARE_MAX => PrefixCache::Seen(share),
+        share => PrefixCache::NotSeen(share),
+    }
 }
 
 /// Whether the endpoint counted all tokens.
@@ -313,4 +303,4 @@ pub(super) fn is_counted(done: &Done) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -14,7 +14,7 @@ use foresail_loadgen::plan::{Planned, Prompt};
 use foresail_loadgen::record::Sink;
 use foresail_loadgen::run::{self, RunError, Settings};
 use foresail_loadgen::schedule::Plan;
-use foresail_loadgen::watch::{ReasonCode, limits};
+use foresail_loadgen::watch::{Reason, ReasonCode, limits};
 use foresail_reports::records::{AttemptRecord, Gaps, Outcome, RequestRecord};
 use foresail_reports::summary::Load;
 use foresail_scenarios::workload::Skipped;
@@ -25,8 +25,10 @@ use crate::interrupt::Interrupt;
 
 /// How often the run is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(20);
-/// For a connection, and for anything to come; longer than that, nothing is there.
+/// For a connection, for the first token of a request that is alone, and for anything more to come of an answer;
+/// longer than that, nothing is there.
 const CONNECT_PATIENCE_NS: u64 = 30 * SECOND;
+pub(super) const FIRST_TOKEN_PATIENCE_NS: u64 = 120 * SECOND;
 const STALL_PATIENCE_NS: u64 = 120 * SECOND;
 /// So many connections are opened ahead at most.
 const WARM_CONNECTIONS_MAX: u64 = 256;
@@ -65,8 +67,8 @@ impl Done {
 }
 
 impl Client<'_> {
-    /// Does a run to its end.
-    pub(super) fn run(&self, job: &Job) -> Result<Done, Failure> {
+    /// Does a run to its end. A request that has no token after `patience_ns` came to nothing.
+    pub(super) fn run(&self, job: &Job, patience_ns: u64) -> Result<Done, Failure> {
         self.interrupt.check()?;
         let began = Instant::now();
         let plan = Arc::new(plan(job));
@@ -77,7 +79,7 @@ impl Client<'_> {
         let make_body =
             move |planned: &Planned| bodies.body(planned).map_err(|error| error.to_string());
         let started = run::start(
-            settings(job.load, connections),
+            settings(job.load, connections, patience_ns),
             plan,
             Box::new(make_body),
             self.target,
@@ -106,7 +108,7 @@ impl Client<'_> {
         Ok(Done {
             job: job.clone(),
             records,
-            degraded: degraded.map(|reason| reason.text).collect(),
+            degraded: degraded.map(in_terms_of_calibration).collect(),
             failures,
             took: began.elapsed(),
         })
@@ -138,6 +140,22 @@ fn is_harmful(code: ReasonCode) -> bool {
         | ReasonCode::LocalErrors
         | ReasonCode::Paused => true,
     }
+}
+
+/// What was seen, and what helps here: a calibration has no rate, nor threads to set.
+fn in_terms_of_calibration(reason: Reason) -> String {
+    let remedy = match reason.code {
+        ReasonCode::LoopLag | ReasonCode::Processor => {
+            "lower --concurrency-max and --burst, or give the client processors of its own"
+        }
+        ReasonCode::LocalErrors => "raise `ulimit -n`, or lower --concurrency-max and --burst",
+        ReasonCode::LateSends | ReasonCode::Rate | ReasonCode::Feeder | ReasonCode::Paused => {
+            return reason.text;
+        }
+    };
+    // A reason ends with what `foresail load` would do about it.
+    let seen = reason.text.rsplit_once("; ").map(|(seen, _)| seen);
+    format!("{}; {remedy}", seen.unwrap_or(&reason.text))
 }
 
 fn of_run(error: RunError) -> Failure {
@@ -173,13 +191,13 @@ fn connections(job: &Job) -> u64 {
     }
 }
 
-fn settings(load: Load, connections: u64) -> Settings {
+fn settings(load: Load, connections: u64, patience_ns: u64) -> Settings {
     Settings {
         load,
         drain_ns: STALL_PATIENCE_NS,
         patience: Patience {
             connect_ns: Some(CONNECT_PATIENCE_NS),
-            first_output_ns: None,
+            first_output_ns: Some(patience_ns),
             stall_ns: Some(STALL_PATIENCE_NS),
             total_ns: None,
         },
@@ -229,4 +247,59 @@ fn in_words(attempt: &AttemptRecord) -> String {
         }
     };
     format!("{outcome}{}{detail}", status.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use foresail_loadgen::client;
+    use foresail_mock_endpoint::{Behaviour, Fault, MockEndpoint, Rule, When};
+
+    use super::super::design;
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_never_answers_is_not_waited_for_for_ever() {
+        let when = When::Always;
+        let fault = Fault::NeverAnswer;
+        let mock = MockEndpoint::start(Behaviour {
+            rules: vec![Rule { fault, when }],
+            ..Behaviour::default()
+        });
+        let mock = mock.expect("a port is free");
+        let target = Target::resolve(&client::Settings::new(&mock.base_url())).unwrap();
+        let interrupt = Interrupt::listen().unwrap();
+        let client = Client {
+            target: &target,
+            model: "mock".to_owned(),
+            form: Form::Completions,
+            counting: &Counting::Bytes {
+                bytes_per_token: 4.0,
+            },
+            interrupt: &interrupt,
+        };
+        let done = client.run(&design::probe(32, 2), SECOND / 5).unwrap();
+        assert_eq!(done.failed(), 2);
+        let failures: Vec<&String> = done.failures.keys().collect();
+        assert!(failures[0].contains("timeout"), "{failures:?}");
+    }
+
+    #[test]
+    fn reasons_name_options_that_there_are() {
+        let of = |code, text: &str| {
+            in_terms_of_calibration(Reason {
+                code,
+                text: text.to_owned(),
+            })
+        };
+        let lag = of(
+            ReasonCode::LoopLag,
+            "the loop was late by 3 ms; raise --threads, lower the rate",
+        );
+        assert_eq!(
+            lag,
+            "the loop was late by 3 ms; lower --concurrency-max and --burst, or give the client processors of its own"
+        );
+        let paused = "the client stood still once; run it again";
+        assert_eq!(of(ReasonCode::Paused, paused), paused);
+    }
 }

@@ -11,6 +11,7 @@
 //! was measured and is not to be trusted becomes no profile.
 
 mod arguments;
+mod burst;
 mod design;
 mod findings;
 mod measure;
@@ -19,8 +20,6 @@ mod profile;
 mod show;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use foresail_core::step_time::CalibratedProfile;
@@ -28,9 +27,10 @@ use foresail_loadgen::bodies::Form;
 use foresail_scenarios::random::stream;
 
 pub(crate) use arguments::Arguments;
+use burst::BatchLimit;
 use design::{Job, Kind, Sizes};
-use findings::{BatchLimit, FitRun, Noise};
-use measure::{Client, Done};
+use findings::{FitRun, Noise, PrefixCache};
+use measure::{Client, Done, FIRST_TOKEN_PATIENCE_NS};
 use probe::Probed;
 use profile::{Engine, Facts};
 use show::Shown;
@@ -39,7 +39,7 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::load::{endpoint, models, tokenizer};
-use crate::output_file::{OutputFile, Place};
+use crate::output_file::NamedFile;
 use crate::progress::Progress;
 use crate::terminal::{OutputFormat, Terminal};
 
@@ -51,6 +51,8 @@ const FAILED_OF_MIN: usize = 20;
 const OUTPUT_TOKENS: [u32; 4] = [64, 48, 32, 24];
 /// The share of the budget that a half may take by what is expected.
 const HALF_SHARE: f64 = 0.45;
+/// So many times the budget is more than about as long.
+const LATE_MIN: f64 = 1.1;
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let engine = Engine::of(&arguments.known)?;
@@ -58,8 +60,10 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     let counting = tokenizer::counting(&arguments.prompts.of_load())?;
     let target = endpoint::target(&arguments.endpoint, &path)?;
     // First of all, so that a place that cannot be written is known before it is measured.
-    let out = OutputFile::create(&Place::of_argument(&arguments.output.out))?;
-    let picture = arguments.output.picture.as_deref().map(file).transpose()?;
+    let out = NamedFile::create("--out", &arguments.output.out)?;
+    let picture = arguments.output.picture.as_deref();
+    let picture = picture.map(|path| NamedFile::create("--picture", path));
+    let picture = picture.transpose()?;
     let interrupt = Interrupt::listen()?;
     let client = Client {
         target: &target,
@@ -72,14 +76,13 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         interrupt: &interrupt,
     };
     let measured = measure_all(&client, arguments, terminal)?;
-    let mut said = measured.said(&client, arguments);
+    let said = measured.said(&client, arguments);
     let mut runs = measured.fit_runs();
     let noise = findings::noise(&runs);
     findings::with_noise(&mut runs, &noise);
-    let batch_limit = findings::batch_limit(measured.sound().map(|(_, done)| done));
-    said.extend(of_batch_limit(&batch_limit, arguments));
-    let notes = notes(&measured, &noise);
-    let facts = Facts {
+    let batch_limit = burst::batch_limit(measured.sound().map(|(_, done)| done));
+    let notes = notes(&measured, &noise, arguments);
+    let mut facts = Facts {
         known: &arguments.known,
         engine: &engine,
         model: &client.model,
@@ -90,6 +93,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         said,
     };
     let fit = profile::fit(&runs, &facts)?;
+    if fit.limits.max_num_seqs.is_none() {
+        facts.said.extend(of_batch_limit(&batch_limit, arguments));
+    }
     interrupt.check()?;
     let profile = profile::profile(&fit, facts);
     let shown = Shown {
@@ -99,11 +105,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         notes: &notes,
         out: arguments.output.out.display().to_string(),
     };
-    write(
-        &shown,
-        out,
-        picture.zip(arguments.output.picture.as_deref()),
-    )?;
+    write(&shown, out, picture)?;
     let text = match arguments.output.format {
         OutputFormat::Text => show::text(&shown),
         OutputFormat::Json => {
@@ -114,27 +116,14 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     Ok(ExitCode::Success)
 }
 
-fn file(path: &Path) -> Result<OutputFile, Failure> {
-    OutputFile::create(&Place::of_argument(path))
-}
-
-fn write(
-    shown: &Shown<'_>,
-    mut out: OutputFile,
-    picture: Option<(OutputFile, &Path)>,
-) -> Result<(), Failure> {
+fn write(shown: &Shown<'_>, out: NamedFile, picture: Option<NamedFile>) -> Result<(), Failure> {
     let profile: &CalibratedProfile = shown.profile;
     let text = serde_json::to_string_pretty(profile)
         .map_err(|error| Failure::Defect(error.to_string()))?;
-    let path = Path::new(&shown.out);
-    writeln!(out, "{text}").map_err(|error| Failure::output(path, error))?;
-    if let Some((mut file, path)) = picture {
-        let svg = show::picture(shown);
-        file.write_all(svg.as_bytes())
-            .map_err(|error| Failure::output(path, error))?;
-        file.finish()?;
+    if let Some(picture) = picture {
+        picture.write(&show::picture(shown))?;
     }
-    out.finish()
+    out.write(&(text + "\n"))
 }
 
 /// Everything that was measured.
@@ -144,6 +133,8 @@ struct Measured {
     probed: Probed,
     /// Runs of the plan for which there was no time.
     skipped: usize,
+    /// How long it took in all.
+    took: Duration,
 }
 
 impl Measured {
@@ -188,15 +179,26 @@ impl Measured {
                 self.probed.prompt_tokens_max
             ));
         }
-        match findings::prefix_cache(self.sound().map(|(_, done)| done)) {
-            Some(share) => said.push(format!(
-                "There is a prefix cache: a prompt that came again took {:.0} % of the time. No fitted run used \
-                 it.",
-                share * 100.0
-            )),
-            None => said.push("No prefix cache was seen: the same prompt took as long again.".to_owned()),
-        }
+        said.push(of_prefix_cache(findings::prefix_cache(
+            self.sound().map(|(_, done)| done),
+        )));
         said
+    }
+}
+
+fn of_prefix_cache(found: PrefixCache) -> String {
+    match found {
+        PrefixCache::Seen(share) => format!(
+            "There is a prefix cache: a prompt that came again took {:.0} % of the time. No fitted run used it.",
+            share * 100.0
+        ),
+        PrefixCache::NotSeen(share) => format!(
+            "No prefix cache was seen: the same prompt took {:.0} % of the time again.",
+            share * 100.0
+        ),
+        PrefixCache::NotMeasured => {
+            "Whether there is a prefix cache is open: the run that looks for one was held up, or failed.".to_owned()
+        }
     }
 }
 
@@ -209,6 +211,10 @@ fn of_batch_limit(limit: &BatchLimit, arguments: &Arguments) -> Option<String> {
         BatchLimit::AtLeast(least) => Some(format!(
             "The batch limit is at least {least}: all of a burst of so many began at once; --burst sends more."
         )),
+        BatchLimit::Prompts(least) => Some(format!(
+            "The batch limit is at least {least}: so many of a burst were computed at once, and nothing shows that the \
+             others waited for a place, and not for each other's prompts; --max-num-seqs takes it if it is known."
+        )),
         BatchLimit::Between(least, most) => Some(format!(
             "The batch limit is from {least} to {most}: bursts differed."
         )),
@@ -219,7 +225,7 @@ fn of_batch_limit(limit: &BatchLimit, arguments: &Arguments) -> Option<String> {
 }
 
 /// What is good to know, but for what the profile says itself.
-fn notes(measured: &Measured, noise: &Noise) -> Vec<String> {
+fn notes(measured: &Measured, noise: &Noise, arguments: &Arguments) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(drift) = noise.drift {
         notes.push(format!(
@@ -241,6 +247,15 @@ fn notes(measured: &Measured, noise: &Noise) -> Vec<String> {
                 done.job.name
             ));
         }
+    }
+    let budget = Duration::from_nanos(arguments.measurement.budget);
+    if measured.took > budget.mul_f64(LATE_MIN) {
+        notes.push(format!(
+            "measuring took {:.0} s where --budget has {:.0} s: the first half is always measured whole, and was slower \
+             than single requests had promised",
+            measured.took.as_secs_f64(),
+            budget.as_secs_f64()
+        ));
     }
     if measured.skipped > 0 {
         notes.push(format!(
@@ -267,7 +282,10 @@ fn measure_all(
         done: Vec::new(),
         probed,
         skipped: 0,
+        took: Duration::ZERO,
     };
+    // Of many at once, the last may have to wait for as long as measuring takes.
+    let patience_ns = FIRST_TOKEN_PATIENCE_NS.max(arguments.measurement.budget);
     for half in 0..2 {
         let mut order: Vec<&Job> = jobs.iter().collect();
         design::shuffle(&mut order, &mut random);
@@ -276,7 +294,7 @@ fn measure_all(
             if half == 1 && began.elapsed() + expected(&measured, job) > budget {
                 measured.skipped += usize::from(is_needed);
             } else if is_needed {
-                let done = client.run(job)?;
+                let done = client.run(job, patience_ns)?;
                 progress.advance(1, job.name.clone());
                 measured.done.push((half, done));
                 refuse_failing(&measured.done)?;
@@ -284,6 +302,7 @@ fn measure_all(
         }
     }
     drop(progress);
+    measured.took = began.elapsed();
     refuse_degraded(&measured.done)?;
     // In the order of the design, whatever the order in which they were done.
     let place = |name: &str| jobs.iter().position(|job| job.name == name);

@@ -7,7 +7,7 @@ use foresail_loadgen::bodies::Form;
 use foresail_reports::records::{Outcome, RequestRecord};
 
 use super::design::{self, Alone};
-use super::measure::{Client, Done};
+use super::measure::{Client, Done, FIRST_TOKEN_PATIENCE_NS};
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -15,6 +15,9 @@ use crate::terminal::Terminal;
 const OUTPUT_TOKENS: u32 = 17;
 /// The longest prompt is at least so many times as long as the shortest; otherwise nothing is learnt of prompts.
 const LENGTHS_MIN: u32 = 4;
+
+/// Less between two tokens is no engine's step (s): what lies between is a proxy that gathers them.
+const TOKEN_S_MIN: f64 = 1e-5;
 
 /// What the first requests showed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,12 +47,15 @@ pub(super) fn probe(
              longest has to be {LENGTHS_MIN} times as long at least"
         )));
     }
-    let short = client.run(&design::probe(prompt_tokens_min, OUTPUT_TOKENS))?;
+    let short = client.run(
+        &design::probe(prompt_tokens_min, OUTPUT_TOKENS),
+        FIRST_TOKEN_PATIENCE_NS,
+    )?;
     let answer = answered(&short)?;
     streamed(answer)?;
     let mut longest = prompt_tokens_max.get();
     let long = loop {
-        let done = client.run(&design::probe(longest, 2))?;
+        let done = client.run(&design::probe(longest, 2), FIRST_TOKEN_PATIENCE_NS)?;
         let is_refused = |record: &RequestRecord| record.outcome == Outcome::RejectedStatus;
         if !done.records.iter().all(is_refused) {
             break done;
@@ -109,7 +115,8 @@ fn streamed(answer: &RequestRecord) -> Result<(), Failure> {
             answer.output_tokens
         )));
     }
-    if chunks < 2 {
+    // Many chunks may still have been written at once.
+    if chunks < 2 || output_token_s(answer) < TOKEN_S_MIN {
         return Err(Failure::Input(
             "the endpoint does not stream: an answer of several tokens came in one piece, so the time of its first \
              token cannot be told; calibrate the engine itself, or without the proxy that gathers answers"

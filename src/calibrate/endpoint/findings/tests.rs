@@ -6,7 +6,13 @@ use foresail_reports::records::Wire;
 use super::super::design::{self, Job, Sizes};
 use super::*;
 
-fn record(id: u64, due_ns: u64, first_ns: u64, end_ns: u64, output_tokens: u32) -> RequestRecord {
+pub(in super::super) fn record(
+    id: u64,
+    due_ns: u64,
+    first_ns: u64,
+    end_ns: u64,
+    output_tokens: u32,
+) -> RequestRecord {
     RequestRecord {
         id,
         due_ns,
@@ -35,7 +41,7 @@ fn record(id: u64, due_ns: u64, first_ns: u64, end_ns: u64, output_tokens: u32) 
     }
 }
 
-fn done(job: Job, records: Vec<RequestRecord>) -> Done {
+pub(in super::super) fn done(job: Job, records: Vec<RequestRecord>) -> Done {
     Done {
         job,
         records,
@@ -45,7 +51,7 @@ fn done(job: Job, records: Vec<RequestRecord>) -> Done {
     }
 }
 
-fn job(kind: Kind, requests: usize) -> Job {
+pub(in super::super) fn job(kind: Kind, requests: usize) -> Job {
     let request = Request {
         due: 0,
         prompt_tokens: 100,
@@ -60,27 +66,6 @@ fn job(kind: Kind, requests: usize) -> Job {
         load: Load::Open,
         requests: vec![request; requests],
     }
-}
-
-/// Six at once of which so many begin at once, and each of the others when one has ended.
-fn burst(begun: u64) -> Done {
-    let records = (0..6).map(|id| {
-        let round = id / begun;
-        record(id, 0, round * 100 + 10, round * 100 + 90, 5)
-    });
-    done(job(Kind::Burst, 6), records.collect())
-}
-
-#[test]
-fn a_burst_shows_the_batch_limit() {
-    let of = |bursts: &[Done]| batch_limit(bursts.iter());
-    assert_eq!(of(&[burst(2), burst(2)]), BatchLimit::Found(2));
-    assert_eq!(of(&[burst(6)]), BatchLimit::AtLeast(6));
-    assert_eq!(of(&[burst(3), burst(4)]), BatchLimit::Between(3, 4));
-    assert_eq!(of(&[]), BatchLimit::Unknown);
-    let mut failed = burst(2);
-    failed.records[3].outcome = Outcome::FailedStatus;
-    assert_eq!(of(&[failed]), BatchLimit::Unknown);
 }
 
 #[test]
@@ -100,9 +85,9 @@ fn a_prompt_that_comes_faster_again_was_cached() {
         let runs = [done(design::prefix(&sizes), records.collect())];
         prefix_cache(runs.iter())
     };
-    assert_eq!(of(20), Some(0.2));
-    assert_eq!(of(95), None);
-    assert_eq!(prefix_cache([].iter()), None);
+    assert_eq!(of(20), PrefixCache::Seen(0.2));
+    assert_eq!(of(95), PrefixCache::NotSeen(0.95));
+    assert_eq!(prefix_cache([].iter()), PrefixCache::NotMeasured);
 }
 
 /// Runs of both halves; the second takes so many times as long, and each is off by so much.
@@ -140,6 +125,19 @@ fn what_two_halves_differ_by_is_noise_or_drift() {
     let quiet = noise(&halves(1.0, 0.0));
     assert_eq!((quiet.tpot, quiet.drift), (Some(DEVIATION_MIN), None));
     assert_eq!(quiet.ttft, None);
+    assert_eq!(quiet.run_to_run(), DEVIATION_MIN);
+    // A half alone shows none, which is not the same as there being none.
+    let half = noise(&halves(1.0, 0.0)[..8]);
+    assert_eq!((half.tpot, half.run_to_run()), (None, DEVIATION_UNKNOWN));
+    // What took no time in both is no noise of any size.
+    let mut untimed = halves(1.0, 0.0);
+    for run in untimed
+        .iter_mut()
+        .filter(|run| run.run.name.starts_with("run 0"))
+    {
+        run.run.observed[0].value = 0.0;
+    }
+    assert_eq!(noise(&untimed).tpot, Some(DEVIATION_MIN));
     let noisy = noise(&halves(1.0, 0.01));
     // Each pair differs by 2 %: 1.4826 / sqrt(2) times that.
     assert!((noisy.tpot.unwrap() - 0.021).abs() < 5e-4, "{noisy:?}");
