@@ -20,8 +20,11 @@ use leaving::Doomed;
 pub(crate) use leaving::Lost;
 
 /// Most steps of one leap. A longer stretch is several leaps with the same
-/// records; this many steps of a minute or two still fit 64 bits of picoseconds.
+/// records.
 const LEAP_STEPS_MAX: u32 = 1 << 16;
+
+/// The longest leap: 53 days, so that its time fits 64 bits of picoseconds however long its steps are.
+const LEAP_TIME_MAX: Picos = u64::MAX / 4;
 
 /// The sequence of a request, unless it waits for its adapter first, and when the
 /// step in flight ends, if that is news.
@@ -284,12 +287,17 @@ impl<'a> Replica<'a> {
         let piece = (self.overhead).on(piece, self.scheduler.adapters_in_batch());
         let in_piece = (piece.past_last - past) / u64::from(batch);
         let steps = u64::from(horizon.min(LEAP_STEPS_MAX)).min(in_piece.saturating_add(1)) as u32;
+        let longest = piece.at(past + u64::from(batch) * u64::from(steps - 1));
+        let fits = LEAP_TIME_MAX / longest.max(1);
+        if fits == 0 {
+            return None;
+        }
         let stretch = Stretch {
             start: self.clock,
             piece,
             batch,
             past,
-            steps,
+            steps: steps.min(u32::try_from(fits).unwrap_or(u32::MAX)),
         };
         self.flight = Flight::Leap(stretch);
         Some(stretch.end().nanos)

@@ -20,7 +20,9 @@
 //! read the weights and `token_s` that to multiply them with a token: a roofline with a rounded corner,
 //! as [`Roofline`](super::Roofline) has it. The factors are 1 unless the measured steps show otherwise.
 //!
-//! No term is negative, and no step takes less time for more tokens.
+//! No term is negative, so that without factors no step takes less time for more of anything. With the best values
+//! and `token_factor`, the matrices never take less time for more tokens, which is checked; `kv_factor`, and the
+//! factors with other draws, may bend times of neighbouring sizes the other way.
 //!
 //! The file has several draws of all terms together beside their best values. A run
 //! that is given another draw is as likely as the first: what differs between

@@ -1,5 +1,6 @@
 //! What holds of every step-time model, whatever its numbers.
 
+use super::calibrated::{Factor, Formula, Knot, Terms};
 use super::profile::{DecodeRow, PrefillRow, Profile, ProfilePrecision, ProfileTable, Provenance};
 use super::shapes::*;
 use super::*;
@@ -39,6 +40,42 @@ fn roofline(shape: &ModelShape, gpu: &Gpu, world_size: u32) -> Roofline {
 fn rooflines() -> impl Strategy<Value = Roofline> {
     let world_sizes = prop::sample::select(WORLD_SIZES.to_vec());
     (shapes(), gpus(), world_sizes).prop_map(|(shape, gpu, world)| roofline(&shape, &gpu, world))
+}
+
+/// Formulas of terms from nothing to what a large model takes, with factors that do not fall.
+fn formulas() -> impl Strategy<Value = Calibrated> {
+    let terms = prop::collection::vec(0.0..1.0_f64, Terms::count());
+    let bends = prop::collection::vec(0.0..0.5_f64, 4);
+    (terms, bends).prop_map(|(shares, bends)| {
+        // So long each is at most, in the order of the names (s).
+        let most = [
+            5e-3, 2e-2, 1e-3, 1e-4, 1e-7, 1e-9, 1e-7, 1e-3, 1e-3, 0.0, 0.0, 0.0, 0.0,
+        ];
+        let values: Vec<f64> = shares
+            .iter()
+            .zip(most)
+            .map(|(share, most)| share * most)
+            .collect();
+        let rising = |bends: &[f64]| Factor {
+            knots: vec![
+                Knot {
+                    at: 1,
+                    factor: 0.5 + bends[0],
+                },
+                Knot {
+                    at: 30,
+                    factor: 0.5 + bends[0] + bends[1],
+                },
+            ],
+        };
+        let formula = Formula {
+            terms: Terms::of_values(&values),
+            token_factor: rising(&bends[..2]),
+            kv_factor: rising(&bends[2..]),
+            all_reduce: None,
+        };
+        Calibrated::of(formula, MAX_NUM_SEQS)
+    })
 }
 
 /// Tables of 2 to 4 batches with 1 to 5 contexts, bent either way.
@@ -186,6 +223,24 @@ proptest! {
         model in rooflines(), batch in 1..=MAX_NUM_SEQS, past in 0..2_000_000_u64, steps in 0..200_u32,
     ) {
         check_contract(&model, batch, past, steps)?;
+    }
+
+    #[test]
+    fn formulas_keep_the_contract(
+        model in formulas(), batch in 1..=2 * MAX_NUM_SEQS, past in 0..2_000_000_u64, steps in 0..200_u32,
+    ) {
+        check_contract(&model, batch, past, steps)?;
+    }
+
+    #[test]
+    fn formulas_are_monotone(
+        model in formulas(), batch in 0..MAX_NUM_SEQS, past in 0..2_000_000_u64, more in 1..3000_u32,
+        chunk_past in 0..30_000_u32, len in 1..9000_u32, sample: bool,
+    ) {
+        let chunks = [Chunk { past: chunk_past, len, sample }];
+        let load = StepLoad { decodes: batch, decode_past: past, chunks: &chunks };
+        check_monotone(&model, &load, more)?;
+        prop_assert!(model.step(&StepLoad { decodes: batch + 1, ..load }) >= model.step(&load), "batch");
     }
 
     #[test]

@@ -194,6 +194,15 @@ pub enum CalibrationError {
         /// What the file says.
         found: String,
     },
+    /// It has no fit.
+    #[error("the profile has no world size; calibrate again")]
+    Empty,
+    /// Two fits are of one world size.
+    #[error("the profile has world size {world_size} twice; keep one of them")]
+    Twice {
+        /// Which.
+        world_size: u32,
+    },
     /// The world size was not measured.
     #[error("the profile has no world size {world_size}, only {known}; calibrate that one too")]
     WorldSize {
@@ -211,6 +220,16 @@ pub enum CalibrationError {
         name: String,
         /// What is wrong with it.
         what: &'static str,
+    },
+    /// A term is no time that anything takes.
+    #[error("world size {world_size}: the term `{name}` is not between 0 and {seconds_max} s")]
+    Seconds {
+        /// Of which fit.
+        world_size: u32,
+        /// Its name.
+        name: String,
+        /// The longest that is taken seriously (s).
+        seconds_max: f64,
     },
     /// A number makes no sense.
     #[error("world size {world_size}: {field} must be {expected}")]
@@ -235,11 +254,30 @@ pub enum CalibrationError {
     },
 }
 
-/// The longest time of a term that is taken seriously (s).
-const SECONDS_MAX: f64 = 3600.0;
+/// The longest time of a term that is taken seriously (s), by what it is the time of: far above what any
+/// engine takes, and so that steps of 1024 sequences, or prompts, of 128 Ki tokens still fit 64 bits of picoseconds.
+pub(super) fn seconds_max(name: &str) -> f64 {
+    match name {
+        // One query with one key.
+        "pair_s" => 1e-4,
+        "kv_token_s" | "chunk_kv_token_s" => 1e-3,
+        "token_s" | "prompt_token_s" => 1.0,
+        // A step, or one of its parts.
+        _ => 60.0,
+    }
+}
 
 /// The last place that a factor has a knot at.
 const KNOT_MAX: u64 = 1 << 20;
+
+/// The least and the largest factor.
+const FACTORS: std::ops::RangeInclusive<f64> = 1e-3..=10.0;
+
+/// Most bytes of an all-reduce, a token.
+const BYTES_PER_TOKEN_MAX: u64 = 1 << 30;
+
+/// The longest that the all-reduces of a step take seriously (s): beside what they do with tokens, and a token.
+const EXCHANGES_S_MAX: (f64, f64) = (60.0, 1.0);
 
 impl CalibratedProfile {
     /// The schema that this version reads and writes.
@@ -255,9 +293,18 @@ impl CalibratedProfile {
                 found: self.schema.clone(),
             });
         }
-        for fit in &self.world_sizes {
+        if self.world_sizes.is_empty() {
+            return Err(CalibrationError::Empty);
+        }
+        for (index, fit) in self.world_sizes.iter().enumerate() {
+            let WorldSizeFit { world_size, .. } = *fit;
+            let earlier = &self.world_sizes[..index];
+            if earlier.iter().any(|other| other.world_size == world_size) {
+                return Err(CalibrationError::Twice { world_size });
+            }
             fit.draws()?;
             fit.formula()?;
+            fit.check_intervals()?;
         }
         Ok(())
     }
@@ -338,11 +385,16 @@ impl WorldSizeFit {
             {
                 return Err(error(&term.name, "there twice"));
             }
-            if !(0.0..=SECONDS_MAX).contains(value) {
-                return Err(error(&term.name, "not between 0 and 3600 s"));
-            }
             if !terms.set(&term.name, *value) {
                 return Err(error(&term.name, "not known"));
+            }
+            let seconds_max = seconds_max(&term.name);
+            if !(0.0..=seconds_max).contains(value) {
+                return Err(CalibrationError::Seconds {
+                    world_size: self.world_size,
+                    name: term.name.clone(),
+                    seconds_max,
+                });
             }
         }
         let missing = Terms::names().find(|name| self.terms.iter().all(|term| term.name != *name));
@@ -358,10 +410,11 @@ impl WorldSizeFit {
             ("kv_factor", &self.kv_factor),
         ] {
             let far = factor.knots.last().is_some_and(|knot| knot.at > KNOT_MAX);
-            if !factor.is_sound() || far {
+            let in_range = (factor.knots.iter()).all(|knot| FACTORS.contains(&knot.factor));
+            if !factor.is_in_order() || !in_range || far {
                 return Err(self.number(
                     field,
-                    "positive, finite, in order of `at`, and at most at 1048576",
+                    "from 0.001 to 10, in order of `at`, and at most at 1048576",
                 ));
             }
         }
@@ -386,19 +439,36 @@ impl WorldSizeFit {
         let in_order = ranges
             .windows(2)
             .all(|pair| pair[0].bytes_last < pair[1].bytes_last);
+        let (step_s_max, token_s_max) = EXCHANGES_S_MAX;
+        let is_sound = |range: &AllReduceRange| {
+            let token_s = exchanges.bytes_per_token as f64 / range.beta_bytes_per_s;
+            range.is_valid()
+                && exchanges.per_step * range.alpha_s <= step_s_max
+                && exchanges.per_step * token_s <= token_s_max
+        };
         let sound = exchanges.per_step.is_finite()
             && exchanges.per_step >= 0.0
+            && exchanges.bytes_per_token <= BYTES_PER_TOKEN_MAX
             && in_order
             && !ranges.is_empty()
-            && ranges.iter().all(AllReduceRange::is_valid);
+            && ranges.iter().all(is_sound);
         if sound {
             return Ok(());
         }
         Err(self.number(
             "all_reduce",
-            "a number of exchanges and ranges in order of size, with latencies that are not negative and \
-             positive bandwidths",
+            "a number of exchanges of at most 1 GiB a token, and ranges in order of size, with latencies that are \
+             not negative and positive bandwidths, of at most 60 s a step and 1 s a token",
         ))
+    }
+
+    fn check_intervals(&self) -> Result<(), CalibrationError> {
+        let in_order =
+            |term: &TermEstimate| 0.0 <= term.low && term.low <= term.high && term.high.is_finite();
+        if self.terms.iter().all(in_order) {
+            return Ok(());
+        }
+        Err(self.number("terms", "with a `low` of 0 or more that is at most `high`"))
     }
 
     fn number(&self, field: &'static str, expected: &'static str) -> CalibrationError {

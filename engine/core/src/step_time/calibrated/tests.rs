@@ -1,5 +1,6 @@
 use super::super::{AllReduceRange, Chunk, StepLoad, StepTime};
 use super::*;
+use proptest::prelude::*;
 
 fn terms() -> Terms {
     Terms {
@@ -125,13 +126,50 @@ fn what_a_file_may_not_say_is_refused() {
     let negative = error(&|fit| fit.terms[0].value = -1.0);
     assert_eq!(
         negative,
-        "world size 1: the term `launch_s` is not between 0 and 3600 s"
+        "world size 1: the term `launch_s` is not between 0 and 60 s"
     );
     let no_deviation = error(&|fit| fit.residuals.model_deviation = Some(-0.1));
     assert_eq!(
         no_deviation,
         "world size 1: model_deviation must be a number that is not negative, or null"
     );
+    let long = error(&|fit| fit.terms[4].value = 10.0);
+    assert_eq!(
+        long,
+        "world size 1: the term `kv_token_s` is not between 0 and 0.001 s"
+    );
+    let turned = error(&|fit| fit.terms[0].low = 2.0 * fit.terms[0].high);
+    assert!(turned.contains("`low`"), "{turned}");
+    let large = error(&|fit| {
+        fit.kv_factor.knots = vec![Knot {
+            at: 1,
+            factor: 1e20,
+        }]
+    });
+    assert!(large.contains("kv_factor must be from 0.001"), "{large}");
+    let exchanges = |bytes_per_token, alpha_s| {
+        error(&|fit| {
+            fit.all_reduce = Some(CalibratedAllReduce {
+                per_step: 1.0,
+                bytes_per_token,
+                ranges: vec![AllReduceRange {
+                    bytes_last: u64::MAX,
+                    alpha_s,
+                    beta_bytes_per_s: 1e30,
+                }],
+            });
+        })
+    };
+    assert!(exchanges(1 << 60, 0.0).contains("at most 1 GiB"));
+    assert!(exchanges(1, 1e9).contains("at most 60 s"));
+    let mut twice = profile(fit(&terms()));
+    twice.world_sizes.push(fit(&terms()));
+    assert_eq!(
+        twice.check().unwrap_err(),
+        CalibrationError::Twice { world_size: 1 }
+    );
+    twice.world_sizes.clear();
+    assert_eq!(twice.check().unwrap_err(), CalibrationError::Empty);
     let falling = error(&|fit| {
         let knot = |at, factor| Knot { at, factor };
         fit.token_factor.knots = vec![knot(1, 1.0), knot(10, 0.5)];
@@ -188,4 +226,89 @@ fn what_the_formula_is_off_makes_all_times_longer_or_shorter_together() {
         (by_cross_validation - 0.04).abs() < 1e-6,
         "{by_cross_validation}"
     );
+}
+
+/// Fits with any terms, factors and exchanges, up to the largest that may be written, and a few beyond.
+fn fits() -> impl Strategy<Value = WorldSizeFit> {
+    // Mostly a small share of what a term may be, sometimes all of it, and seldom more.
+    let share =
+        || prop_oneof![20 => 0.0..1e-3_f64, 5 => 0.0..=1.0_f64, 5 => Just(1.0), 1 => Just(1e6)];
+    let factor = || {
+        let factor =
+            prop_oneof![10 => 0.5..2.0_f64, 2 => Just(1e-3), 2 => Just(10.0), 1 => Just(1e20)];
+        prop::collection::btree_map(1..1_200_000_u64, factor, 0..3).prop_map(|knots| {
+            let knots = knots.into_iter().map(|(at, factor)| Knot { at, factor });
+            Factor {
+                knots: knots.collect(),
+            }
+        })
+    };
+    let exchanges = prop::option::of((
+        0.0..200.0_f64,
+        prop_oneof![5 => 0..100_000_u64, 2 => Just(1 << 30), 1 => Just(1 << 60)],
+        share(),
+        prop_oneof![5 => 1e9..1e12_f64, 1 => Just(1.0), 5 => Just(f64::INFINITY)],
+    ));
+    let terms = prop::collection::vec(share(), Terms::count());
+    (terms, factor(), factor(), exchanges).prop_map(
+        |(shares, token_factor, kv_factor, exchanges)| {
+            let most = Terms::names().map(file::seconds_max);
+            let values: Vec<f64> = shares
+                .iter()
+                .zip(most)
+                .map(|(share, most)| share * most)
+                .collect();
+            let exchanges =
+                exchanges.map(|(per_step, bytes_per_token, alpha_s, beta_bytes_per_s)| {
+                    CalibratedAllReduce {
+                        per_step,
+                        bytes_per_token,
+                        ranges: vec![AllReduceRange {
+                            bytes_last: u64::MAX,
+                            alpha_s,
+                            beta_bytes_per_s,
+                        }],
+                    }
+                });
+            WorldSizeFit {
+                token_factor,
+                kv_factor,
+                all_reduce: exchanges,
+                ..fit(&Terms::of_values(&values))
+            }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Steps of up to 1024 sequences of 128Ki tokens and of prompts of 128Ki tokens.
+    #[test]
+    fn what_is_accepted_never_overflows(
+        fit in fits(), decodes in 0..=1024_u32, past_each in 0..=131_072_u64,
+        past in 0..=131_072_u32, len in 1..=131_072_u32,
+    ) {
+        let Ok(model) = Calibrated::new(&profile(fit), 1, 8) else {
+            return Ok(());
+        };
+        let chunks = [Chunk { past, len, sample: true }];
+        let mut load = StepLoad { decodes, decode_past: u64::from(decodes) * past_each, chunks: &chunks };
+        let with_chunk = model.step(&load);
+        prop_assert!(with_chunk < u64::MAX / 2, "{}", with_chunk);
+        load.chunks = &[];
+        prop_assert_eq!(model.step(&load), model.decode(decodes, load.decode_past).at(load.decode_past));
+        prop_assert!(model.request_overhead(len) < u64::MAX / 2);
+    }
+}
+
+#[test]
+fn the_property_is_of_fits_that_are_accepted() {
+    use proptest::strategy::ValueTree as _;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let accepted = (0..300).filter(|_| {
+        let fit = fits().new_tree(&mut runner).expect("a fit").current();
+        Calibrated::new(&profile(fit), 1, 8).is_ok()
+    });
+    assert!((30..270).contains(&accepted.count()));
 }
