@@ -27,7 +27,7 @@ use crate::replica::Replica;
 /// Who sends which request when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Traffic {
-    /// Each request is sent when it is due, whatever becomes of the others.
+    /// Each request is sent when it is due, whatever becomes of the others; in order of when that is.
     Recorded(Vec<Request>),
     /// So many clients send at once; each sends the next request when its last has ended.
     ClosedLoop {
@@ -98,6 +98,14 @@ pub enum ReplayError {
         /// Its position in the traffic, from 0.
         request: usize,
     },
+    /// Recorded requests are read as they were sent.
+    #[error(
+        "request {request} is due before the one that comes before it; sort them by when they are due"
+    )]
+    Unsorted {
+        /// Its position in the traffic, from 0.
+        request: usize,
+    },
     /// Nobody sends.
     #[error("a closed loop has no clients; give it a concurrency of at least 1")]
     NoClients,
@@ -110,7 +118,7 @@ pub enum ReplayError {
 /// a request with so many tokens of prompt takes before the scheduler sees it (ns).
 ///
 /// # Errors
-/// If the limits make no sense, or a request can never be served.
+/// If the limits make no sense, recorded requests are out of order, or one can never be served.
 pub fn replay(
     traffic: &Traffic,
     batching: Config,
@@ -190,6 +198,10 @@ impl<'a, F: Fn(u32) -> Nanos> Senders<'a, F> {
         };
         match traffic {
             Traffic::Recorded(requests) => {
+                let falls = |pair: &[Request]| pair[1].due < pair[0].due;
+                if let Some(place) = requests.windows(2).position(falls) {
+                    return Err(ReplayError::Unsorted { request: place + 1 });
+                }
                 for request in requests {
                     senders.answered(request.due);
                 }

@@ -220,6 +220,8 @@ fn what_cannot_be_replayed_is_said() {
     let adapted = Traffic::Recorded(vec![adapted]);
     assert_eq!(error(&adapted), ReplayError::Adapter { request: 0 });
     assert_eq!(error(&closed(0, 3, 1)), ReplayError::NoClients);
+    let unsorted = Traffic::Recorded(vec![request(10, 10, 10), request(1, 10, 10)]);
+    assert_eq!(error(&unsorted), ReplayError::Unsorted { request: 1 });
     let late = Traffic::Recorded(vec![request(u64::MAX, 10, 10)]);
     assert_eq!(error(&late), ReplayError::TooLong);
 }
