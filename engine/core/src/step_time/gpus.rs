@@ -3,8 +3,8 @@
 //! Peaks are the vendor's, dense (its sheets quote fp8 and bf16 with sparsity,
 //! which is twice as much). Shares of the peaks and fixed times come from
 //! published kernel measurements where there are some; the three overheads that
-//! only a whole engine shows were fitted to published serving results. The
-//! module documentation of the roofline says how far the result is off.
+//! only a whole engine shows were fitted to published serving results.
+//! `docs/accuracy.md` says how far the result is off.
 
 use super::{AllReduce, AllReduceRange, EfficiencySpread, RooflineError};
 
