@@ -190,7 +190,13 @@ fn calibrated(
         check_precision(file, profile, deployed)?;
         notes.extend(check_device(file, profile, deployed)?);
     }
-    notes.extend(beyond_measured(fit, profile.batching, limits));
+    let max_model_len = deployed.hardware.max_model_len.value;
+    notes.extend(beyond_measured(
+        fit,
+        profile.batching,
+        limits,
+        max_model_len,
+    ));
     let is_identified = |name: &str| {
         let term = fit.terms.iter().find(|term| term.name == name);
         term.is_some_and(|term| term.is_identified)
@@ -357,7 +363,7 @@ fn check_device(
             )
             .help(format!("{remedy}, or {USE_ANOTHER}")));
     }
-    let is_open = named.is_none() && gpu.kind != GpuKind::Cpu && says_something(device);
+    let is_open = named.is_none() && !is_processor && says_something(device);
     Ok(is_open.then(|| {
         format!(
             "the profile is of `{device}`, which may or may not be the {} that memory and price are of",
@@ -384,8 +390,14 @@ fn gpu_in(device: &str) -> Option<GpuKind> {
 
 /// What the scenario allows a step to be that is larger than any measured one: its times are
 /// the formula's beyond where anybody has looked.
-fn beyond_measured(fit: &WorldSizeFit, known: BatchingLimits, limits: &Limits) -> Vec<String> {
-    let largest = |of: fn(&Cell) -> u32| fit.cells.iter().map(of).max();
+fn beyond_measured(
+    fit: &WorldSizeFit,
+    known: BatchingLimits,
+    limits: &Limits,
+    max_model_len: u32,
+) -> Vec<String> {
+    let fitted = || fit.cells.iter().filter(|cell| !cell.is_left_out);
+    let largest = |of: fn(&Cell) -> u32| fitted().map(of).max();
     let tokens = |cell: &Cell| {
         let chunks = cell.chunks.iter().map(|chunk| chunk.len);
         chunks.fold(cell.decodes, u32::saturating_add)
@@ -404,6 +416,13 @@ fn beyond_measured(fit: &WorldSizeFit, known: BatchingLimits, limits: &Limits) -
             largest(tokens).or(known.max_num_batched_tokens),
         ),
     ];
+    let longest = largest(longest_sequence).filter(|longest| *longest < max_model_len);
+    let of_contexts = longest.map(|longest| {
+        format!(
+            "sequences of more than {longest} tokens are extrapolated: that is the profile's longest, and \
+             deployment.max_model_len is {max_model_len}"
+        )
+    });
     let notes = figures.into_iter().filter_map(|(what, key, allowed, measured)| {
         let measured = measured.filter(|measured| *measured > 0 && *measured < allowed)?;
         Some(format!(
@@ -411,5 +430,16 @@ fn beyond_measured(fit: &WorldSizeFit, known: BatchingLimits, limits: &Limits) -
              batching.{key} is {allowed}"
         ))
     });
-    notes.collect()
+    notes.chain(of_contexts).collect()
+}
+
+/// Tokens of the longest sequence of a step, as far as it is known: sequences that decode have as many each.
+fn longest_sequence(cell: &Cell) -> u32 {
+    let each = cell.decode_past.checked_div(cell.decodes.into());
+    let decoding = each.map_or(0, |past| u32::try_from(past).unwrap_or(u32::MAX));
+    let ends = cell
+        .chunks
+        .iter()
+        .map(|chunk| chunk.past.saturating_add(chunk.len));
+    ends.fold(decoding, u32::max)
 }
