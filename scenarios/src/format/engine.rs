@@ -3,7 +3,7 @@
 
 use foresail_core::control::lifecycle::GpuKind;
 use foresail_core::control::router::{RouterConfig, RouterPolicy};
-use foresail_core::step_time::{Efficiency, Gpu, Roofline, RooflineError};
+use foresail_core::step_time::{Efficiency, EfficiencySpread, Gpu, Roofline, RooflineError};
 use foresail_core::time::{MICROSECOND, MILLISECOND, SECOND, seconds};
 
 use super::decode;
@@ -280,8 +280,10 @@ fn roofline(reader: &Reader<'_>, deployed: Deployed<'_>) -> Result<StepTimeModel
     if gpu.kind == GpuKind::Cpu {
         return Err(no_roofline_of_cpu(reader, hardware));
     }
+    let (efficiency, spread) = efficiency(reader, &gpu.spec);
     let gpu_spec = Gpu {
-        efficiency: efficiency(reader, &gpu.spec.efficiency),
+        efficiency,
+        spread,
         ..gpu.spec.clone()
     };
     let roofline = Roofline::new(
@@ -312,31 +314,66 @@ fn no_roofline_of_cpu(reader: &Reader<'_>, hardware: &Hardware) -> Problem {
     )
 }
 
-/// The GPU's efficiencies, where the scenario does not say its own.
-fn efficiency(reader: &Reader<'_>, default: &Efficiency) -> Efficiency {
-    let share = |key, default| reader.setting(key, default, decode::efficiency).value;
-    // Far above what any engine takes; with more, a few steps would outlast a run.
-    let time = |key, default, max| {
-        let decode = |field: Field<'_>| decode::duration_up_to(field, max).map(seconds);
-        reader.setting(key, default, decode).value
+/// The GPU's efficiencies, where the scenario does not say its own, and how well they are known: what the
+/// scenario says is certain.
+fn efficiency(reader: &Reader<'_>, gpu: &Gpu) -> (Efficiency, EfficiencySpread) {
+    let (default, mut spread) = (&gpu.efficiency, gpu.spread);
+    let share = |key, default, spread: &mut f64| {
+        said(reader.setting(key, default, decode::efficiency), spread)
     };
-    Efficiency {
-        weight_read: share("weight_read", default.weight_read),
-        kv_read: share("kv_read", default.kv_read),
-        gemm: share("gemm", default.gemm),
-        gemm_fp8: share("gemm_fp8", default.gemm_fp8),
-        attention: share("attention", default.attention),
-        elementwise: share("elementwise", default.elementwise),
-        step_overhead_s: time("step_overhead", default.step_overhead_s, SECOND),
+    // Far above what any engine takes; with more, a few steps would outlast a run.
+    let time = |key, default, max, spread: &mut f64| {
+        let decode = |field: Field<'_>| decode::duration_up_to(field, max).map(seconds);
+        said(reader.setting(key, default, decode), spread)
+    };
+    let known = &mut spread;
+    let efficiency = Efficiency {
+        weight_read: share("weight_read", default.weight_read, &mut known.weight_read),
+        kv_read: share("kv_read", default.kv_read, &mut known.kv_read),
+        gemm: share("gemm", default.gemm, &mut known.gemm),
+        gemm_fp8: share("gemm_fp8", default.gemm_fp8, &mut known.gemm_fp8),
+        attention: share("attention", default.attention, &mut known.attention),
+        elementwise: share("elementwise", default.elementwise, &mut known.elementwise),
+        step_overhead_s: time(
+            "step_overhead",
+            default.step_overhead_s,
+            SECOND,
+            &mut known.step_overhead,
+        ),
         sequence_overhead_s: time(
             "sequence_overhead",
             default.sequence_overhead_s,
             MILLISECOND,
+            &mut known.sequence_overhead,
         ),
-        layer_overhead_s: time("layer_overhead", default.layer_overhead_s, 10 * MILLISECOND),
-        kernel_overhead_s: time("kernel_overhead", default.kernel_overhead_s, MILLISECOND),
-        host_launch_s: time("host_launch", default.host_launch_s, SECOND),
+        layer_overhead_s: time(
+            "layer_overhead",
+            default.layer_overhead_s,
+            10 * MILLISECOND,
+            &mut known.layer_overhead,
+        ),
+        kernel_overhead_s: time(
+            "kernel_overhead",
+            default.kernel_overhead_s,
+            MILLISECOND,
+            &mut known.kernel_overhead,
+        ),
+        host_launch_s: time(
+            "host_launch",
+            default.host_launch_s,
+            SECOND,
+            &mut known.host_launch,
+        ),
+    };
+    (efficiency, spread)
+}
+
+/// A figure, whose deviation is none if it is written.
+fn said(figure: Setting<f64>, spread: &mut f64) -> f64 {
+    if figure.is_written() {
+        *spread = 0.0;
     }
+    figure.value
 }
 
 fn no_roofline(reader: &Reader<'_>, hardware: &Hardware, error: &RooflineError) -> Problem {

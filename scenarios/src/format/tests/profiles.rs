@@ -1,10 +1,10 @@
 //! Calibrated profiles: what they are refused for, and what they bring along.
 
 use foresail_core::step_time::calibrated::{
-    BatchingLimits, CalibratedProfile, CalibrationProvenance, Factor, HowMeasured, Residuals,
-    TermEstimate, Terms, WorldSizeFit,
+    BatchingLimits, CalibratedProfile, CalibrationProvenance, Cell, CellChunk, Factor, HowMeasured,
+    Residuals, TermEstimate, Terms, WorldSizeFit,
 };
-use foresail_core::step_time::{ProfilePrecision, StepTime};
+use foresail_core::step_time::{EfficiencySpread, ProfilePrecision, StepTime};
 use tempfile::TempDir;
 
 use super::*;
@@ -190,6 +190,17 @@ fn a_profile_of_another_gpu_is_refused_and_one_of_no_known_gpu_is_noted() {
         noted[0].contains("`NVIDIA L4`, which may or may not be the h100"),
         "{noted:?}"
     );
+    let cpu = ["deployment.gpu=cpu", "batching.num_blocks=4000"];
+    let noted = with(on("NVIDIA L4", 0), &cpu).unwrap().deployment.notes;
+    assert!(
+        noted[0].contains("`NVIDIA L4`, which may or may not be the cpu"),
+        "{noted:?}"
+    );
+    let noted = with(on("Intel Xeon, avx512", 4), &cpu)
+        .unwrap()
+        .deployment
+        .notes;
+    assert_eq!(noted, Vec::<String>::new());
     let unchecked = with(on("NVIDIA A100", 0), &["step_time.check_provenance=false"]);
     assert!(unchecked.is_ok());
 }
@@ -235,6 +246,50 @@ fn larger_batches_than_measured_are_noted() {
             "steps of more than 256 sequences are extrapolated: that is the profile's largest, and \
           batching.max_num_seqs is 512"
         ]
+    );
+}
+
+#[test]
+fn what_no_fitted_step_shows_is_noted() {
+    let cell = |decodes, past_each: u64, len, is_left_out| Cell {
+        decodes,
+        decode_past: u64::from(decodes) * past_each,
+        chunks: vec![CellChunk { past: 0, len }],
+        adapters: 0,
+        seconds: vec![1e-3],
+        rounds: vec![0],
+        device_seconds: Vec::new(),
+        is_left_out,
+    };
+    let measured = |cells: Vec<Cell>| {
+        let limits = [
+            "batching.max_num_seqs=512",
+            "batching.max_num_batched_tokens=8192",
+        ];
+        let change = |profile: &mut CalibratedProfile| profile.world_sizes[0].cells = cells;
+        with(change, &limits).unwrap().deployment.notes
+    };
+    let long = cell(512, 100_000_000, 8192, false);
+    assert_eq!(measured(vec![long.clone()]), Vec::<String>::new());
+    let outlier = Cell {
+        is_left_out: true,
+        ..long
+    };
+    let notes = measured(vec![cell(256, 512, 2048, false), outlier]);
+    let what: Vec<&str> = (notes.iter())
+        .filter_map(|note| note.split(" are").next())
+        .collect();
+    assert_eq!(
+        what,
+        [
+            "steps of more than 256 sequences",
+            "steps of more than 2304 tokens",
+            "sequences of more than 2048 tokens",
+        ]
+    );
+    assert!(
+        notes[2].contains("deployment.max_model_len is 8192"),
+        "{notes:?}"
     );
 }
 
@@ -299,6 +354,26 @@ fn rooflines_of_known_gpus_have_draws_and_tables_have_none() {
         _ => panic!("the model is a roofline"),
     };
     assert_ne!(fixed(&roofline.drawn(1)), fixed(&roofline.drawn(2)));
+}
+
+#[test]
+fn figures_that_the_scenario_says_itself_are_certain() {
+    let spread = |arguments: &[&str]| {
+        let roofline = set(BASE, arguments);
+        match &roofline.deployment.step_time {
+            StepTimeModel::Roofline(roofline) => roofline.gpu().spread,
+            _ => panic!("the model is a roofline"),
+        }
+    };
+    let built_in = spread(&[]);
+    let said = spread(&["step_time.kv_read=0.9", "step_time.step_overhead=1ms"]);
+    assert!(built_in.kv_read > 0.0 && built_in.step_overhead > 0.0);
+    let expected = EfficiencySpread {
+        kv_read: 0.0,
+        step_overhead: 0.0,
+        ..built_in
+    };
+    assert_eq!(said, expected);
 }
 
 #[test]
