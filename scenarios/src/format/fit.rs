@@ -47,8 +47,8 @@ pub(super) fn fit(
         let problem = Problem::new("scenario::memory", "nobody says how large the KV cache is")
             .at_if_written(hardware.gpu.place, "a processor has as much memory as it is given")
             .help(
-                "write `num_blocks` in `[batching]`: `foresail serve --kv-cache-memory` has as many as that \
-                 memory holds, and `foresail calibrate` says how many there were",
+                "write `num_blocks` in `[batching]`: with `foresail serve --kv-cache-memory`, that memory divided by \
+                 what a block takes, which is `block_size` times the keys and values of a token",
             );
         root.context.report(problem);
         return (world_size, layout);
