@@ -42,9 +42,11 @@ impl Prior {
         ])
     }
 
-    /// For a model and a GPU that are known. The spreads are how far rooflines have been off (the table of
-    /// [`Roofline`]): a quarter for reading weights, a third for arithmetic, twice as much for what the
-    /// host does, of which engines differ most.
+    /// For a model and a GPU that are known. The spreads are several times those of the GPU's figures
+    /// ([`EfficiencySpread`](foresail_core::step_time::EfficiencySpread)), which are of engines that were
+    /// measured: a quarter for reading weights, a third for arithmetic, twice as much for what the
+    /// host does. This engine may be any, set up in any way, and a prior that is too sure of itself would
+    /// outweigh what it shows.
     #[must_use]
     pub fn of_roofline(roofline: &Roofline) -> Self {
         let formula = roofline.formula();

@@ -127,9 +127,9 @@ pub enum FitError {
         draws: u32,
     },
     /// The equations have no solution.
-    #[error("the fit failed")]
+    #[error("the fit failed: {0}")]
     LeastSquares(#[from] LeastSquaresError),
     /// What was fitted would not be read back.
-    #[error("the fit makes no sense")]
+    #[error("the fit makes no sense: {0}")]
     Profile(#[from] CalibrationError),
 }

@@ -53,7 +53,7 @@ use observation::Observation;
 pub struct Options {
     /// Of the draws.
     pub seed: u64,
-    /// How many draws to make, 40 or more. Intervals are between the second and third from either end of 96.
+    /// How many draws to make, 40 or more. Intervals are between the third and fourth from either end of 96.
     pub draws: u32,
     /// Values of terms that no measured step shows; those of others are not looked at.
     pub assumed: Terms,

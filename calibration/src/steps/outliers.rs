@@ -15,7 +15,7 @@ use super::knee;
 use super::observation::{Load, Observation};
 use super::statistics::{median, robust_deviation};
 use super::weights::{MISFIT_FIRST, weigh};
-use crate::least_squares::{Cholesky, LeastSquaresError};
+use crate::least_squares::{Cholesky, LeastSquaresError, least_squares};
 
 /// Standard deviations from which on a step is an outlier. Of normal ones, one in 15 million is.
 const DEVIATIONS: f64 = 5.5;
@@ -115,7 +115,10 @@ fn leverages(
     let units: Vec<Vec<f64>> = (0..rows.len()).map(unit).collect();
     let scaled = crate::least_squares::Matrix::of(rows.len(), columns.len(), |r, c| units[r][c]);
     let Some(triangle) = Cholesky::of(&scaled.gram()) else {
-        return Err(LeastSquaresError::Dependent { column: 0 });
+        // This says which column it is.
+        let column = columns.len() - 1;
+        let found = least_squares(&scaled, &vec![0.0; rows.len()]).err();
+        return Err(found.unwrap_or(LeastSquaresError::Dependent { column }));
     };
     let leverage = |unit: &Vec<f64>| {
         let solved = triangle.solve(unit);
