@@ -99,6 +99,11 @@ fn round(world_size: usize, values: &[usize]) -> io::Result<Vec<Timed>> {
                 Ok(thread) => began.push(thread),
                 Err(error) => {
                     exchange.break_up();
+                    // Those that had begun panic at the broken exchange; a panic that nobody has
+                    // looked at would become the scope's.
+                    for thread in began {
+                        drop(thread.join());
+                    }
                     return Err(error);
                 }
             }
