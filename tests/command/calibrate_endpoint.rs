@@ -4,7 +4,9 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use foresail_mock_endpoint::{Behaviour, Fault, Garbage, MockEndpoint, Rule, UsageReport, When};
+use foresail_mock_endpoint::{
+    Behaviour, EventStyle, Fault, Garbage, MockEndpoint, Rule, UsageReport, When, Writes,
+};
 use serde_json::Value;
 
 use crate::sandbox::{Ended, Sandbox};
@@ -163,7 +165,10 @@ fn what_cannot_be_calibrated_says_why() {
     refused(whole, 2, &["does not stream"]);
     // As many events as tokens, all written at once.
     let gathered = Behaviour {
-        itl: Duration::ZERO,
+        events: EventStyle {
+            writes: Writes::Together(1000),
+            ..EventStyle::default()
+        },
         ..quick()
     };
     refused(gathered, 2, &["does not stream"]);

@@ -16,8 +16,10 @@ const OUTPUT_TOKENS: u32 = 17;
 /// The longest prompt is at least so many times as long as the shortest; otherwise nothing is learnt of prompts.
 const LENGTHS_MIN: u32 = 4;
 
-/// Less between two tokens is no engine's step (s): what lies between is a proxy that gathers them.
+/// Less between two tokens is no engine's step: so many seconds, or such a share of the time of the first token,
+/// which is a step as well. What lies between is a proxy that gathers them.
 const TOKEN_S_MIN: f64 = 1e-5;
+const TOKEN_SHARE_MIN: f64 = 0.002;
 
 /// What the first requests showed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,7 +118,8 @@ fn streamed(answer: &RequestRecord) -> Result<(), Failure> {
         )));
     }
     // Many chunks may still have been written at once.
-    if chunks < 2 || output_token_s(answer) < TOKEN_S_MIN {
+    let token_s_min = TOKEN_S_MIN.max(TOKEN_SHARE_MIN * ttft_s(answer));
+    if chunks < 2 || output_token_s(answer) < token_s_min {
         return Err(Failure::Input(
             "the endpoint does not stream: an answer of several tokens came in one piece, so the time of its first \
              token cannot be told; calibrate the engine itself, or without the proxy that gathers answers"
