@@ -266,7 +266,7 @@ mod tests {
             ..Behaviour::default()
         });
         let mock = mock.expect("a port is free");
-        let target = Target::resolve(&client::Settings::new(&mock.base_url())).unwrap();
+        let target = Target::resolve(&client::Settings::new(mock.base_url())).unwrap();
         let interrupt = Interrupt::listen().unwrap();
         let client = Client {
             target: &target,
