@@ -1,5 +1,9 @@
 //! Several seeds of one scenario: the mean of each metric over them, and how
 //! far off that mean may be.
+//!
+//! The luck of the traffic averages out: more seeds say better what the mean over all traffic is. What a calibration
+//! has wrong does not, since every run of the real deployment has the one set of step times that is true. So where each seed
+//! has a draw of them, the interval is that of one more run, which no number of seeds makes narrow.
 
 use crate::objectives::Unit;
 use crate::summary::{LatencySummary, Summary};
@@ -37,14 +41,58 @@ pub struct SeedsMetric {
     /// Mean of the values that there are.
     pub mean: Option<f64>,
     /// The true mean is within this of [`SeedsMetric::mean`] with 95 %
-    /// confidence (Student's t); `null` for fewer than two values.
+    /// confidence (Student's t); with [`Seeds::include_calibration_error`], one more run is. `null` for fewer
+    /// than two values.
     pub half_width: Option<f64>,
 }
 
+/// Of what an interval is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IntervalOf {
+    /// Of the mean over all runs that there could be.
+    Mean,
+    /// Of one more run like those that there are.
+    AnotherRun,
+}
+
+impl IntervalOf {
+    /// The variance of the mean, or of another run about it (NIST/SEMATECH e-Handbook of Statistical Methods,
+    /// 1.3.5.2 and 2.3.6.7.4), and its degrees of freedom; `None` for fewer than two values.
+    pub(crate) fn variance(self, values: &[f64]) -> Option<(f64, f64)> {
+        let mean = mean(values)?;
+        let (count, freedom) = (values.len() as f64, (values.len() - 1) as f64);
+        let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
+        let share = match self {
+            Self::Mean => 1.0 / count,
+            Self::AnotherRun => 1.0 + 1.0 / count,
+        };
+        (freedom > 0.0).then(|| (squares / freedom * share, freedom))
+    }
+
+    /// Half the width of the 95 % interval about the mean: `t * s / sqrt(n)`, or `t * s * sqrt(1 + 1 / n)`.
+    pub(crate) fn half_width(self, values: &[f64]) -> Option<f64> {
+        let (variance, _) = self.variance(values)?;
+        Some(student_t(values.len() - 1) * variance.sqrt())
+    }
+}
+
 impl Seeds {
-    /// Puts the runs of several seeds together. Whoever ran them says whether step times were drawn.
+    /// Puts the runs of several seeds together that have the same step times.
     #[must_use]
     pub fn of(summaries: &[Summary]) -> Self {
+        Self::with(IntervalOf::Mean, summaries)
+    }
+
+    /// Puts the runs of several seeds together that have a draw of the step times each.
+    #[must_use]
+    pub fn of_draws(summaries: &[Summary]) -> Self {
+        Self {
+            include_calibration_error: true,
+            ..Self::with(IntervalOf::AnotherRun, summaries)
+        }
+    }
+
+    fn with(interval: IntervalOf, summaries: &[Summary]) -> Self {
         let mut metrics: Vec<SeedsMetric> = Vec::new();
         for summary in summaries {
             for (index, (name, unit, value)) in metrics_of(summary).into_iter().enumerate() {
@@ -64,7 +112,7 @@ impl Seeds {
         for metric in &mut metrics {
             let values: Vec<f64> = metric.values.iter().flatten().copied().collect();
             metric.mean = mean(&values);
-            metric.half_width = half_width(&values);
+            metric.half_width = interval.half_width(&values);
         }
         Self {
             seeds: summaries.iter().map(|summary| summary.seed).collect(),
@@ -165,22 +213,6 @@ pub(crate) fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// Half the width of the 95 % confidence interval of a mean: `t * s / sqrt(n)`
-/// (NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.5.2).
-pub(crate) fn half_width(values: &[f64]) -> Option<f64> {
-    let mean = mean(values)?;
-    let freedom = values.len() - 1;
-    if freedom == 0 {
-        return None;
-    }
-    let squares: f64 = values
-        .iter()
-        .map(|value| (value - mean) * (value - mean))
-        .sum();
-    let variance = squares / freedom as f64;
-    Some(student_t(freedom) * (variance / values.len() as f64).sqrt())
-}
-
 /// The 97.5 % quantile of Student's t distribution.
 pub(crate) fn student_t(freedom: usize) -> f64 {
     match T_QUANTILES.get(freedom - 1) {
@@ -234,6 +266,35 @@ mod tests {
         assert_eq!(cost.mean, Some(2.0));
         // t(2) * 1 / sqrt(3).
         assert!((cost.half_width.unwrap() - 4.303 / 3.0_f64.sqrt()).abs() < 1e-12);
+    }
+
+    /// More draws of a calibration do not make it better.
+    #[test]
+    fn an_interval_of_draws_does_not_shrink_with_their_number() {
+        let draws = |count: u64| -> Vec<Summary> {
+            let pairs = (0..count).map(|seed| run(seed, 9 + 2 * u128::from(seed % 2)));
+            pairs.collect()
+        };
+        let half = |count| {
+            let seeds = Seeds::of_draws(&draws(count));
+            assert!(seeds.include_calibration_error);
+            let cost = seeds.metric("cost_usd").unwrap();
+            assert_eq!(cost.mean, Some(10.0));
+            cost.half_width.unwrap()
+        };
+        // All of these are 1 from the mean, and so is the best that they are draws of.
+        assert!(
+            half(10) > half(1_000) && half(1_000) > 1.9,
+            "{}",
+            half(1_000)
+        );
+        let of_mean = Seeds::of(&draws(1_000))
+            .metric("cost_usd")
+            .unwrap()
+            .half_width;
+        assert!(of_mean.unwrap() < 0.1, "{of_mean:?}");
+        // t(1) * s * sqrt(1 + 1/2), of 9 and 11.
+        assert!((half(2) - 12.706 * 2.0_f64.sqrt() * 1.5_f64.sqrt()).abs() < 1e-9);
     }
 
     #[test]

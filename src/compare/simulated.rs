@@ -45,11 +45,11 @@ pub(super) fn compare(arguments: &Arguments, terminal: &Terminal) -> Result<Comp
     let oracle = oracle.as_ref().map(|oracle| oracle.name.as_str());
     let include_calibration_error = runs.iter().any(|run| run.is_drawn);
     let runs = by_variant(variants, runs);
-    let comparison = Comparison::of(&runs, &baseline.name, oracle).map_err(refused)?;
-    let comparison = Comparison {
-        include_calibration_error,
-        ..comparison
+    let compared = match include_calibration_error {
+        true => Comparison::of_draws(&runs, &baseline.name, oracle),
+        false => Comparison::of(&runs, &baseline.name, oracle),
     };
+    let comparison = compared.map_err(refused)?;
     if let Some(out) = &arguments.out {
         write(&comparison, out)?;
     }
@@ -214,6 +214,7 @@ fn run(
         threads: &arguments.threads,
         leaps: true,
         draws: !arguments.exact_step_times,
+        best: false,
     };
     runs::all(subjects, &options, terminal)
 }

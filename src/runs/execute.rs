@@ -43,6 +43,8 @@ pub(crate) struct Run {
     /// Whether its step times are a draw, not the best values.
     pub(crate) is_drawn: bool,
     pub(crate) summary: Summary,
+    /// With the best step times and the same requests, if that was wanted and is another run.
+    pub(crate) best: Option<Box<Summary>>,
     /// Its records, until they are put in place.
     pub(super) files: Option<SealedFiles>,
     /// What is good to know about its requests.
@@ -112,9 +114,35 @@ impl<J: Iterator<Item = (usize, Job)>> Pool<'_, J> {
     }
 }
 
+/// A job, and where that is wanted its members again with the best step times.
 fn run(
+    job: Job,
+    context: &Context<'_>,
+    is_in_vain: impl Fn() -> bool,
+) -> Result<Vec<Run>, Failure> {
+    let differs = |member: &Member| member.is_drawn && member.is_best_wanted;
+    let best = job.members.iter().any(differs).then(|| Job {
+        seed: job.seed,
+        name: job.name.clone(),
+        members: job.members.iter().map(Member::best).collect(),
+        is_list: job.is_list,
+    });
+    let mut runs = run_once(job, context, context.progress, &is_in_vain)?;
+    if let Some(best) = best {
+        // Nobody was told to expect these requests.
+        let silent = Progress::new(None, false);
+        let best = run_once(best, context, &silent, &is_in_vain)?;
+        for (run, best) in runs.iter_mut().zip(best) {
+            run.best = Some(Box::new(best.summary));
+        }
+    }
+    Ok(runs)
+}
+
+fn run_once(
     mut job: Job,
     context: &Context<'_>,
+    progress: &Progress,
     is_in_vain: impl Fn() -> bool,
 ) -> Result<Vec<Run>, Failure> {
     let cannot_write = Cell::new(false);
@@ -122,7 +150,7 @@ fn run(
     let actors = members.map(|member| Actor::new(member, &cannot_write));
     let mut actors = actors.collect::<Result<Vec<_>, _>>()?;
     let is_to_stop = || is_in_vain() || cannot_write.get();
-    let watch = watch(&job.name, context.progress, is_to_stop);
+    let watch = watch(&job.name, progress, is_to_stop);
     let started = Instant::now();
     for actor in &mut actors {
         actor.foresee(is_to_stop)?;
@@ -262,6 +290,7 @@ impl<'a> Actor<'a> {
             name: member.name,
             is_drawn: member.is_drawn,
             summary: summary.with_wall_s(wall_s),
+            best: None,
             files: files.transpose()?,
             notes,
         })

@@ -150,6 +150,8 @@ pub(crate) struct Options<'a> {
     pub(crate) leaps: bool,
     /// Whether each of several seeds has a draw of the step times of its own, as far as their error is known.
     pub(crate) draws: bool,
+    /// Whether a first seed that has a draw is run with the best step times as well.
+    pub(crate) best: bool,
 }
 
 /// Runs every subject under every seed: all seeds of the first deployment of the

@@ -30,6 +30,8 @@ pub(crate) struct Member {
     pub(crate) settings: Arc<[String]>,
     /// Whether it has a draw of the step times of its own, by the run's seed.
     pub(crate) is_drawn: bool,
+    /// Whether the run with the best step times is wanted beside that with the draw.
+    pub(crate) is_best_wanted: bool,
     /// The seed of the run, which reports are of.
     pub(crate) run_seed: u64,
     /// What it draws is under this seed: that of the run, or in a list one derived from it.
@@ -43,6 +45,20 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// The same with the best step times, and without records.
+    pub(crate) fn best(&self) -> Self {
+        Self {
+            scenario: Arc::clone(&self.scenario),
+            settings: Arc::clone(&self.settings),
+            is_drawn: false,
+            is_best_wanted: false,
+            name: self.name.clone(),
+            requests: None,
+            folder: None,
+            ..*self
+        }
+    }
+
     /// The requests, from the first on.
     pub(crate) fn open(&mut self) -> Result<Requests, WorkloadError> {
         match self.requests.take() {
@@ -72,6 +88,7 @@ fn of_subject(subject: Subject, options: &Options<'_>) -> Result<Vec<Job>, Failu
     let scenarios: Vec<_> = group.deployments.drain(..).map(Arc::new).collect();
     let settings: Arc<[String]> = subject.settings.into();
     let mut opened: Vec<_> = requests.into_iter().map(Some).collect();
+    let first_seed = group.seed;
     let jobs = seed_range.map(|seed| {
         let folder = |deployment: &str| {
             let deployment = group.is_list.then_some(deployment);
@@ -82,6 +99,7 @@ fn of_subject(subject: Subject, options: &Options<'_>) -> Result<Vec<Job>, Failu
             scenario: Arc::clone(scenario),
             settings: Arc::clone(&settings),
             is_drawn: seeds > 1 && options.draws && scenario.has_draws(),
+            is_best_wanted: options.best && seed == first_seed,
             run_seed: seed,
             seed: group.seed_of(scenario, seed),
             name: member_name(&group, &subject.name, scenario, seed, seeds),

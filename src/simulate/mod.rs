@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     changes: Changes,
 
-    /// Run under N seeds in a row, and say how far off the means may be
+    /// Run under N seeds in a row, and say how far off the figures may be
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     seeds: u16,
 
@@ -80,6 +80,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         threads: &arguments.threads,
         leaps: !arguments.step_by_step,
         draws: !arguments.exact_step_times,
+        best: true,
     };
     let subjects = subjects(arguments, terminal)?;
     let has_list = subjects.iter().any(Subject::is_list);

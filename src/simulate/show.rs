@@ -7,15 +7,16 @@ use crate::failure::Failure;
 use crate::runs::Run;
 use crate::terminal::OutputFormat;
 
-/// The runs of one scenario as one summary: that of its first seed, with what
+/// The runs of one scenario as one summary: that of its first seed with the best step times, with what
 /// all seeds say together if there are several.
 pub(super) fn together(runs: &[Run]) -> Summary {
     let summaries: Vec<Summary> = runs.iter().map(|run| run.summary.clone()).collect();
-    let mut summary = summaries[0].clone();
+    let best = runs[0].best.as_deref();
+    let mut summary = best.unwrap_or(&summaries[0]).clone();
     if runs.len() > 1 {
-        summary.seeds = Some(Seeds {
-            include_calibration_error: runs.iter().any(|run| run.is_drawn),
-            ..Seeds::of(&summaries)
+        summary.seeds = Some(match runs.iter().any(|run| run.is_drawn) {
+            true => Seeds::of_draws(&summaries),
+            false => Seeds::of(&summaries),
         });
     }
     summary

@@ -128,6 +128,36 @@ fn several_seeds_are_one_summary_with_an_interval() {
     }
 }
 
+/// What a calibration has wrong is in every run: more of them do not make it less.
+#[test]
+fn draws_are_told_around_the_best_run_and_no_narrower_for_more_seeds() {
+    let sandbox = Sandbox::new();
+    let run = |arguments: &[&str]| {
+        let arguments = [&["simulate", "one-replica", "--format=json"], arguments].concat();
+        let ended = sandbox.run(&[&arguments[..], &["--set=workload.duration=20s"]].concat());
+        json(&ended.stdout)
+    };
+    let tpot = |summary: &Value| {
+        let metrics = summary["seeds"]["metrics"].as_array().unwrap();
+        let found = metrics.iter().find(|metric| metric["name"] == "tpot_mean");
+        let found = found.unwrap();
+        let [mean, half] = ["mean", "half_width"].map(|part| found[part].as_f64().unwrap());
+        (mean, half)
+    };
+    let best = run(&[]);
+    let of_best = best["tpot_s"]["mean"].as_f64().unwrap();
+    let (few, many) = (run(&["--seeds=10"]), run(&["--seeds=60"]));
+    for summary in [&few, &many] {
+        assert_eq!(summary["seeds"]["include_calibration_error"], true);
+        assert_eq!(summary["tpot_s"], best["tpot_s"]);
+        let (mean, half) = tpot(summary);
+        assert!((mean - of_best).abs() < half, "{mean} ± {half}, {of_best}");
+    }
+    assert!(tpot(&many).1 > 0.6 * tpot(&few).1, "{many}");
+    let exact = run(&["--seeds=60", "--exact-step-times"]);
+    assert!(tpot(&exact).1 < 0.2 * tpot(&many).1, "{exact}");
+}
+
 #[test]
 fn several_scenarios_are_set_side_by_side() {
     let sandbox = Sandbox::new();

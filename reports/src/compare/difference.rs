@@ -5,7 +5,7 @@
 //! that of those differences, and mostly much narrower than the two intervals
 //! side by side (Law, Simulation Modeling and Analysis, 5th ed., 10.2.1 and 11.2).
 
-use crate::seeds::{half_width, mean, student_t};
+use crate::seeds::{IntervalOf, mean, student_t};
 use serde::{Deserialize, Serialize};
 
 /// How a figure differs from that of another variant.
@@ -15,7 +15,8 @@ pub struct Difference {
     /// Mean difference, in the unit of the figure.
     pub mean: f64,
     /// The true difference is within this of [`Difference::mean`] with 95 %
-    /// confidence (Student's t); `null` without two seeds.
+    /// confidence (Student's t); that of one more run where each seed has a draw of the step times. `null` without
+    /// two seeds.
     pub half_width: Option<f64>,
     /// [`Difference::mean`] as a share of the other variant's mean; `null` if
     /// that is 0.
@@ -44,7 +45,11 @@ pub enum Verdict {
 
 /// The difference of what the same seeds gave, seed by seed; a seed under which
 /// one of the two has no figure says nothing. `None` if there is no pair.
-pub(super) fn paired(values: &[Option<f64>], others: &[Option<f64>]) -> Option<Difference> {
+pub(super) fn paired(
+    interval: IntervalOf,
+    values: &[Option<f64>],
+    others: &[Option<f64>],
+) -> Option<Difference> {
     let pairs: Vec<(f64, f64)> = values
         .iter()
         .zip(others)
@@ -55,7 +60,7 @@ pub(super) fn paired(values: &[Option<f64>], others: &[Option<f64>]) -> Option<D
     let is_equal = differences.iter().all(|difference| *difference == 0.0);
     Some(Difference::new(
         mean(&differences)?,
-        half_width(&differences),
+        interval.half_width(&differences),
         mean(&others)?,
         is_equal,
     ))
@@ -63,7 +68,11 @@ pub(super) fn paired(values: &[Option<f64>], others: &[Option<f64>]) -> Option<D
 
 /// The difference of two means over seeds that are not the same. `None` if
 /// there is nothing on one side.
-pub(super) fn unpaired(values: &[Option<f64>], others: &[Option<f64>]) -> Option<Difference> {
+pub(super) fn unpaired(
+    interval: IntervalOf,
+    values: &[Option<f64>],
+    others: &[Option<f64>],
+) -> Option<Difference> {
     let [values, others] = [values, others].map(|side| side.iter().flatten().copied().collect());
     let (values, others): (Vec<f64>, Vec<f64>) = (values, others);
     let other = mean(&others)?;
@@ -71,7 +80,7 @@ pub(super) fn unpaired(values: &[Option<f64>], others: &[Option<f64>]) -> Option
     let is_equal = all().all(|value| *value == other);
     Some(Difference::new(
         mean(&values)? - other,
-        welch_half_width(&values, &others),
+        welch_half_width(interval, &values, &others),
         other,
         is_equal,
     ))
@@ -80,22 +89,15 @@ pub(super) fn unpaired(values: &[Option<f64>], others: &[Option<f64>]) -> Option
 /// Half the width of the 95 % interval of the difference of two means whose
 /// variances need not be equal (NIST/SEMATECH e-Handbook of Statistical Methods,
 /// 1.3.5.3). The degrees of freedom are rounded down, so it is never too narrow.
-fn welch_half_width(values: &[f64], others: &[f64]) -> Option<f64> {
-    let ((one, one_freedom), (two, two_freedom)) = (of_mean(values)?, of_mean(others)?);
+fn welch_half_width(interval: IntervalOf, values: &[f64], others: &[f64]) -> Option<f64> {
+    let (one, one_freedom) = interval.variance(values)?;
+    let (two, two_freedom) = interval.variance(others)?;
     let both = one + two;
     if both == 0.0 {
         return Some(0.0);
     }
     let freedom = both * both / (one * one / one_freedom + two * two / two_freedom);
     Some(student_t((freedom as usize).max(1)) * both.sqrt())
-}
-
-/// The variance of the mean of these values, and its degrees of freedom.
-fn of_mean(values: &[f64]) -> Option<(f64, f64)> {
-    let mean = mean(values)?;
-    let freedom = (values.len() - 1) as f64;
-    let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
-    (freedom > 0.0).then(|| (squares / freedom / values.len() as f64, freedom))
 }
 
 impl Difference {
@@ -132,6 +134,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn paired(values: &[Option<f64>], others: &[Option<f64>]) -> Option<Difference> {
+        super::paired(IntervalOf::Mean, values, others)
+    }
+
+    fn unpaired(values: &[Option<f64>], others: &[Option<f64>]) -> Option<Difference> {
+        super::unpaired(IntervalOf::Mean, values, others)
+    }
+
     fn some<const N: usize>(values: [f64; N]) -> [Option<f64>; N] {
         values.map(Some)
     }
@@ -149,6 +159,20 @@ mod tests {
             unpaired(&values, &others).unwrap().verdict,
             Verdict::Unclear
         );
+    }
+
+    /// What differs between draws of the step times may be so in every run.
+    #[test]
+    fn of_another_run_an_interval_is_wider_than_of_the_mean() {
+        let (values, others) = (some([1.0, 2.0, 3.0]), some([11.0, 12.5, 13.0]));
+        for compare in [super::paired, super::unpaired] {
+            let of = |interval| compare(interval, &values, &others).unwrap();
+            let (mean, another) = (of(IntervalOf::Mean), of(IntervalOf::AnotherRun));
+            assert_eq!(mean.mean, another.mean);
+            // sqrt(1 + 1/3) against sqrt(1/3).
+            let ratio = another.half_width.unwrap() / mean.half_width.unwrap();
+            assert!((ratio - 2.0).abs() < 1e-12, "{ratio}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub use difference::{Difference, Verdict};
 pub use requests::{PairedLatency, PairedRequests, RequestPairs};
 
 use crate::objectives::Unit;
-use crate::seeds::{half_width, mean, metrics_of};
+use crate::seeds::{IntervalOf, mean, metrics_of};
 use crate::summary::{Replicas, ScenarioFacts, Source, Summary, Tool};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -43,7 +43,7 @@ pub struct Comparison {
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub paired_requests: Vec<PairedRequests>,
     /// Whether each seed has its own draw of the step times, the same for all variants, so that intervals include
-    /// what their calibration leaves open; absent if not.
+    /// what their calibration leaves open: they are of one more run, and not of a mean. Absent if not.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub include_calibration_error: bool,
 }
@@ -112,7 +112,8 @@ pub struct VariantMetric {
     /// Mean of the values that there are.
     pub mean: Option<f64>,
     /// The true mean is within this of [`VariantMetric::mean`] with 95 %
-    /// confidence (Student's t); `null` for fewer than two values.
+    /// confidence (Student's t); with [`Comparison::include_calibration_error`], one more run is. `null` for fewer
+    /// than two values.
     pub half_width: Option<f64>,
     /// Less the baseline's; `null` for the baseline itself.
     pub difference: Option<Difference>,
@@ -201,6 +202,31 @@ impl Comparison {
         baseline: &str,
         oracle: Option<&str>,
     ) -> Result<Self, CompareError> {
+        Self::with(IntervalOf::Mean, variants, baseline, oracle)
+    }
+
+    /// The same where each seed has a draw of the step times: what those have wrong is in every run of the real
+    /// deployment, and does not average out, so that intervals are of one more run.
+    ///
+    /// # Errors
+    /// As [`Comparison::of`].
+    pub fn of_draws(
+        variants: &[VariantRuns],
+        baseline: &str,
+        oracle: Option<&str>,
+    ) -> Result<Self, CompareError> {
+        Ok(Self {
+            include_calibration_error: true,
+            ..Self::with(IntervalOf::AnotherRun, variants, baseline, oracle)?
+        })
+    }
+
+    fn with(
+        interval: IntervalOf,
+        variants: &[VariantRuns],
+        baseline: &str,
+        oracle: Option<&str>,
+    ) -> Result<Self, CompareError> {
         let names: Vec<&str> = variants.iter().map(|each| each.name.as_str()).collect();
         check_names(&names, baseline)?;
         check_names(&names, oracle.unwrap_or(baseline))?;
@@ -210,11 +236,12 @@ impl Comparison {
         let base = find(baseline).unwrap_or(&variants[0]);
         let mut compared: Vec<Variant> = variants
             .iter()
-            .map(|each| Variant::of(each, base))
+            .map(|each| Variant::of(interval, each, base))
             .collect();
-        pairing.set_off(&mut compared, baseline, |metric| &mut metric.difference);
+        let off = (pairing, interval);
+        set_off(off, &mut compared, baseline, |of| &mut of.difference);
         if let Some(oracle) = oracle {
-            pairing.set_off(&mut compared, oracle, |metric| &mut metric.above_oracle);
+            set_off(off, &mut compared, oracle, |of| &mut of.above_oracle);
         }
         rank::give(&mut compared, oracle);
         Ok(Self {
@@ -283,37 +310,31 @@ fn pairing(variants: &[VariantRuns]) -> Pairing {
     }
 }
 
-impl Pairing {
-    /// Sets every figure of all other variants off against that of one of them.
-    fn set_off(
-        self,
-        variants: &mut [Variant],
-        name: &str,
-        difference: fn(&mut VariantMetric) -> &mut Option<Difference>,
-    ) {
-        let Some(one) = variants.iter().find(|variant| variant.name == name) else {
-            return;
-        };
-        let metrics = one.metrics.clone();
-        for variant in variants.iter_mut().filter(|variant| variant.name != name) {
-            for (metric, of_one) in variant.metrics.iter_mut().zip(&metrics) {
-                let less = self.less(metric, of_one);
-                *difference(metric) = less;
-            }
-        }
-    }
-
-    fn less(self, metric: &VariantMetric, other: &VariantMetric) -> Option<Difference> {
-        match self {
-            Self::Seeds => difference::paired(&metric.values, &other.values),
-            Self::None => difference::unpaired(&metric.values, &other.values),
+/// Sets every figure of all other variants off against that of one of them.
+fn set_off(
+    (pairing, interval): (Pairing, IntervalOf),
+    variants: &mut [Variant],
+    name: &str,
+    difference: fn(&mut VariantMetric) -> &mut Option<Difference>,
+) {
+    let Some(one) = variants.iter().find(|variant| variant.name == name) else {
+        return;
+    };
+    let metrics = one.metrics.clone();
+    let less = match pairing {
+        Pairing::Seeds => difference::paired,
+        Pairing::None => difference::unpaired,
+    };
+    for variant in variants.iter_mut().filter(|variant| variant.name != name) {
+        for (metric, of_one) in variant.metrics.iter_mut().zip(&metrics) {
+            *difference(metric) = less(interval, &metric.values, &of_one.values);
         }
     }
 }
 
 impl Variant {
     /// The figures of a variant, not compared yet.
-    fn of(variant: &VariantRuns, base: &VariantRuns) -> Self {
+    fn of(interval: IntervalOf, variant: &VariantRuns, base: &VariantRuns) -> Self {
         let runs = &variant.runs;
         let offered = |runs: &[Summary]| -> Vec<u64> {
             runs.iter().map(|run| run.requests.offered).collect()
@@ -331,7 +352,7 @@ impl Variant {
             seeds: seeds(runs),
             met: (!first.objectives.is_empty()).then_some(all_met),
             objectives: objectives_met(runs),
-            metrics: metrics(runs),
+            metrics: metrics(interval, runs),
         }
     }
 
@@ -363,7 +384,7 @@ fn objectives_met(runs: &[Summary]) -> Vec<ObjectiveMet> {
         .collect()
 }
 
-fn metrics(runs: &[Summary]) -> Vec<VariantMetric> {
+fn metrics(interval: IntervalOf, runs: &[Summary]) -> Vec<VariantMetric> {
     let mut metrics: Vec<VariantMetric> = Vec::new();
     for (name, unit, value) in figures(&runs[0]) {
         metrics.push(VariantMetric {
@@ -385,7 +406,7 @@ fn metrics(runs: &[Summary]) -> Vec<VariantMetric> {
     for metric in &mut metrics {
         let values: Vec<f64> = metric.values.iter().flatten().copied().collect();
         metric.mean = mean(&values);
-        metric.half_width = half_width(&values);
+        metric.half_width = interval.half_width(&values);
     }
     metrics
 }

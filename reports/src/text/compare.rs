@@ -25,9 +25,10 @@ pub(super) fn seeds(summary: &Summary, style: Style) -> Vec<String> {
         .concat();
     let mut lines = vec![
         format!(
-            "{}  {} runs{met}; mean ± half of a 95 % interval (Student's t)",
+            "{}  {} runs{met}; mean ± {} (Student's t)",
             style.heading("SEEDS"),
             seeds.seeds.len(),
+            said_of_half_widths(seeds),
         ),
         format!("  intervals {}", said_of_intervals(seeds)),
         format!("  {:8}{names}", ""),
@@ -49,6 +50,15 @@ pub(super) fn seeds(summary: &Summary, style: Style) -> Vec<String> {
             .map(|metric| format!("  {:<34}  {}", metric.name, interval(Some(metric)))),
     );
     lines
+}
+
+/// What lies so near the mean.
+fn said_of_half_widths(seeds: &Seeds) -> &'static str {
+    if seeds.include_calibration_error {
+        "where 95 % of other runs are"
+    } else {
+        "half of a 95 % interval"
+    }
 }
 
 /// Of what the intervals over several seeds are.

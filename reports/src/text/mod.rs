@@ -237,8 +237,13 @@ fn goodput(summary: &Summary) -> Option<String> {
 
 /// Which seed the sections below are of, if there are several.
 fn seed_heading(summary: &Summary, style: Style) -> Vec<String> {
-    let seeds = summary.seeds.as_ref();
-    let heading = seeds.map(|_| style.heading(&format!("SEED {}", summary.seed)));
+    let heading = summary.seeds.as_ref().map(|seeds| {
+        let heading = style.heading(&format!("SEED {}", summary.seed));
+        match seeds.include_calibration_error {
+            true => format!("{heading}  with the step times' best values"),
+            false => heading,
+        }
+    });
     heading.into_iter().collect()
 }
 

@@ -5,7 +5,7 @@ use super::noise;
 use super::report::{MeasuredFacts, MetricVerdict, SCHEMA, ScenarioName, Validation, Verdict};
 use super::sources::{IDLE_MIN, Variants, sources};
 use crate::objectives::Unit;
-use crate::seeds::half_width;
+use crate::seeds::IntervalOf;
 use crate::summary::Tool;
 
 /// The largest errors that are tolerated, as shares of what was measured.
@@ -196,10 +196,9 @@ impl Comparison {
     }
 }
 
-/// Where another draw would lie, 95 % of them (NIST/SEMATECH e-Handbook of Statistical Methods, 2.3.6.7.4, of a
-/// new observation): wider than the interval of their mean by `sqrt(n + 1)`.
+/// Where another draw would lie, 95 % of them.
 fn prediction_interval(draws: &[f64]) -> Option<(f64, f64)> {
-    let half = half_width(draws)? * (draws.len() as f64 + 1.0).sqrt();
+    let half = IntervalOf::AnotherRun.half_width(draws)?;
     let mean = draws.iter().sum::<f64>() / draws.len() as f64;
     Some((mean - half, mean + half))
 }
