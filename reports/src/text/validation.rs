@@ -211,9 +211,12 @@ fn sentence(report: &Validation) -> Option<String> {
         .find(|each| each.name == source.metric)?;
     let measured = metric.measured?;
     let (part, seconds) = largest(source);
-    if seconds.abs() < WORTH_TELLING * measured {
+    // Of what another sample might not have had, or nobody knows whether it would, there is nothing to explain.
+    if seconds.abs() < WORTH_TELLING * measured || metric.is_within_noise != Some(false) {
         return None;
     }
+    let scale = report.step_time_scale;
+    let scale = scale.filter(|scale| explains(*scale, seconds, measured));
     let long = if seconds > 0.0 {
         "too long"
     } else {
@@ -221,7 +224,7 @@ fn sentence(report: &Validation) -> Option<String> {
     };
     let what = match part {
         Part::Tokens => "the records have other tokens than the server counted".to_owned(),
-        Part::StepTime => match report.step_time_scale {
+        Part::StepTime => match scale {
             Some(scale) => format!(
                 "steps take {} times as long as predicted",
                 (scale * 1e3).round() / 1e3
@@ -229,7 +232,9 @@ fn sentence(report: &Validation) -> Option<String> {
             None => "steps do not take as long as predicted".to_owned(),
         },
         Part::Overhead => {
-            format!("what requests take around their steps is predicted {long}")
+            format!(
+                "prompts' steps, or what requests take around steps, are predicted {long}"
+            )
         }
         Part::Queueing if source.overhead_s.is_none() => {
             format!(
@@ -248,6 +253,12 @@ fn sentence(report: &Validation) -> Option<String> {
             Part::Queueing => "queueing",
         }
     ))
+}
+
+/// Whether steps that take so many times as long are most of an error of so many seconds, of what was measured (s).
+fn explains(scale: f64, seconds: f64, measured: f64) -> bool {
+    let of_scale = (1.0 / scale - 1.0) * measured;
+    of_scale * seconds > 0.0 && of_scale.abs() >= seconds.abs() / 2.0
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

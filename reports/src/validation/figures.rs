@@ -166,8 +166,9 @@ pub(super) struct Figure {
     pub(super) count: usize,
 }
 
-/// All figures of requests, in a fixed order.
-pub(super) fn figures(times: &[Times]) -> Vec<Figure> {
+/// All figures of requests, in a fixed order: latencies of `times`, throughput of `completed`, from when the first
+/// of all requests was due (ns).
+pub(super) fn figures(times: &[Times], completed: &[Times], began_ns: u64) -> Vec<Figure> {
     let mut figures = Vec::new();
     for time in TimeOf::ALL {
         let mut values = time.values(times);
@@ -181,13 +182,14 @@ pub(super) fn figures(times: &[Times]) -> Vec<Figure> {
             });
         }
     }
-    let duration_s = duration_s(times);
-    let tokens: f64 = times.iter().map(|each| f64::from(each.output_tokens)).sum();
+    let duration_s = duration_s(completed, began_ns);
+    let tokens = completed.iter().map(|each| f64::from(each.output_tokens));
+    let tokens: f64 = tokens.sum();
     let rates = [
         (
             "requests_per_s",
             Unit::RequestsPerSecond,
-            times.len() as f64,
+            completed.len() as f64,
         ),
         ("output_tokens_per_s", Unit::TokensPerSecond, tokens),
     ];
@@ -197,15 +199,14 @@ pub(super) fn figures(times: &[Times]) -> Vec<Figure> {
             unit,
             of: None,
             value: duration_s.map(|duration_s| amount / duration_s),
-            count: times.len(),
+            count: completed.len(),
         });
     }
     figures
 }
 
-/// From when the first was due until the last had its last token (s); `None` if no time passes.
-fn duration_s(times: &[Times]) -> Option<f64> {
-    let first = times.iter().map(|each| each.due_ns).min()?;
+/// Until the last had its last token (s); `None` if no time passes.
+fn duration_s(times: &[Times], began_ns: u64) -> Option<f64> {
     let last = times.iter().map(|each| each.last_ns).max()?;
-    (last > first).then(|| (last - first) as f64 / 1e9)
+    (last > began_ns).then(|| (last - began_ns) as f64 / 1e9)
 }

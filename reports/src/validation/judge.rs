@@ -8,6 +8,9 @@ use crate::objectives::Unit;
 use crate::seeds::IntervalOf;
 use crate::summary::Tool;
 
+/// More requests than this share that failed in the measurement, and are not simulated, make the load another one.
+const FAILED_SHARE_MAX: f64 = 0.01;
+
 /// The largest errors that are tolerated, as shares of what was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerances {
@@ -77,11 +80,16 @@ impl Comparison {
                 .unzip()
         };
         let (measured, predicted) = both(&self.predicted);
+        // Throughput is of what each side completed, latency of what both did.
+        let began_ns = self.measured.iter().map(|each| each.due_ns).min();
+        let began_ns = began_ns.unwrap_or(0);
+        let of_prediction = |times: &[Times]| figures(times, times, began_ns);
         let drawn: Vec<Vec<Figure>> = (self.draws.iter())
-            .map(|draw| figures(&both(draw).1))
+            .map(|draw| of_prediction(&both(draw).1))
             .collect();
         let mut metrics = Vec::new();
-        let pairs = figures(&measured).into_iter().zip(figures(&predicted));
+        let of_measured = figures(&measured, &self.measured, began_ns);
+        let pairs = of_measured.into_iter().zip(of_prediction(&predicted));
         for (index, (measured_figure, predicted_figure)) in pairs.enumerate() {
             let draws: Vec<f64> = drawn.iter().filter_map(|each| each[index].value).collect();
             let noise = measured_figure.of.and_then(|(time, statistic)| {
@@ -94,8 +102,10 @@ impl Comparison {
             }
             metrics.push(metric);
         }
+        metrics.extend(self.completed_metric(measured.len()));
         metrics.extend(self.replica_metrics());
         let verdict = metrics.iter().map(|metric| metric.verdict).max();
+        let mut verdict = verdict.unwrap_or(Verdict::NotJudged);
         let sources = sources(
             &self.measured,
             &self.predicted,
@@ -103,6 +113,16 @@ impl Comparison {
             &self.is_idle,
         );
         let mut notes = self.notes;
+        let (failed, requests) = (self.facts.failed, self.facts.requests);
+        if failed as f64 > FAILED_SHARE_MAX * requests as f64 {
+            notes.push(format!(
+                "{failed} of {requests} requests failed in the measurement; they are not simulated, so that the \
+                 prediction is of less load, and its errors say little"
+            ));
+            if verdict == Verdict::Within {
+                verdict = Verdict::NotJudged;
+            }
+        }
         let idle = self.is_idle.iter().filter(|is_idle| **is_idle).count();
         if idle < IDLE_MIN {
             notes.push(format!(
@@ -121,7 +141,7 @@ impl Comparison {
             scenario: self.scenario,
             draws: self.draws.len() as u64,
             include_calibration_error: self.include_calibration_error,
-            verdict: verdict.unwrap_or(Verdict::NotJudged),
+            verdict,
             metrics,
             sources,
             step_time_scale: self.variants.scaled.map(|scaled| scaled.scale),
@@ -173,6 +193,19 @@ impl Comparison {
             metric.not_judged(&format!("{count} values are too few; it takes {least}"));
         }
         metric
+    }
+
+    /// The share of what completed that completes in the prediction as well, where that is not all of it.
+    fn completed_metric(&self, both: usize) -> Option<MetricVerdict> {
+        let all = self.measured.len();
+        let of = |count: usize| Figure {
+            name: "completed".to_owned(),
+            unit: Unit::Share,
+            of: None,
+            value: Some(count as f64 / all as f64),
+            count: all,
+        };
+        (both < all).then(|| self.metric(&of(all), &of(both), &[], None))
     }
 
     fn replica_metrics(&self) -> Vec<MetricVerdict> {

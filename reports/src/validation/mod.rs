@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Errors are signed: predicted less measured, as a share of what was measured, so that a positive one
-//! promises too long a wait. Only requests that completed in both are compared; the others are counted.
+//! promises too long a wait. Latencies are of requests that completed in both, throughput of what each side completed, and
+//! what completed in the measurement alone is an error of its own: `completed`.
 //!
 //! An error is put beside two intervals. That of the prediction says how far its own calibration leaves
 //! the answer open; that of the error how far it would be another one for another sample of the same traffic, by

@@ -149,7 +149,91 @@ fn requests_that_are_not_predicted_are_counted_and_left_out() {
     let validation = judged(comparison(measured, predicted));
     assert_eq!(validation.measured.compared, 199);
     assert_eq!(validation.measured.not_predicted, 1);
+    let completed = metric(&validation, "completed");
+    assert_eq!(
+        (completed.measured, completed.predicted),
+        (Some(1.0), Some(0.995))
+    );
     assert_eq!(validation.verdict, Verdict::Within);
+}
+
+/// What survives may be predicted well: a prediction that loses the rest is none.
+#[test]
+fn a_prediction_that_loses_requests_is_beyond_tolerance() {
+    let measured = measured(200);
+    let mut predicted = changed(&measured, |ttft, tpot| (ttft, tpot));
+    for index in 0..80 {
+        predicted[index * 2] = None;
+    }
+    let validation = judged(comparison(measured, predicted));
+    assert_eq!(metric(&validation, "ttft.mean").verdict, Verdict::Within);
+    for name in ["completed", "requests_per_s", "output_tokens_per_s"] {
+        let metric = metric(&validation, name);
+        assert_eq!(metric.verdict, Verdict::Beyond, "{metric:?}");
+        assert!((metric.error.unwrap() + 0.4).abs() < 0.01, "{metric:?}");
+    }
+    assert_eq!(validation.verdict, Verdict::Beyond);
+}
+
+#[test]
+fn many_failures_in_the_measurement_leave_nothing_to_agree_with() {
+    let measured = measured(200);
+    let same = changed(&measured, |ttft, tpot| (ttft, tpot));
+    let with = |failed| {
+        let mut comparison = comparison(measured.clone(), same.clone());
+        comparison.facts.failed = failed;
+        comparison.facts.requests += failed;
+        judged(comparison)
+    };
+    assert_eq!(with(2).verdict, Verdict::Within);
+    let validation = with(20);
+    assert_eq!(validation.verdict, Verdict::NotJudged);
+    assert!(validation.notes[0].contains("20 of 220 requests failed"));
+}
+
+/// Two of four requests are off, and four requests say nothing.
+#[test]
+fn where_noise_may_be_all_no_source_is_named() {
+    let measured = measured(4);
+    let predicted = changed(&measured, |ttft, tpot| (ttft * 3.0, tpot));
+    let validation = judged(Comparison {
+        is_idle: vec![false; 4],
+        ..comparison(measured, predicted)
+    });
+    assert_eq!(validation.verdict, Verdict::Beyond);
+    let text = text::validation(&validation, text::Style::default());
+    assert!(!text.contains("mostly"), "{text}");
+}
+
+#[test]
+fn a_scale_is_told_only_where_it_explains() {
+    let measured = measured(200);
+    let predicted = changed(&measured, |ttft, tpot| (ttft, tpot * 0.8));
+    // Steps as they are would be right, by the scale that was found.
+    let with = |scale| {
+        let scaled = Scaled {
+            scale,
+            times: changed(&measured, |ttft, tpot| (ttft, tpot)),
+        };
+        let variants = Variants {
+            server_tokens: None,
+            scaled: Some(scaled),
+        };
+        let validation = judged(Comparison {
+            variants,
+            ..comparison(measured.clone(), predicted.clone())
+        });
+        text::validation(&validation, text::Style::default())
+    };
+    let told = "steps take 1.25 times as long as predicted";
+    assert!(with(1.25).contains(told), "{}", with(1.25));
+    for scale in [1.0, 0.9, 1.01] {
+        let text = with(scale);
+        assert!(
+            text.contains("mostly step time: steps do not take as long as predicted"),
+            "{text}"
+        );
+    }
 }
 
 #[test]
