@@ -40,7 +40,8 @@ use predict::{Prediction, Predictor, Steps};
 /// says how far off mean, median and tails of TTFT, TPOT and E2E, throughput and replicas are:
 /// signed, beside what the calibration leaves open (--seeds) and what another sample of the
 /// traffic might have been. Says whether errors come from tokens, from step times or from
-/// queueing. Requests that failed are left out, and counted.
+/// queueing. Requests that failed are left out, and counted. Throughput is from when the first
+/// request was due to the last token, on both sides; `load` counts what ended in its window.
 ///
 /// MEASURED is the folder of `foresail load --out`, the JSON of `vllm bench serve --save-result
 /// --save-detailed`, or requests.jsonl of LLMServingSim.

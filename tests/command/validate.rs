@@ -150,6 +150,22 @@ fn a_simulated_run_taken_for_measured_has_no_error() {
     );
 }
 
+/// Clients that give up are answers that nobody gets, however fast the others are.
+#[test]
+fn a_prediction_that_loses_requests_is_beyond_tolerance() {
+    let sandbox = measured(1.0);
+    let lossy = ["--set", "clients.timeout=800ms", "--format", "json"];
+    let validation = json(&validate(&sandbox, &lossy).with_code(3));
+    assert!(
+        validation["measured"]["not_predicted"].as_u64().unwrap() > 20,
+        "{validation}"
+    );
+    let error = error_of(&validation, "completed");
+    assert!(error < -0.05, "{error}");
+    let rate = error_of(&validation, "requests_per_s");
+    assert!((rate - error).abs() < 0.02, "{rate} {error}");
+}
+
 #[test]
 fn slower_steps_come_back_as_their_scale() {
     let sandbox = measured(1.25);
@@ -240,12 +256,79 @@ fn draws_give_intervals_that_hold_the_truth() {
     let validation = json(&ended);
     assert_eq!(validation["draws"], 8);
     assert_eq!(validation["include_calibration_error"], true);
-    for metric in validation["metrics"].as_array().unwrap() {
-        if metric["name"] == "tpot.mean" {
-            assert_eq!(metric["verdict"], "beyond", "{metric}");
-            assert_eq!(metric["is_within_prediction"], true, "{metric}");
+    let metrics = validation["metrics"].as_array().unwrap();
+    let tpot = metrics.iter().find(|each| each["name"] == "tpot.mean");
+    let tpot = tpot.unwrap();
+    assert_eq!(tpot["verdict"], "beyond", "{tpot}");
+    assert_eq!(tpot["is_within_prediction"], true, "{tpot}");
+}
+
+/// What is not known of the prompts is said wherever it matters, whatever the requests are from.
+#[test]
+fn prompts_that_nobody_knows_are_noted_where_prefixes_are_cached() {
+    let sandbox = measured(1.0);
+    let lists = (0..20).map(|index| f64::from(index) * 0.5);
+    let starts: Vec<f64> = lists.collect();
+    let details = serde_json::json!({
+        "input_lens": vec![64; 20], "output_lens": vec![3; 20], "start_times": starts,
+        "ttfts": vec![0.1; 20], "itls": vec![[0.01, 0.03]; 20], "max_concurrency": 4,
+    });
+    sandbox.write("vllm.json", details.to_string());
+    let notes = |arguments: &[&str]| {
+        let arguments = [&["validate"], arguments, &["--format", "json"]].concat();
+        let validation = json(&sandbox.run(&arguments));
+        (validation["notes"].to_string(), validation)
+    };
+    let cached = ["--set", "batching.prefix_caching=true"];
+    let unknown = "nobody knows which prompts begin alike";
+    let (said, validation) = notes(&[&["vllm.json", "calm.toml"], &cached[..]].concat());
+    assert!(
+        said.contains("does not say what the prompts were"),
+        "{said}"
+    );
+    assert!(said.contains(unknown), "{said}");
+    let rates = validation["metrics"].as_array().unwrap().iter();
+    let rate = rates
+        .clone()
+        .find(|metric| metric["name"] == "requests_per_s");
+    let problem = rate.unwrap()["problem"].to_string();
+    assert!(problem.contains("closed loop"), "{problem}");
+    let plain = [
+        "vllm.json",
+        "calm.toml",
+        "--set",
+        "batching.prefix_caching=false",
+    ];
+    assert!(!notes(&plain).0.contains(unknown));
+    // The run's own traffic is known; that of another seed is not.
+    assert!(
+        !notes(&[&["run", "calm.toml"], &cached[..]].concat())
+            .0
+            .contains(unknown)
+    );
+    let summary = sandbox.read("run/summary.json");
+    let other = summary.replacen("\"seed\": 1", "\"seed\": 2", 1);
+    assert_ne!(summary, other);
+    sandbox.write("run/summary.json", other);
+    let (said, _) = notes(&[&["run", "calm.toml"], &cached[..]].concat());
+    assert!(
+        said.contains("not those of the scenario's traffic"),
+        "{said}"
+    );
+}
+
+/// An id of a file is nothing to make requests by.
+#[test]
+fn ids_beyond_the_traffic_are_not_looked_for() {
+    let sandbox = measured(1.0);
+    let last = sandbox.read("run/requests.csv").lines().count() - 2;
+    rewrite(&sandbox, |place, fields| {
+        if fields[place("id")] == last.to_string() {
+            fields[place("id")] = u64::MAX.to_string();
         }
-    }
+    });
+    let validation = json(&validate(&sandbox, &["--format", "json"]).with_code(0));
+    assert_eq!(validation["measured"]["compared"], last + 1);
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn of_lines(lines: &[Line]) -> Measured {
         let times = times(due_s, first_s, last_s, line.output_toks);
         MeasuredRequest {
             id: index as u64,
+            planned_ns: times.due_ns,
             request: request(times.due_ns, line.input_toks, line.output_toks),
             times,
             is_in_window: true,

@@ -50,6 +50,8 @@ pub(super) struct Measured {
 pub(super) struct MeasuredRequest {
     /// Its place in the plan.
     pub(super) id: u64,
+    /// When it was to be sent by the plan (ns).
+    pub(super) planned_ns: u64,
     /// What was asked.
     pub(super) request: Request,
     /// What it took.

@@ -18,7 +18,7 @@ const TOKENS_DIFFER_FROM: f64 = 0.005;
 pub(super) fn read(folder: &Path) -> Result<Measured, Failure> {
     let refuse = |error: &dyn ToString| Failure::Input(error.to_string());
     let summary = read_summary(folder).map_err(|error| refuse(&error))?;
-    let is_closed = is_closed_loop(&summary);
+    let gate = gate(&summary);
     let mut measured = Measured {
         format: match summary.source {
             Source::Measured => "a measured run",
@@ -30,7 +30,7 @@ pub(super) fn read(folder: &Path) -> Result<Measured, Failure> {
     for record in read_requests(folder).map_err(|error| refuse(&error))? {
         let record = record.map_err(|error| refuse(&error))?;
         tokens.add(&record);
-        match request(record, is_closed) {
+        match request(record, gate.is_some()) {
             Ok(request) => measured.requests.push(request),
             Err(record) => {
                 measured.failed += 1;
@@ -42,33 +42,37 @@ pub(super) fn read(folder: &Path) -> Result<Measured, Failure> {
         measured.degraded.clone_from(&of.degraded);
         measured.server_tokens = of.server.as_ref().and_then(|server| tokens.ratios(server));
     }
-    if is_closed {
+    if let Some(gate) = gate {
         measured.throughput_is_given =
-            Some("of a closed loop, throughput is what its sends were".to_owned());
-        measured.notes.push(
-            "the run was a closed loop: its sends are simulated when they were, although other latencies would \
-             have had others"
-                .to_owned(),
-        );
+            Some(format!("of {gate}, throughput is what its sends were"));
+        measured.notes.push(format!(
+            "the run was {gate}: its requests count from when they were sent, and are simulated as sent then, although \
+             other latencies would have had others"
+        ));
     }
     measured.notes.extend(tokens.note());
     measured.summary = Some(Box::new(summary));
     Ok(measured)
 }
 
-/// In a closed loop nothing is due at any time: what is asked next depends on the answers.
-fn is_closed_loop(summary: &Summary) -> bool {
-    let measured = summary.measured.as_ref();
-    measured.is_some_and(|measured| matches!(measured.load, Load::Closed { .. }))
+/// What made sends wait for answers, in words: when a request is sent then depends on those before, and what it
+/// waited at the client is nothing that a server did.
+fn gate(summary: &Summary) -> Option<&'static str> {
+    match summary.measured.as_ref()?.load {
+        Load::Open => None,
+        Load::Capped { .. } => Some("a run with a limit of requests in flight"),
+        Load::Closed { .. } => Some("a closed loop"),
+    }
 }
 
 /// A request that completed; or else the record again.
 fn request(
     mut record: RequestRecord,
-    is_closed: bool,
+    is_gated: bool,
 ) -> Result<MeasuredRequest, Box<RequestRecord>> {
+    let planned_ns = record.due_ns;
     let sent_ns = record.wire.and_then(|wire| wire.sent_ns);
-    if let (true, Some(sent_ns)) = (is_closed, sent_ns) {
+    if let (true, Some(sent_ns)) = (is_gated, sent_ns) {
         record.due_ns = sent_ns;
     }
     let times = Times::of(&record, record.output_tokens);
@@ -78,6 +82,7 @@ fn request(
     };
     Ok(MeasuredRequest {
         id: record.id,
+        planned_ns,
         request: Request {
             due: record.due_ns,
             prompt_tokens: record.prompt_tokens,
@@ -154,5 +159,71 @@ impl Tokens {
                 self.assumed, self.completed
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foresail_reports::records::Wire;
+    use foresail_reports::summary::Measured as Facts;
+
+    use super::*;
+
+    /// Due at 1 s, held back by the client for 2 s, and answered in one.
+    fn record() -> RequestRecord {
+        RequestRecord {
+            id: 7,
+            due_ns: 1_000_000_000,
+            prompt_tokens: 5,
+            output_tokens: 3,
+            session: None,
+            adapter: None,
+            attempts: 1,
+            replica: None,
+            cached_tokens: 0,
+            preemptions: 0,
+            outcome: Outcome::Completed,
+            first_token_ns: Some(3_500_000_000),
+            end_ns: 4_000_000_000,
+            parts: None,
+            wire: Some(Wire {
+                sent_ns: Some(3_000_000_000),
+                last_output_ns: None,
+                status: Some(200),
+                chunks: 3,
+                tokens_from: TokensFrom::Usage,
+                is_connection_reused: false,
+                body_bytes: 0,
+                is_in_window: true,
+            }),
+        }
+    }
+
+    #[test]
+    fn what_waited_at_the_client_counts_from_when_it_was_sent() {
+        let of = |load| {
+            let measured = Facts {
+                load,
+                ..Facts::default()
+            };
+            let summary = Summary {
+                measured: Some(Box::new(measured)),
+                ..foresail_reports::Measurements::new(&[])
+                    .summary(&Default::default(), &Default::default())
+            };
+            request(record(), gate(&summary).is_some()).unwrap()
+        };
+        let open = of(Load::Open);
+        assert!((open.times.ttft_s - 2.5).abs() < 1e-9);
+        for load in [
+            Load::Capped { in_flight_max: 4 },
+            Load::Closed { concurrency: 4 },
+        ] {
+            let held = of(load);
+            assert_eq!(held.request.due, 3_000_000_000);
+            assert!((held.times.ttft_s - 0.5).abs() < 1e-9);
+            // By the plan it is found again.
+            assert_eq!((held.id, held.planned_ns), (7, open.planned_ns));
+        }
     }
 }

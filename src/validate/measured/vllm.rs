@@ -78,15 +78,18 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Measured, Failure> {
         let times = times(due_s, first_s, last_s, output[index]);
         measured.requests.push(MeasuredRequest {
             id: index as u64,
+            planned_ns: times.due_ns,
             request: request(times.due_ns, input[index], output[index]),
             times,
             is_in_window: true,
         });
     }
     if let Some(concurrency) = details.max_concurrency {
+        measured.throughput_is_given =
+            Some("of a closed loop, throughput is what its sends were".to_owned());
         measured.notes.push(format!(
             "at most {concurrency} requests were in flight: those beyond waited at the client, and count from when \
-             they were sent"
+             they were sent. Sends are simulated when they were, although other latencies would have had others"
         ));
     }
     Ok(measured)
