@@ -5,7 +5,11 @@ use serde::Serialize;
 use super::probe::{Probe, Row};
 use crate::failure::Failure;
 
-/// Halvings of the rates between which two are equally fast: to within 0.1 %.
+/// Rates between the lowest and the highest that both can serve at which the two are compared: one may be the faster more
+/// than once, since a long prompt delays the whole batch of the one, and of the several only its own.
+const RATES: u32 = 10;
+
+/// Halvings of the rates between which two are equally fast: to within 0.1 % of the gap between two of them.
 const HALVINGS: u32 = 10;
 
 /// The same GPUs as one replica, or as several.
@@ -26,18 +30,30 @@ pub(super) struct BreakEven {
     pub(super) cheaper_to_requests_per_s: Option<f64>,
 }
 
-/// Who answers sooner.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+/// Who answers sooner, at the rates that were tried.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "sooner")]
 pub(super) enum Latency {
     /// The one replica, at every rate that both can serve.
     Always,
-    /// The several, at every rate.
+    /// The several, at every rate that both can serve.
     Never,
     /// The one replica up to this rate (requests/s), the several beyond it.
     UpTo {
         /// The rate.
         requests_per_s: f64,
+    },
+    /// The several up to this rate (requests/s), the one replica beyond it.
+    From {
+        /// The rate.
+        requests_per_s: f64,
+    },
+    /// Now the one and now the other.
+    Changing {
+        /// Whether it is the one replica at the lowest rate.
+        is_one_first: bool,
+        /// The rates (requests/s) at which that changes.
+        requests_per_s: Vec<f64>,
     },
 }
 
@@ -84,32 +100,55 @@ fn cheaper(one: f64, other: f64, replicas: u32) -> (Option<f64>, Option<f64>) {
 fn latency(one: &Probe, other: &Probe, replicas: u32) -> Result<Latency, Failure> {
     let share = f64::from(replicas);
     let last = one.saturation()?.min(other.saturation()? * share);
-    let sooner = |rate: f64| -> Result<bool, Failure> {
+    sooner_at(last, |rate| {
         Ok(one.e2e_mean_s(rate)? <= other.e2e_mean_s(rate / share)?)
-    };
-    let (mut low, mut high) = (last / 100.0, last);
-    if !sooner(low)? {
-        return Ok(Latency::Never);
-    }
-    if sooner(high)? {
-        return Ok(Latency::Always);
-    }
-    for _ in 0..HALVINGS {
-        let middle = low + (high - low) / 2.0;
-        if sooner(middle)? {
-            low = middle;
-        } else {
-            high = middle;
+    })
+}
+
+/// At which rates from a hundredth of the last on something is so.
+fn sooner_at(
+    last: f64,
+    mut is_sooner: impl FnMut(f64) -> Result<bool, Failure>,
+) -> Result<Latency, Failure> {
+    let mut at = last / 100.0;
+    let is_one_first = is_sooner(at)?;
+    let mut is_one = is_one_first;
+    let mut changes = Vec::new();
+    for index in 1..=RATES {
+        let rate = last * f64::from(index) / f64::from(RATES);
+        if is_sooner(rate)? != is_one {
+            let (mut low, mut high) = (at, rate);
+            for _ in 0..HALVINGS {
+                let middle = low + (high - low) / 2.0;
+                match is_sooner(middle)? == is_one {
+                    true => low = middle,
+                    false => high = middle,
+                }
+            }
+            changes.push(low);
+            is_one = !is_one;
         }
+        at = rate;
     }
-    Ok(Latency::UpTo {
-        requests_per_s: low,
+    Ok(match (is_one_first, changes.as_slice()) {
+        (true, []) => Latency::Always,
+        (false, []) => Latency::Never,
+        (true, [requests_per_s]) => Latency::UpTo {
+            requests_per_s: *requests_per_s,
+        },
+        (false, [requests_per_s]) => Latency::From {
+            requests_per_s: *requests_per_s,
+        },
+        _ => Latency::Changing {
+            is_one_first,
+            requests_per_s: changes,
+        },
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::cheaper;
+    use super::{Latency, cheaper, sooner_at};
 
     #[test]
     fn one_replica_is_cheaper_only_beyond_what_as_many_gpus_serve_apart() {
@@ -118,5 +157,34 @@ mod tests {
         assert_eq!(cheaper(30.0, 10.0, 4), (None, None));
         // A world size that meets the objectives at no rate is beaten from the first request on.
         assert_eq!(cheaper(30.0, 0.0, 4), (Some(0.0), Some(30.0)));
+    }
+
+    #[test]
+    fn every_change_between_the_rates_is_found() {
+        let of = |is_sooner: fn(f64) -> bool| sooner_at(50.0, |rate| Ok(is_sooner(rate))).unwrap();
+        let near = |found: f64, expected: f64| {
+            assert!((found - expected).abs() < 0.01, "{found} {expected}");
+        };
+        assert_eq!(of(|_| true), Latency::Always);
+        assert_eq!(of(|_| false), Latency::Never);
+        match of(|rate| rate < 33.0) {
+            Latency::UpTo { requests_per_s } => near(requests_per_s, 33.0),
+            other => panic!("{other:?}"),
+        }
+        match of(|rate| rate > 12.0) {
+            Latency::From { requests_per_s } => near(requests_per_s, 12.0),
+            other => panic!("{other:?}"),
+        }
+        match of(|rate| !(12.0..33.0).contains(&rate)) {
+            Latency::Changing {
+                is_one_first: true,
+                requests_per_s,
+            } => {
+                assert_eq!(requests_per_s.len(), 2);
+                near(requests_per_s[0], 12.0);
+                near(requests_per_s[1], 33.0);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

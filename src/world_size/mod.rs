@@ -80,6 +80,8 @@ struct Report {
     output_tokens_mean: f64,
     /// What decides how many requests are too many; empty is saturation.
     objectives: Vec<String>,
+    /// Objectives of the scenario that decide nothing here.
+    objectives_not_judged: usize,
     world_sizes: Vec<Row>,
     break_even: Vec<BreakEven>,
     /// What each number stands on, and what is not judged.
@@ -92,37 +94,42 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
     sizes.dedup();
     let overrides = arguments.changes.overrides();
     let mut probes = Vec::new();
-    let mut refusals = Vec::new();
+    let mut refused = Vec::new();
+    let mut first_unsound = None;
     for size in &sizes {
         let overrides = with_world_size(&overrides, *size);
         match runs::prepare_one(&arguments.scenario, &overrides) {
-            Ok(prepared) => {
-                probes.push(Probe::new(&prepared.group, arguments.requests)?);
+            Ok(prepared) => match Probe::new(&prepared.group, arguments.requests)? {
+                Ok(probe) => probes.push(probe),
+                Err(why) => refused.push(Row::refused(*size, why)),
+            },
+            Err(unsound) => {
+                refused.push(Row::refused(*size, unsound.in_short()));
+                first_unsound.get_or_insert(unsound);
             }
-            Err(unsound) => refusals.push((*size, unsound)),
         }
     }
     let Some(first) = probes.first() else {
         // If none is sound, the scenario is what is wrong: everything about the first of them.
         let mut diagnostics = Diagnostics::new(terminal.error_style());
-        if let Some((_, unsound)) = refusals.first() {
+        if let Some(unsound) = first_unsound {
             unsound.add_to(&mut diagnostics, &arguments.scenario);
         }
-        return Err(diagnostics
-            .into_result()
-            .err()
-            .unwrap_or_else(|| Failure::Input("no world size was given".to_owned())));
+        diagnostics.into_result()?;
+        let why = refused.into_iter().find_map(|row| row.why_not);
+        let why = why.unwrap_or_else(|| "no world size was given".to_owned());
+        return Err(Failure::Input(why));
     };
     let mut rows = Vec::new();
     for probe in &probes {
         rows.push(probe.row(first)?);
     }
     let break_even = break_even::all(&probes, &rows)?;
-    rows.extend(
-        refusals
-            .iter()
-            .map(|(size, unsound)| Row::refused(*size, unsound.in_short())),
-    );
+    let mut facts = first.facts();
+    for probe in &probes {
+        facts.extend(probe.doubts()?);
+    }
+    rows.extend(refused);
     rows.sort_by_key(|row| row.world_size);
     let report = Report {
         schema: SCHEMA,
@@ -132,7 +139,8 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode
         prompt_tokens_mean: first.prompt_tokens_mean(),
         output_tokens_mean: first.output_tokens_mean(),
         objectives: first.objectives(),
-        facts: first.facts(),
+        objectives_not_judged: first.objectives_not_judged(),
+        facts,
         world_sizes: rows,
         break_even,
     };

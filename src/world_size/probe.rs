@@ -1,5 +1,8 @@
 //! One replica of one world size, asked what it can do.
 
+use std::cell::OnceCell;
+
+use foresail_core::batching::{self, Scheduler};
 use foresail_core::step_time::StepTime;
 use foresail_core::time::{Nanos, SECOND};
 use foresail_scenarios::scenario::{
@@ -25,6 +28,12 @@ pub(super) struct Probe {
     scenario: Scenario,
     /// In order, the first at 0; those of the model itself.
     requests: Vec<Request>,
+    /// Requests that a replica of this world size would refuse.
+    refused: usize,
+    /// About how many requests the workload has, if it has more than were taken and that is known.
+    workload_requests: Option<u64>,
+    saturation: OnceCell<f64>,
+    requests_per_s_max: OnceCell<f64>,
 }
 
 /// What a world size can do.
@@ -75,15 +84,17 @@ impl Row {
 }
 
 impl Probe {
-    /// Of a sound scenario, with so many of its requests.
-    pub(super) fn new(group: &Group, requests: u32) -> Result<Self, Failure> {
+    /// Of a sound scenario, with so many of its requests; or why there is nothing to say of it.
+    pub(super) fn new(group: &Group, requests: u32) -> Result<Result<Self, String>, Failure> {
         let scenario = group.deployments.first();
         let scenario = scenario.ok_or_else(|| Failure::Defect("a group of none".to_owned()))?;
-        let opened = scenario
+        let mut opened = scenario
             .workload
             .open(group.seed_of(scenario, group.seed))?;
-        let requests = opened.take(requests as usize);
+        let workload_requests = opened.len_hint();
+        let requests = opened.by_ref().take(requests as usize);
         let mut requests = requests.collect::<Result<Vec<Request>, _>>()?;
+        let is_cut = opened.next().is_some();
         if requests.is_empty() {
             let name = &scenario.name;
             return Err(Failure::Input(format!(
@@ -95,10 +106,18 @@ impl Probe {
             request.due -= begin;
             request.adapter = None;
         }
-        Ok(Self {
+        let all = requests.len();
+        if let Err(why) = leave_out_refused(scenario.deployment.batching, &mut requests) {
+            return Ok(Err(why));
+        }
+        Ok(Ok(Self {
             scenario: scenario.clone(),
+            refused: all - requests.len(),
             requests,
-        })
+            workload_requests: workload_requests.filter(|_| is_cut),
+            saturation: OnceCell::new(),
+            requests_per_s_max: OnceCell::new(),
+        }))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -130,10 +149,15 @@ impl Probe {
         sum as f64 / self.requests.len() as f64
     }
 
-    /// The objectives that decide which rate is too high.
+    /// The objectives that decide which rate is too high. Of answers of one token nobody knows a TPOT.
     fn judged(&self) -> impl Iterator<Item = (&Objective, LatencyMetric, Statistic)> {
+        let has_tpot = self
+            .requests
+            .iter()
+            .any(|request| request.output_tokens > 1);
         let objectives = self.scenario.objectives.iter();
-        objectives.filter_map(|objective| match objective.metric {
+        objectives.filter_map(move |objective| match objective.metric {
+            Metric::Latency(LatencyMetric::Tpot, _) if !has_tpot => None,
             Metric::Latency(
                 of @ (LatencyMetric::Ttft | LatencyMetric::Tpot | LatencyMetric::E2e),
                 statistic,
@@ -161,6 +185,11 @@ impl Probe {
             .collect()
     }
 
+    /// How many objectives of the scenario decide nothing here.
+    pub(super) fn objectives_not_judged(&self) -> usize {
+        self.scenario.objectives.len() - self.judged().count()
+    }
+
     /// What the numbers stand on.
     pub(super) fn facts(&self) -> Vec<String> {
         let deployment = self.deployment();
@@ -183,26 +212,65 @@ impl Probe {
             step_time,
             format!("price: {}", deployment.price_source),
             format!(
-                "rates: {} requests of the scenario's workload at one replica, their times stretched; no autoscaler, no cold \
-                 start, no request overhead of a server",
-                self.requests.len()
+                "rates: {} requests of the scenario's workload under one seed at one replica, their times stretched; no \
+                 autoscaler, no cold start, {}",
+                self.requests.len(),
+                self.overhead()
             ),
         ];
-        let judged = self.judged().count();
-        if judged < self.scenario.objectives.len() {
+        if let Some(all) = self.workload_requests {
             facts.push(format!(
-                "not judged: {} of the scenario's {} objectives, which are about other things than TTFT, TPOT and E2E",
-                self.scenario.objectives.len() - judged,
+                "the workload has about {all} requests, and these are the first of them: what comes later, such as a \
+                 rush, is in no rate; --requests says how many to take"
+            ));
+        }
+        let not_judged = self.objectives_not_judged();
+        if not_judged > 0 {
+            facts.push(format!(
+                "not judged: {not_judged} of the scenario's {} objectives, which are about other things than TTFT, TPOT \
+                 and E2E of these requests",
                 self.scenario.objectives.len()
             ));
         }
-        if judged == 0 {
+        if self.judged().next().is_none() {
             facts.push("maximum rate: saturation, as there is no objective for latency".to_owned());
         }
         if self.scenario.deployment.adapters.is_some() {
             facts.push("adapters: left out; every request asks for the model itself".to_owned());
         }
         facts
+    }
+
+    /// What requests take around their steps, in words.
+    fn overhead(&self) -> String {
+        let overhead = self.deployment().request_overhead();
+        if overhead.is_none() {
+            return "no request overhead of a server".to_owned();
+        }
+        format!(
+            "a request overhead of {:.3} ms and {:.3} µs a token of the prompt",
+            1e3 * overhead.request_s,
+            1e6 * overhead.prompt_token_s
+        )
+    }
+
+    /// What its rates stand on that those of other world sizes may not.
+    pub(super) fn doubts(&self) -> Result<Vec<String>, Failure> {
+        let (size, count) = (self.world_size(), self.requests.len());
+        let mut doubts = Vec::new();
+        if self.refused > 0 {
+            doubts.push(format!(
+                "world size {size}: {} requests are left out that it would refuse, as they are too long for it",
+                self.refused
+            ));
+        }
+        if self.judged().next().is_some() && self.requests_per_s_max()? >= self.saturation()? {
+            doubts.push(format!(
+                "world size {size}: its maximum rate is saturation, where queues grow without end; {count} requests are too \
+                 few to see that, and a replica that is to last takes less: give more --requests"
+            ));
+        }
+        Ok(doubts)
     }
 
     /// The figures, beside those of the smallest world size.
@@ -268,6 +336,10 @@ impl Probe {
     /// Requests a second when more wait than can be served: of many that come at once, those that end after the
     /// batch has filled and before the queue is empty.
     pub(super) fn saturation(&self) -> Result<f64, Failure> {
+        once(&self.saturation, || self.find_saturation())
+    }
+
+    fn find_saturation(&self) -> Result<f64, Failure> {
         let batch = self.deployment().batching.max_num_seqs as usize;
         let count = self.requests.len().max(SATURATION_BATCHES * batch);
         let at_once = self.requests.iter().cycle().take(count).cloned();
@@ -286,6 +358,10 @@ impl Probe {
 
     /// The most requests a second within the objectives.
     fn requests_per_s_max(&self) -> Result<f64, Failure> {
+        once(&self.requests_per_s_max, || self.find_requests_per_s_max())
+    }
+
+    fn find_requests_per_s_max(&self) -> Result<f64, Failure> {
         let saturation = self.saturation()?;
         if self.judged().next().is_none() || self.is_met(saturation)? {
             return Ok(saturation);
@@ -310,11 +386,12 @@ impl Probe {
         let replay = self.at_rate(rate)?;
         let is_met = |(objective, of, statistic): (&Objective, LatencyMetric, Statistic)| {
             let of = match of {
-                LatencyMetric::Ttft => ttft_s,
+                LatencyMetric::Ttft => |each: &Replayed| Some(ttft_s(each)),
                 LatencyMetric::Tpot => tpot_s,
-                _ => e2e_s,
+                _ => |each: &Replayed| Some(e2e_s(each)),
             };
-            statistic_of(&replay.requests, of, statistic) <= objective.limit
+            // What nothing says is not met.
+            statistic_of(&replay.requests, of, statistic).is_some_and(|it| it <= objective.limit)
         };
         Ok(self.judged().all(is_met))
     }
@@ -322,7 +399,8 @@ impl Probe {
     /// Mean time of a request at a rate (s).
     pub(super) fn e2e_mean_s(&self, rate: f64) -> Result<f64, Failure> {
         let replay = self.at_rate(rate)?;
-        Ok(statistic_of(&replay.requests, e2e_s, Statistic::Mean))
+        let seconds: f64 = replay.requests.iter().map(e2e_s).sum();
+        Ok(seconds / replay.requests.len() as f64)
     }
 
     /// The same requests, their times stretched to a rate (requests/s).
@@ -346,12 +424,12 @@ impl Probe {
     fn replay(&self, traffic: &Traffic) -> Result<Replay, Failure> {
         let deployment = self.deployment();
         let batching = deployment.batching;
+        let overhead = deployment.request_overhead();
+        let overhead = |tokens| overhead.of(tokens);
         let replay = match &deployment.step_time {
-            StepTimeModel::Roofline(model) => replay(traffic, batching, &**model, |_| 0),
-            StepTimeModel::Profile(model) => replay(traffic, batching, &**model, |_| 0),
-            StepTimeModel::Calibrated(model) => replay(traffic, batching, &**model, |tokens| {
-                model.request_overhead(tokens)
-            }),
+            StepTimeModel::Roofline(model) => replay(traffic, batching, &**model, overhead),
+            StepTimeModel::Profile(model) => replay(traffic, batching, &**model, overhead),
+            StepTimeModel::Calibrated(model) => replay(traffic, batching, &**model, overhead),
         };
         replay.map_err(|error| {
             let size = self.world_size();
@@ -368,20 +446,93 @@ fn e2e_s(of: &Replayed) -> f64 {
     (of.end_ns - of.due_ns) as f64 / SECOND as f64
 }
 
-fn tpot_s(of: &Replayed) -> f64 {
-    let tokens = f64::from(of.output_tokens.max(2) - 1);
-    (of.end_ns - of.first_token_ns) as f64 / SECOND as f64 / tokens
+/// None of a single token.
+fn tpot_s(of: &Replayed) -> Option<f64> {
+    let gaps = of.output_tokens.checked_sub(1).filter(|gaps| *gaps > 0)?;
+    Some((of.end_ns - of.first_token_ns) as f64 / SECOND as f64 / f64::from(gaps))
 }
 
-fn statistic_of(requests: &[Replayed], of: fn(&Replayed) -> f64, statistic: Statistic) -> f64 {
-    let mut values: Vec<f64> = requests.iter().map(of).collect();
+/// Of those that have it; `None` if nobody does.
+fn statistic_of(
+    requests: &[Replayed],
+    of: fn(&Replayed) -> Option<f64>,
+    statistic: Statistic,
+) -> Option<f64> {
+    let mut values: Vec<f64> = requests.iter().filter_map(of).collect();
+    if values.is_empty() {
+        return None;
+    }
     values.sort_by(f64::total_cmp);
     let share = match statistic {
-        Statistic::Mean => return values.iter().sum::<f64>() / values.len() as f64,
+        Statistic::Mean => return Some(values.iter().sum::<f64>() / values.len() as f64),
         Statistic::Percentile(share) => share / 100.0,
         Statistic::Max => 1.0,
     };
     // The smallest value that is at least as large as that share of all.
     let rank = (share * values.len() as f64).ceil() as usize;
-    values[rank.clamp(1, values.len()) - 1]
+    Some(values[rank.clamp(1, values.len()) - 1])
+}
+
+/// The value, found the first time that it is asked for.
+fn once(cell: &OnceCell<f64>, find: impl FnOnce() -> Result<f64, Failure>) -> Result<f64, Failure> {
+    if let Some(value) = cell.get() {
+        return Ok(*value);
+    }
+    let value = find()?;
+    Ok(*cell.get_or_init(|| value))
+}
+
+/// Leaves out what a replica with these limits would refuse, as a deployment does; or says why that is everything.
+fn leave_out_refused(
+    batching: batching::Config,
+    requests: &mut Vec<Request>,
+) -> Result<(), String> {
+    let scheduler = Scheduler::new(batching).map_err(|error| error.to_string())?;
+    let mut last = None;
+    requests.retain(|request| {
+        let asked = batching::Request {
+            prompt: request.prompt_tokens,
+            max_new: request.output_tokens,
+            cacheable: false,
+            adapter: None,
+        };
+        let refused = scheduler.check_request(&asked).err();
+        let is_taken = refused.is_none();
+        last = refused.or(last);
+        is_taken
+    });
+    match last {
+        Some(why) if requests.is_empty() => Err(format!("no request can be served: {why}")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replayed(first_s: u64, end_s: u64, output_tokens: u32) -> Replayed {
+        Replayed {
+            due_ns: 0,
+            first_token_ns: first_s * SECOND,
+            end_ns: end_s * SECOND,
+            output_tokens,
+            ..Replayed::default()
+        }
+    }
+
+    /// Half of these have no token after the first, which is not the same as one at once.
+    #[test]
+    fn single_tokens_have_no_time_between_tokens() {
+        let requests = [
+            replayed(1, 1, 1),
+            replayed(1, 5, 3),
+            replayed(1, 1, 1),
+            replayed(1, 4, 2),
+        ];
+        let tpot = |statistic| statistic_of(&requests, tpot_s, statistic);
+        assert_eq!(tpot(Statistic::Percentile(50.0)), Some(2.0));
+        assert_eq!(tpot(Statistic::Mean), Some(2.5));
+        assert_eq!(statistic_of(&requests[..1], tpot_s, Statistic::Max), None);
+    }
 }

@@ -34,6 +34,10 @@ pub(super) fn text(report: &Report) -> String {
         [] => "none for latency: the maximum rate is saturation".to_owned(),
         objectives => objectives.join(", "),
     };
+    let objectives = match report.objectives_not_judged {
+        0 => objectives,
+        others => format!("{objectives}; {others} more of the scenario are not judged"),
+    };
     let _ = writeln!(text, "objectives: {objectives}\n");
     table(&mut text, &report.world_sizes);
     for row in &report.world_sizes {
@@ -103,11 +107,25 @@ fn sentence(pair: &BreakEven) -> String {
         against_replicas,
         ..
     } = pair;
-    let latency = match pair.latency {
-        Latency::Always => "answers sooner at every rate".to_owned(),
-        Latency::Never => "never answers sooner".to_owned(),
+    let latency = match &pair.latency {
+        Latency::Always => "answers sooner at every rate that both can serve".to_owned(),
+        Latency::Never => "answers sooner at no rate that both can serve".to_owned(),
         Latency::UpTo { requests_per_s } => {
             format!("answers sooner up to {requests_per_s:.2} requests/s")
+        }
+        Latency::From { requests_per_s } => {
+            format!("answers sooner from {requests_per_s:.2} requests/s on")
+        }
+        Latency::Changing {
+            is_one_first,
+            requests_per_s,
+        } => {
+            let rates: Vec<String> = requests_per_s.iter().map(|it| format!("{it:.2}")).collect();
+            let first = if *is_one_first { "sooner" } else { "later" };
+            format!(
+                "answers {first} at first, which changes at {} requests/s",
+                rates.join(", ")
+            )
         }
     };
     let cost = match (

@@ -67,6 +67,73 @@ fn a_world_size_that_cannot_be_is_a_row_that_says_so() {
     assert!(row(&report, 1)["why_not"].is_null(), "{report}");
 }
 
+/// What a deployment rejects and counts is no reason to say nothing of the rest.
+#[test]
+fn requests_that_are_too_long_are_left_out_and_counted() {
+    let sandbox = Sandbox::new();
+    let short = "--set=deployment.max_model_len=600";
+    let arguments = ["chat", "--requests", "300", "--world-size", "1", short];
+    let report = json(&sandbox, &arguments);
+    assert!(number(row(&report, 1), "requests_per_s_max") > 0.0);
+    assert!(report["output_tokens_mean"].as_f64().unwrap() < 600.0);
+    let facts = report["facts"].to_string();
+    assert!(facts.contains("requests are left out"), "{facts}");
+    assert!(facts.contains("the first of them"), "{facts}");
+    let none = "--set=deployment.max_model_len=2";
+    let ended = sandbox.run(&["world-size", "chat", "--world-size", "1", none]);
+    let ended = ended.with_code(2);
+    assert!(!ended.stderr.contains("defect"), "{}", ended.stderr);
+}
+
+/// An answer of one token has no time between tokens, and is met by none.
+#[test]
+fn single_tokens_do_not_meet_an_objective_for_tpot() {
+    let sandbox = Sandbox::new();
+    let of = |lengths: &str| {
+        let arguments = [
+            "small.toml",
+            "--requests=200",
+            "--world-size=1",
+            "--set=objectives.tpot_p50=1us",
+            lengths,
+        ];
+        json(&sandbox, &arguments)
+    };
+    let mixed = of("--set=workload.output_tokens={ log_normal = { mean = 1.3, cv = 0.5 } }");
+    assert_eq!(number(row(&mixed, 1), "requests_per_s_max"), 0.0, "{mixed}");
+    let single = of("--set=workload.output_tokens=1");
+    let judged = single["objectives"].to_string();
+    assert!(!judged.contains("tpot"), "{judged}");
+    assert_eq!(
+        single["objectives_not_judged"],
+        mixed["objectives_not_judged"].as_u64().unwrap() + 1
+    );
+}
+
+/// What the scenario says of its server is in what a request takes alone.
+#[test]
+fn the_overhead_of_a_request_is_in_its_time() {
+    let sandbox = Sandbox::new();
+    let of = |overhead: &str| {
+        let set = format!("--set=step_time.request_overhead={overhead}");
+        let report = json(
+            &sandbox,
+            &["small.toml", "--requests=100", "--world-size=1", &set],
+        );
+        (
+            number(row(&report, 1), "ttft_idle_s"),
+            report["facts"].to_string(),
+        )
+    };
+    let ((without, said), (with, said_with)) = (of("0s"), of("50ms"));
+    assert!((with - without - 0.05).abs() < 1e-6, "{without} {with}");
+    assert!(said.contains("no request overhead of a server"), "{said}");
+    assert!(
+        said_with.contains("a request overhead of 50.000 ms"),
+        "{said_with}"
+    );
+}
+
 #[test]
 fn if_none_can_be_the_scenario_is_what_is_wrong() {
     let arguments = ["world-size", "chat", "--world-size", "3,5"];
