@@ -65,6 +65,26 @@ spread! {
     engine: engine_times,
 }
 
+/// The figures that are shares of a peak, which nothing exceeds.
+const SHARES: [fn(&mut Efficiency) -> &mut f64; 6] = [
+    |of| &mut of.weight_read,
+    |of| &mut of.kv_read,
+    |of| &mut of.gemm,
+    |of| &mut of.gemm_fp8,
+    |of| &mut of.attention,
+    |of| &mut of.elementwise,
+];
+
+/// A share of a peak that is so many times as large, if that leaves room below the peak: what is short of it shrinks instead
+/// of the share growing, so that small factors are as they are, and no factor reaches it.
+fn below_peak(share: f64, factor: f64) -> f64 {
+    if factor <= 1.0 || share >= 1.0 {
+        return share * factor.min(1.0);
+    }
+    let short = 1.0 - share;
+    1.0 - short * libm::exp(-libm::log(factor) * share / short)
+}
+
 fn all_reduce_times(gpu: &mut Gpu, factor: f64) {
     let sizes = gpu.all_reduce.by_world_size.iter_mut();
     for range in sizes.flat_map(|(_, ranges)| ranges) {
@@ -133,11 +153,17 @@ impl Gpu {
 
     /// The same GPU as other measurements might have had it. `deviation` is to come from a
     /// standard normal distribution, and is asked for every figure in turn, so that a figure
-    /// that is certain does not change what the others get.
+    /// that is certain does not change what the others get. No share of a peak is drawn beyond the peak.
     #[must_use]
     pub fn drawn(&self, mut deviation: impl FnMut() -> f64) -> Self {
         let factors = self.spread.to_array().map(|of| libm::exp(of * deviation()));
-        self.times(&factors)
+        let mut drawn = self.times(&factors);
+        let mut best = self.efficiency.clone();
+        for share in SHARES {
+            let (best, drawn) = (*share(&mut best), share(&mut drawn.efficiency));
+            *drawn = below_peak(best, *drawn / best);
+        }
+        drawn
     }
 }
 
@@ -204,6 +230,31 @@ mod tests {
                 assert_eq!(step(&one) != best, changes, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn no_draw_reaches_a_peak() {
+        for gpu in [Gpu::a100_80gb(), Gpu::h100(), Gpu::h200(), Gpu::b200()] {
+            for step in -60..=60_i32 {
+                let deviation = f64::from(step) / 10.0;
+                // The one that slows everything the other way.
+                let mut asked = 0;
+                let mut drawn = gpu.drawn(|| {
+                    asked += 1;
+                    if asked == EfficiencySpread::COUNT { -deviation } else { deviation }
+                });
+                for share in SHARES {
+                    let drawn = *share(&mut drawn.efficiency);
+                    assert!(drawn > 0.0 && drawn < 1.0, "{drawn} by {deviation}");
+                    let best = *share(&mut gpu.efficiency.clone());
+                    assert_eq!(drawn > best, deviation > 0.0, "{drawn} {best} by {deviation}");
+                }
+            }
+        }
+        // Small factors are as they are, and shares that are far from the peak grow on.
+        assert!((below_peak(0.5, 1.001) - 0.5005).abs() < 1e-6);
+        assert_eq!(below_peak(0.9, 0.5), 0.45);
+        assert!((below_peak(0.9, 1.05) - 0.935).abs() < 2e-3);
     }
 
     #[test]
