@@ -154,7 +154,7 @@ fn a_simulated_run_taken_for_measured_has_no_error() {
 #[test]
 fn a_prediction_that_loses_requests_is_beyond_tolerance() {
     let sandbox = measured(1.0);
-    let lossy = ["--set", "clients.timeout=800ms", "--format", "json"];
+    let lossy = ["--set", "clients.timeout=940ms", "--format", "json"];
     let validation = json(&validate(&sandbox, &lossy).with_code(3));
     assert!(
         validation["measured"]["not_predicted"].as_u64().unwrap() > 20,
