@@ -55,8 +55,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     changes: Changes,
 
-    /// Requests of the scenario's workload that each rate is tried with
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    /// Requests of the scenario's workload, from the first on, that each rate is tried with: all of them, if there are
+    /// no more
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     requests: u32,
 
     /// For people or for machines
