@@ -232,9 +232,7 @@ fn sentence(report: &Validation) -> Option<String> {
             None => "steps do not take as long as predicted".to_owned(),
         },
         Part::Overhead => {
-            format!(
-                "prompts' steps, or what requests take around steps, are predicted {long}"
-            )
+            format!("prompts' steps, or what requests take around steps, are predicted {long}")
         }
         Part::Queueing if source.overhead_s.is_none() => {
             format!(

@@ -241,13 +241,21 @@ mod tests {
                 let mut asked = 0;
                 let mut drawn = gpu.drawn(|| {
                     asked += 1;
-                    if asked == EfficiencySpread::COUNT { -deviation } else { deviation }
+                    if asked == EfficiencySpread::COUNT {
+                        -deviation
+                    } else {
+                        deviation
+                    }
                 });
                 for share in SHARES {
                     let drawn = *share(&mut drawn.efficiency);
                     assert!(drawn > 0.0 && drawn < 1.0, "{drawn} by {deviation}");
                     let best = *share(&mut gpu.efficiency.clone());
-                    assert_eq!(drawn > best, deviation > 0.0, "{drawn} {best} by {deviation}");
+                    assert_eq!(
+                        drawn > best,
+                        deviation > 0.0,
+                        "{drawn} {best} by {deviation}"
+                    );
                 }
             }
         }
