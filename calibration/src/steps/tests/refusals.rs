@@ -88,7 +88,7 @@ fn exchanges_longer_than_the_step_are_refused() {
         bytes_per_token: 100,
         ranges: vec![AllReduceRange {
             bytes_last: 1 << 20,
-            alpha_s: 1.0,
+            alpha_s: 0.1,
             beta_bytes_per_s: 1e9,
         }],
     };
