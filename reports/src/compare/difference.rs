@@ -15,8 +15,7 @@ pub struct Difference {
     /// Mean difference, in the unit of the figure.
     pub mean: f64,
     /// The true difference is within this of [`Difference::mean`] with 95 %
-    /// confidence (Student's t); that of one more run where each seed has a draw of the step times. `null` without
-    /// two seeds.
+    /// confidence (Student's t); `null` without two seeds.
     pub half_width: Option<f64>,
     /// [`Difference::mean`] as a share of the other variant's mean; `null` if
     /// that is 0.
@@ -45,11 +44,7 @@ pub enum Verdict {
 
 /// The difference of what the same seeds gave, seed by seed; a seed under which
 /// one of the two has no figure says nothing. `None` if there is no pair.
-pub(super) fn paired(
-    interval: IntervalOf,
-    values: &[Option<f64>],
-    others: &[Option<f64>],
-) -> Option<Difference> {
+pub(super) fn paired(values: &[Option<f64>], others: &[Option<f64>]) -> Option<Difference> {
     let pairs: Vec<(f64, f64)> = values
         .iter()
         .zip(others)
@@ -60,7 +55,7 @@ pub(super) fn paired(
     let is_equal = differences.iter().all(|difference| *difference == 0.0);
     Some(Difference::new(
         mean(&differences)?,
-        interval.half_width(&differences),
+        IntervalOf::Mean.half_width(&differences),
         mean(&others)?,
         is_equal,
     ))
@@ -68,11 +63,7 @@ pub(super) fn paired(
 
 /// The difference of two means over seeds that are not the same. `None` if
 /// there is nothing on one side.
-pub(super) fn unpaired(
-    interval: IntervalOf,
-    values: &[Option<f64>],
-    others: &[Option<f64>],
-) -> Option<Difference> {
+pub(super) fn unpaired(values: &[Option<f64>], others: &[Option<f64>]) -> Option<Difference> {
     let [values, others] = [values, others].map(|side| side.iter().flatten().copied().collect());
     let (values, others): (Vec<f64>, Vec<f64>) = (values, others);
     let other = mean(&others)?;
@@ -80,7 +71,7 @@ pub(super) fn unpaired(
     let is_equal = all().all(|value| *value == other);
     Some(Difference::new(
         mean(&values)? - other,
-        welch_half_width(interval, &values, &others),
+        welch_half_width(&values, &others),
         other,
         is_equal,
     ))
@@ -89,9 +80,9 @@ pub(super) fn unpaired(
 /// Half the width of the 95 % interval of the difference of two means whose
 /// variances need not be equal (NIST/SEMATECH e-Handbook of Statistical Methods,
 /// 1.3.5.3). The degrees of freedom are rounded down, so it is never too narrow.
-fn welch_half_width(interval: IntervalOf, values: &[f64], others: &[f64]) -> Option<f64> {
-    let (one, one_freedom) = interval.variance(values)?;
-    let (two, two_freedom) = interval.variance(others)?;
+fn welch_half_width(values: &[f64], others: &[f64]) -> Option<f64> {
+    let (one, one_freedom) = IntervalOf::Mean.variance(values)?;
+    let (two, two_freedom) = IntervalOf::Mean.variance(others)?;
     let both = one + two;
     if both == 0.0 {
         return Some(0.0);
@@ -134,14 +125,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn paired(values: &[Option<f64>], others: &[Option<f64>]) -> Option<Difference> {
-        super::paired(IntervalOf::Mean, values, others)
-    }
-
-    fn unpaired(values: &[Option<f64>], others: &[Option<f64>]) -> Option<Difference> {
-        super::unpaired(IntervalOf::Mean, values, others)
-    }
-
     fn some<const N: usize>(values: [f64; N]) -> [Option<f64>; N] {
         values.map(Some)
     }
@@ -159,20 +142,6 @@ mod tests {
             unpaired(&values, &others).unwrap().verdict,
             Verdict::Unclear
         );
-    }
-
-    /// What differs between draws of the step times may be so in every run.
-    #[test]
-    fn of_another_run_an_interval_is_wider_than_of_the_mean() {
-        let (values, others) = (some([1.0, 2.0, 3.0]), some([11.0, 12.5, 13.0]));
-        for compare in [super::paired, super::unpaired] {
-            let of = |interval| compare(interval, &values, &others).unwrap();
-            let (mean, another) = (of(IntervalOf::Mean), of(IntervalOf::AnotherRun));
-            assert_eq!(mean.mean, another.mean);
-            // sqrt(1 + 1/3) against sqrt(1/3).
-            let ratio = another.half_width.unwrap() / mean.half_width.unwrap();
-            assert!((ratio - 2.0).abs() < 1e-12, "{ratio}");
-        }
     }
 
     #[test]

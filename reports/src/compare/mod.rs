@@ -42,8 +42,8 @@ pub struct Comparison {
     /// baseline; absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub paired_requests: Vec<PairedRequests>,
-    /// Whether each seed has its own draw of the step times, the same for all variants, so that intervals include
-    /// what their calibration leaves open: they are of one more run, and not of a mean. Absent if not.
+    /// Whether each seed has its own draw of the step times, the same for all variants: intervals of figures are then
+    /// of one more run, and not of a mean; those of differences are of the mean over draws. Absent if not.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub include_calibration_error: bool,
 }
@@ -206,7 +206,9 @@ impl Comparison {
     }
 
     /// The same where each seed has a draw of the step times: what those have wrong is in every run of the real
-    /// deployment, and does not average out, so that intervals are of one more run.
+    /// deployment, and does not average out, so that intervals of figures are of one more run. Those of
+    /// differences are of their mean over seeds and draws: all variants have the same draw, and which of them is
+    /// better is asked of what is likely, not of one run.
     ///
     /// # Errors
     /// As [`Comparison::of`].
@@ -238,10 +240,9 @@ impl Comparison {
             .iter()
             .map(|each| Variant::of(interval, each, base))
             .collect();
-        let off = (pairing, interval);
-        set_off(off, &mut compared, baseline, |of| &mut of.difference);
+        pairing.set_off(&mut compared, baseline, |metric| &mut metric.difference);
         if let Some(oracle) = oracle {
-            set_off(off, &mut compared, oracle, |of| &mut of.above_oracle);
+            pairing.set_off(&mut compared, oracle, |metric| &mut metric.above_oracle);
         }
         rank::give(&mut compared, oracle);
         Ok(Self {
@@ -310,24 +311,26 @@ fn pairing(variants: &[VariantRuns]) -> Pairing {
     }
 }
 
-/// Sets every figure of all other variants off against that of one of them.
-fn set_off(
-    (pairing, interval): (Pairing, IntervalOf),
-    variants: &mut [Variant],
-    name: &str,
-    difference: fn(&mut VariantMetric) -> &mut Option<Difference>,
-) {
-    let Some(one) = variants.iter().find(|variant| variant.name == name) else {
-        return;
-    };
-    let metrics = one.metrics.clone();
-    let less = match pairing {
-        Pairing::Seeds => difference::paired,
-        Pairing::None => difference::unpaired,
-    };
-    for variant in variants.iter_mut().filter(|variant| variant.name != name) {
-        for (metric, of_one) in variant.metrics.iter_mut().zip(&metrics) {
-            *difference(metric) = less(interval, &metric.values, &of_one.values);
+impl Pairing {
+    /// Sets every figure of all other variants off against that of one of them.
+    fn set_off(
+        self,
+        variants: &mut [Variant],
+        name: &str,
+        difference: fn(&mut VariantMetric) -> &mut Option<Difference>,
+    ) {
+        let Some(one) = variants.iter().find(|variant| variant.name == name) else {
+            return;
+        };
+        let metrics = one.metrics.clone();
+        let less = match self {
+            Self::Seeds => difference::paired,
+            Self::None => difference::unpaired,
+        };
+        for variant in variants.iter_mut().filter(|variant| variant.name != name) {
+            for (metric, of_one) in variant.metrics.iter_mut().zip(&metrics) {
+                *difference(metric) = less(&metric.values, &of_one.values);
+            }
         }
     }
 }

@@ -124,7 +124,7 @@ fn legend(comparison: &Comparison, style: Style) -> Vec<String> {
     let how = match (comparison.pairing, intervals) {
         (Pairing::Seeds, 0) => "of one seed, so that there is no interval",
         (Pairing::Seeds, _) if comparison.include_calibration_error => {
-            "mean of the differences seed by seed ± where 95 % of those of other runs are (Student's t)"
+            "mean of the differences seed by seed, each with its draw ± half of its 95 % interval (Student's t)"
         }
         (Pairing::Seeds, _) => {
             "mean of the differences seed by seed ± half of its 95 % interval (Student's t)"

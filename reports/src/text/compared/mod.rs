@@ -54,8 +54,8 @@ fn title(comparison: &Comparison, style: Style) -> Vec<String> {
         lines.push(hardware);
     }
     if comparison.include_calibration_error {
-        let drawn = "each seed has its own draw of the step times, the same for all variants, so that \
-                     intervals include the error of their calibration";
+        let drawn = "each seed has its own draw of the step times, the same for all variants: differences are \
+                     means over what their calibration leaves open";
         lines.extend(broken(drawn, style.width));
     }
     if let Some(workload) = shared(variants, |facts| facts.workload.as_str()) {
