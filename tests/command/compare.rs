@@ -69,8 +69,9 @@ fn draws_of_step_times_are_said_and_widen_intervals() {
     let half_width = |arguments: &[&str]| {
         let arguments = [arguments, &["--format=json"]].concat();
         let comparison = json(&sandbox.run(&arguments).with_code(0).stdout);
-        let difference = &metric(&comparison, 1, "cost_usd")["difference"];
-        difference["half_width"].as_f64().unwrap()
+        metric(&comparison, 1, "tpot_mean")["half_width"]
+            .as_f64()
+            .unwrap()
     };
     assert!(half_width(&drawn) > half_width(&WINDOWS));
 }

@@ -175,8 +175,9 @@ impl Driver {
                 self.fail(&live, GenerationError::Sample(failure.clone()));
             } else {
                 let reason = live.ended().expect("the scheduler ends what has ended");
-                live.send(Event::Finished(reason));
+                // Whoever reads that it has finished finds it counted.
                 self.counters.finished.add(1);
+                live.send(Event::Finished(reason));
             }
             self.release_adapter(&live);
         }
