@@ -106,8 +106,8 @@ fn share(text: &str) -> Result<f64, String> {
     let share = number.parse().map(|number: f64| number / scale);
     share
         .ok()
-        .filter(|share| share.is_finite() && *share >= 0.0)
-        .ok_or_else(|| "expected a share such as 5% or 0.05".to_owned())
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "expected a share of at most 100%, such as 5% or 0.05".to_owned())
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> Result<ExitCode, Failure> {

@@ -404,8 +404,8 @@ fn what_cannot_be_compared_is_refused_by_name() {
         "the records are of the model `llama-3-8b`, and the scenario is of `llama-3.1-8b`",
     );
     refused(
-        &["run", "calm.toml", "--tolerance-mean", "much"],
-        "a share such as 5%",
+        &["run", "calm.toml", "--tolerance-mean", "5"],
+        "a share of at most 100%, such as 5%",
     );
     refused(
         &["run", "calm.toml", "--profile", "means.json"],
