@@ -264,8 +264,8 @@ fn ampere_spread() -> EfficiencySpread {
         host_launch: 0.0,
         // From 2 to 8 GPUs in the tables.
         all_reduce: 0.2,
-        // Engines since 2025 are 4 to 12 % faster or slower in the median than these figures say, each at nearly all its
-        // sizes (docs/accuracy.md); of 2024, up to 30 %.
+        // Most engines of 2025 are up to 12 % faster or slower in the median than these figures say, each at nearly all its
+        // sizes (docs/accuracy.md). Those of 2024 are slower by up to 30 %, and small models without a server faster by 20 %.
         engine: 0.1,
     }
 }
