@@ -17,16 +17,23 @@ use foresail_engine::cuda::software::{Options, Software};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::devices::{Device, Reference, Setting};
+use crate::devices::{Device, Reference, Setting, Shaken};
 use crate::equality::{Dealer, start};
 use crate::hf_golden;
 use crate::random_model::{RandomModel, TOKENS_MAX, for_gpus, models, models_for_ranks};
 use crate::sequences::{Logits, Sequence, advance};
 use crate::world::World;
 
-/// What logits may differ by, root mean square over root mean square: activations are rounded to bf16 (2^-9 each)
-/// after every operation, and not in the slow clear form. A column too many in one norm makes it 0.1.
+/// What logits of most models may differ by, root mean square over root mean square: activations are rounded to bf16
+/// (2^-9 each) after every operation, and not in the slow clear form. A column too many in one norm makes it 0.1.
 const DIFFERENCE_MAX: f64 = 0.03;
+
+/// What logits may differ by over what [`Shaken`] ones do, of models that make more of rounding than most. Of 300 random
+/// ones half differ by 0.6 of it, 95 % by less than 0.8, and one of 900 sequences by 1.9.
+const DIFFERENCE_OVER_SHAKEN_MAX: f64 = 2.5;
+
+/// By how many seeds models are shaken.
+const SHAKES: u64 = 4;
 
 /// One GPU a rank, which its rank takes when it opens.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +157,35 @@ fn difference(one: &Logits, other: &Logits) -> f64 {
     (apart / whole).sqrt()
 }
 
+/// Asserts that what a GPU found is near to what the slow clear form says, as far as bf16 lets it.
+fn assert_near(found: &[Sequence], model: &RandomModel, lens: [usize; 3], order: u64) {
+    let clear = computed(&mut start(Reference, model, 1), model, lens, order);
+    let differences = |others: &[Sequence]| -> Vec<f64> {
+        let pairs = others.iter().zip(&clear);
+        pairs
+            .map(|(other, clear)| difference(&other.logits, &clear.logits))
+            .collect()
+    };
+    let found = differences(found);
+    if found.iter().all(|difference| *difference <= DIFFERENCE_MAX) {
+        return;
+    }
+    let shaken: Vec<_> = (0..SHAKES)
+        .map(|seed| {
+            let mut world = start(Shaken(seed), model, 1);
+            differences(&computed(&mut world, model, lens, order))
+        })
+        .collect();
+    for (index, found) in found.iter().enumerate() {
+        let squares: f64 = shaken.iter().map(|shaken| shaken[index].powi(2)).sum();
+        let shaken = (squares / SHAKES as f64).sqrt();
+        assert!(
+            *found <= DIFFERENCE_MAX.max(DIFFERENCE_OVER_SHAKEN_MAX * shaken),
+            "{found} off, and {shaken} when shaken"
+        );
+    }
+}
+
 /// Three sequences, two of them with an adapter: chunks of prompts beside single tokens, then single tokens
 /// of all, so often that the step is recorded and replayed.
 fn computed(world: &mut World, model: &RandomModel, lens: [usize; 3], order: u64) -> Vec<Sequence> {
@@ -216,15 +252,10 @@ fn any_model_on_a_gpu_is_near_its_slow_clear_form() {
     check(
         (for_gpus(models()), lens, any::<u64>()),
         |(model, lens, order)| {
-            let mut clear = start(Reference, &model, 1);
-            let clear = computed(&mut clear, &model, lens, order);
             let device = OnGpus::open(1, order % 4).expect("there was one before");
             let mut world = start(device, &model, 1);
             let found = computed(&mut world, &model, lens, order);
-            for (found, clear) in found.iter().zip(&clear) {
-                let difference = difference(&found.logits, &clear.logits);
-                assert!(difference <= DIFFERENCE_MAX, "{difference} off");
-            }
+            assert_near(&found, &model, lens, order);
         },
     );
 }
@@ -238,15 +269,10 @@ fn ranks_on_gpus_are_together_what_one_is() {
     check(
         (for_gpus(models_for_ranks()), lens, any::<u64>()),
         |(model, lens, order)| {
-            let mut clear = start(Reference, &model, 1);
-            let clear = computed(&mut clear, &model, lens, order);
             let device = OnGpus::open(2, order % 4).expect("there were two before");
             let mut world = start(device, &model, 2);
             let found = computed(&mut world, &model, lens, order);
-            for (found, clear) in found.iter().zip(&clear) {
-                let difference = difference(&found.logits, &clear.logits);
-                assert!(difference <= DIFFERENCE_MAX, "{difference} off");
-            }
+            assert_near(&found, &model, lens, order);
         },
     );
 }

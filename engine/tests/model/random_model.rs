@@ -275,7 +275,7 @@ impl Draw {
     }
 
     /// Between -1 and 1.
-    fn value(&mut self) -> f32 {
+    pub(crate) fn value(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
