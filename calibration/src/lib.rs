@@ -23,4 +23,5 @@ pub mod exchanges;
 pub mod least_squares;
 mod normal;
 pub mod requests;
+mod statistics;
 pub mod steps;

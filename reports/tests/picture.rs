@@ -1,6 +1,5 @@
 //! Pictures, as the text that they are, and as XML that anything reads.
 
-use foresail_reports::histogram::Histogram;
 use foresail_reports::picture::{Axis, Mark, Plot, Point, Series, svg};
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -118,18 +117,4 @@ fn a_distribution_keeps_its_ends() {
         Point::new(2.0, 100.0),
     ];
     assert_eq!(few.points, expected);
-}
-
-#[test]
-fn a_histogram_is_drawn_as_its_values_are() {
-    let mut histogram = Histogram::new();
-    histogram.record(1_000);
-    histogram.record(2_000);
-    let series = Series::of_histogram("few", &histogram, 1e3);
-    let expected = [
-        Point::new(1.0, 0.0),
-        Point::new(1.0, 50.0),
-        Point::new(2.0, 100.0),
-    ];
-    assert_eq!(series.points, expected);
 }

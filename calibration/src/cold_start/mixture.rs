@@ -3,6 +3,8 @@
 use foresail_scenarios::distribution::Distribution;
 use serde::Serialize;
 
+use crate::statistics::{deviation, mean};
+
 /// A stage that takes less than this share of a start has no spread that a start shows.
 const SHARE_MIN: f64 = 0.01;
 
@@ -58,11 +60,6 @@ pub struct Outcome {
     pub probability: f64,
     /// How long it takes (s).
     pub seconds: Distribution,
-}
-
-/// The mean; 0 of none.
-pub(super) fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 /// What a stage of these times is, in starts that take `start_s`, and which times are far from the others.
@@ -130,16 +127,6 @@ fn log_normal(logs: &[f64]) -> Distribution {
         mu: mean(logs),
         sigma: deviation(logs),
     }
-}
-
-/// Standard deviation, of a sample.
-fn deviation(values: &[f64]) -> f64 {
-    let mean = mean(values);
-    let squares: f64 = values
-        .iter()
-        .map(|value| (value - mean) * (value - mean))
-        .sum();
-    libm::sqrt(squares / (values.len() as f64 - 1.0).max(1.0))
 }
 
 /// The places of what is far from the others; none if that is too many to be far.

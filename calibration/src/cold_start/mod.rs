@@ -27,6 +27,8 @@ use foresail_scenarios::distribution::Distribution;
 use foresail_scenarios::random::Stream;
 use serde::Serialize;
 
+use crate::statistics::{mean, quantile, sorted};
+
 pub use self::mixture::{Choice, Outcome};
 pub use self::table::{TableStage, scenario_table};
 
@@ -131,15 +133,10 @@ pub fn drawn(stages: &[StageFit], starts: usize, random: &mut Stream) -> Vec<f64
 /// and Fan, "Sample Quantiles in Statistical Packages", 1996); 0 of none.
 #[must_use]
 pub fn percentile(seconds: &[f64], share: f64) -> f64 {
-    let mut sorted = seconds.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let Some(last) = sorted.len().checked_sub(1) else {
+    if seconds.is_empty() {
         return 0.0;
-    };
-    let place = share * last as f64;
-    let below = (place as usize).min(last);
-    let above = (below + 1).min(last);
-    sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
+    }
+    quantile(&sorted(seconds), share)
 }
 
 impl StageFit {
@@ -157,7 +154,7 @@ impl StageFit {
 }
 
 fn of_stage(name: &str, seconds: Vec<f64>, start_s: f64) -> StageFit {
-    let mean_s = mixture::mean(&seconds);
+    let mean_s = mean(&seconds);
     let (choice, outcomes, outliers) = mixture::choose(&seconds, start_s);
     StageFit {
         name: name.to_owned(),

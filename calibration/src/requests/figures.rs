@@ -4,6 +4,8 @@ use std::fmt;
 
 use foresail_simulator::replay::Replayed;
 
+use crate::statistics::{mean, quantile, sorted};
+
 /// What is asked of all requests of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
@@ -61,22 +63,15 @@ impl Figure {
 impl Statistic {
     fn of(self, values: Vec<f64>) -> Option<f64> {
         match self {
-            Self::Mean if values.is_empty() => None,
-            Self::Mean => Some(values.iter().sum::<f64>() / values.len() as f64),
-            Self::Percentile(percent) => percentile(f64::from(percent.min(100)), values),
+            Self::Mean => (!values.is_empty()).then(|| mean(&values)),
+            Self::Percentile(percent) => percentile(f64::from(percent.min(100)), &values),
         }
     }
 }
 
 /// The value that so many percent are below, straight between the two nearest.
-pub(super) fn percentile(percent: f64, mut values: Vec<f64>) -> Option<f64> {
-    let last = values.len().checked_sub(1)?;
-    values.sort_by(f64::total_cmp);
-    let place = percent / 100.0 * last as f64;
-    let below = place as usize;
-    let above = (below + 1).min(last);
-    let share = place - below as f64;
-    Some(values[below] + (values[above] - values[below]) * share)
+pub(super) fn percentile(percent: f64, values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| quantile(&sorted(values), percent / 100.0))
 }
 
 fn seconds(nanos: u64) -> f64 {

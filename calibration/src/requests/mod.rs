@@ -435,8 +435,8 @@ fn estimates(
     let values = search.problem.terms(&point.ln_terms).to_vec();
     let mut estimates: Vec<TermEstimate> = (Terms::names().zip(values).enumerate())
         .map(|(place, (name, value))| {
-            let drawn = || draws.iter().map(|draw| draw[place]).collect();
-            let (low, high) = (percentile(2.5, drawn()), percentile(97.5, drawn()));
+            let drawn: Vec<f64> = draws.iter().map(|draw| draw[place]).collect();
+            let (low, high) = (percentile(2.5, &drawn), percentile(97.5, &drawn));
             TermEstimate {
                 name: name.to_owned(),
                 value,

@@ -7,8 +7,8 @@
 use super::bends::{self, Bends};
 use super::design::{Column, Row};
 use super::observation::Load;
-use super::statistics::{deviation, mean};
 use crate::least_squares::LeastSquaresError;
+use crate::statistics::{deviation, mean};
 
 /// Parts of the steps, each of which is predicted from the others.
 const FOLDS: usize = 5;

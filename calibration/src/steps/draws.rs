@@ -27,9 +27,9 @@ use super::misfit::Misfit;
 use super::monotone::is_monotone;
 use super::observation::Observation;
 use super::stalled;
-use super::statistics::weighted_median;
 use crate::least_squares::LeastSquaresError;
 use crate::normal::{deviation_scale, standard_normal};
+use crate::statistics::weighted_median;
 
 /// With fewer repeats, their weighted medians differ less than medians of as many others would.
 const REPEATS_MIN: usize = 6;

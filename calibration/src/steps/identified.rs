@@ -4,9 +4,9 @@ use foresail_core::step_time::calibrated::{TermEstimate, Terms};
 
 use super::design::{COLUMNS, Column, Model, Shape};
 use super::observation::Observation;
-use super::statistics::{deviation, mean, quantile, sorted};
 use super::words::duration;
 use crate::least_squares::{LeastSquaresError, Matrix, dependence};
+use crate::statistics::{deviation, mean, quantile, sorted};
 
 /// A term that no step has more of than this share of its time need not be known better.
 const SHARE_MIN: f64 = 0.05;

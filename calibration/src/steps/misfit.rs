@@ -1,9 +1,9 @@
 //! How far the formula is from the steps that it is fitted to, beyond their noise.
 
 use super::observation::Observation;
-use super::statistics::mean;
 use crate::clusters::Clusters;
 use crate::normal::student_by_normal;
+use crate::statistics::mean;
 
 /// What of a step's time is neither in the formula nor noise.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -25,7 +25,6 @@ mod observation;
 mod outliers;
 mod rounds;
 mod stalled;
-mod statistics;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -36,8 +35,8 @@ use foresail_core::step_time::calibrated::{
     CalibratedAllReduce, Cell, HowMeasured, Residuals, Terms, WorldSizeFit,
 };
 
+pub use crate::statistics::MedianInterval;
 pub use error::FitError;
-pub use statistics::MedianInterval;
 pub use summary::{CellSummary, summary};
 pub use words::name;
 

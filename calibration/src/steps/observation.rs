@@ -6,7 +6,7 @@ use foresail_core::step_time::calibrated::{
 use foresail_core::step_time::{Chunk, StepLoad};
 
 use super::FitError;
-use super::statistics::{median, robust_deviation};
+use crate::statistics::{median, robust_deviation};
 
 /// How much of everything a step computes.
 #[derive(Clone, Debug, PartialEq)]

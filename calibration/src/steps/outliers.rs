@@ -13,9 +13,9 @@ use super::design::Shape;
 use super::design::{Column, Model, Row, equations};
 use super::knee;
 use super::observation::{Load, Observation};
-use super::statistics::{median, robust_deviation};
 use super::weights::{MISFIT_FIRST, weigh};
 use crate::least_squares::{Cholesky, LeastSquaresError, least_squares};
+use crate::statistics::{median, robust_deviation};
 
 /// Standard deviations from which on a step is an outlier. Of normal ones, one in 15 million is.
 const DEVIATIONS: f64 = 5.5;

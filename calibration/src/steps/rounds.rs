@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use foresail_core::step_time::calibrated::Cell;
 
-use super::statistics::{deviation, mean, median, robust_deviation};
 use crate::normal::student_by_normal;
+use crate::statistics::{deviation, mean, median, robust_deviation};
 
 /// With fewer steps in it, a round says more of its steps than of itself.
 const STEPS_MIN: usize = 3;

@@ -2,7 +2,7 @@
 
 use foresail_core::step_time::calibrated::Cell;
 
-use super::statistics::{median, robust_deviation};
+use crate::statistics::{median, robust_deviation};
 
 /// A repeat that took so many times the median stalled,
 const RATIO: f64 = 1.5;

@@ -4,7 +4,7 @@ use foresail_core::step_time::calibrated::{CalibrationError, Cell, HowMeasured, 
 
 use super::observation::formula_s;
 use super::stalled;
-use super::statistics::{MedianInterval, mean, median};
+use crate::statistics::{MedianInterval, mean, median};
 
 /// A measured step beside what the fit says of it.
 #[derive(Clone, Debug, PartialEq)]

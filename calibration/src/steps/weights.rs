@@ -2,7 +2,7 @@
 
 use super::design::Row;
 use super::observation::Observation;
-use super::statistics::{median, robust_deviation};
+use crate::statistics::{median, robust_deviation};
 
 /// How far the formula is taken to be from true medians, as a share, before anything is known.
 pub(super) const MISFIT_FIRST: f64 = 0.01;

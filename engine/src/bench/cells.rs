@@ -23,9 +23,6 @@ use crate::weights::Adapter;
 /// Steps in a row take at least so long, as far as there may be so many: clocks and interrupts then do not matter.
 const RUN_SECONDS: f64 = 0.05;
 
-/// A repeat that took so many times the median was held up by something else.
-const STALL_RATIO: f64 = 2.0;
-
 /// What is measured, and how well.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -76,8 +73,6 @@ pub struct MeasuredCell {
     pub spread: Spread,
     /// Whether it is known as well as it was to be.
     pub is_tight: bool,
-    /// Repeats that were held up by something else: far longer than the median.
-    pub stalls: usize,
     /// Steps in a row that each repeat is the mean of.
     pub steps_in_a_row: usize,
 }
@@ -275,9 +270,7 @@ impl Measurement<'_> {
         let repeats = self.rounds.repeats(index);
         let seconds: Vec<f64> = repeats.iter().map(|one| one.seconds).collect();
         let spread = Spread::of(&seconds)?;
-        let stalled = |seconds: &&f64| **seconds > STALL_RATIO * spread.median;
         Some(MeasuredCell {
-            stalls: seconds.iter().filter(stalled).count(),
             spread,
             is_tight: self.rounds.is_tight(index),
             steps_in_a_row: self.steps[index],

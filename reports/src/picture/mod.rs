@@ -20,8 +20,6 @@ mod marks;
 
 pub use draw::svg;
 
-use crate::histogram::Histogram;
-
 /// The most points of a curve made by [`Series::distribution`]: more than this many cannot be told apart.
 const CURVE_POINTS_MAX: usize = 500;
 
@@ -180,29 +178,5 @@ impl Series {
         let start = sorted.first().map(|first| Point::new(*first, 0.0));
         let points = start.into_iter().chain((0..kept).map(point));
         Self::new(name, Mark::Steps, points.collect())
-    }
-
-    /// As [`Series::distribution`], of what a histogram holds, in units of `unit_ns`.
-    #[must_use]
-    pub fn of_histogram(name: impl Into<String>, histogram: &Histogram, unit_ns: f64) -> Self {
-        let point = |share: f64| {
-            let ns = histogram.percentile_ns(share)?;
-            Some(Point::new(ns as f64 / unit_ns, share))
-        };
-        let start = histogram
-            .min_ns()
-            .map(|ns| Point::new(ns as f64 / unit_ns, 0.0));
-        let shares =
-            (1..=CURVE_POINTS_MAX).map(|index| index as f64 * 100.0 / CURVE_POINTS_MAX as f64);
-        let mut points: Vec<Point> = start.into_iter().chain(shares.filter_map(point)).collect();
-        // Of few values, many shares are the same value: the last of each says all.
-        points.dedup_by(|later, earlier| {
-            let same = later.x == earlier.x && earlier.y > 0.0;
-            if same {
-                earlier.y = later.y;
-            }
-            same
-        });
-        Self::new(name, Mark::Steps, points)
     }
 }

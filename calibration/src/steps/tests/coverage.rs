@@ -11,8 +11,8 @@ use foresail_scenarios::workload::{Content, Request};
 use foresail_simulator::replay::{Replayed, Traffic, replay};
 
 use super::engine::*;
+use crate::statistics::{deviation, mean};
 use crate::steps::observation::formula_s;
-use crate::steps::statistics::{deviation, mean};
 use crate::steps::{Options, StepsFit, fit};
 
 /// What an engine does beside its formula: standard deviations, as shares.

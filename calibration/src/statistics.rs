@@ -1,4 +1,4 @@
-//! Medians, and how well they are known.
+//! Means, medians and quantiles, and how well they are known.
 
 /// A median with an interval that holds the true one with 95 % confidence.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,7 +63,7 @@ fn outside(count: usize) -> usize {
 }
 
 /// The median; none of nothing.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     median_of_sorted(&sorted(values))
 }
 
@@ -77,7 +77,7 @@ fn median_of_sorted(sorted: &[f64]) -> Option<f64> {
 }
 
 /// The value below which half the weight is.
-pub(super) fn weighted_median(values: &[(f64, f64)]) -> Option<f64> {
+pub(crate) fn weighted_median(values: &[(f64, f64)]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
     let half = 0.5 * sorted.iter().map(|(_, weight)| weight).sum::<f64>();
@@ -91,17 +91,18 @@ pub(super) fn weighted_median(values: &[(f64, f64)]) -> Option<f64> {
 
 /// The standard deviation that normal numbers around a centre would have,
 /// by the median of their distances from it, which a few wild ones do not move.
-pub(super) fn robust_deviation(values: &[f64], centre: f64) -> f64 {
+pub(crate) fn robust_deviation(values: &[f64], centre: f64) -> f64 {
     let distances: Vec<f64> = values.iter().map(|value| (value - centre).abs()).collect();
     NORMAL_BY_MAD * median(&distances).unwrap_or(0.0)
 }
 
-pub(super) fn mean(values: &[f64]) -> f64 {
+/// The mean; 0 of none.
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 /// Standard deviation of a sample; 0 of fewer than two.
-pub(super) fn deviation(values: &[f64]) -> f64 {
+pub(crate) fn deviation(values: &[f64]) -> f64 {
     if values.len() < 2 {
         return 0.0;
     }
@@ -110,15 +111,15 @@ pub(super) fn deviation(values: &[f64]) -> f64 {
     (squares / (values.len() - 1) as f64).sqrt()
 }
 
-/// The value below which this share of the values is, straight between two of them.
-pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
+/// The value below which this share of the values is, straight between two of them. There has to be one.
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let below = place.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);
     sorted[below] + (place - below as f64) * (sorted[above] - sorted[below])
 }
 
-pub(super) fn sorted(values: &[f64]) -> Vec<f64> {
+pub(crate) fn sorted(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted
