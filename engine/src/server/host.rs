@@ -11,10 +11,6 @@ use tokio::sync::watch;
 
 use crate::server::{App, Ended, serve};
 
-/// Threads that answer. The cores belong to the model: answering takes a few
-/// percent of one, and a second keeps a long answer from delaying others.
-const WORKER_THREADS: usize = 2;
-
 /// Threads that encode long texts and read adapters.
 const BLOCKING_THREADS_MAX: usize = 2;
 
@@ -69,9 +65,10 @@ impl Host {
     }
 }
 
+/// One thread that answers: the cores belong to the model, and answering takes a few percent of one. It takes requests
+/// in the order in which they arrived, which several did not: each begins with the last of those that woke it.
 fn runtime() -> io::Result<Runtime> {
-    Builder::new_multi_thread()
-        .worker_threads(WORKER_THREADS)
+    Builder::new_current_thread()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name("server-worker")
         .enable_all()
