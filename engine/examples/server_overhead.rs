@@ -68,6 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         names: vec!["null".to_owned()],
         eos_token_ids: Vec::new(),
         adapter_loader: None,
+        entrance: None,
     });
     println!("                          requests   tokens      wall    a request    a token");
     for clients in [1, 8] {

@@ -10,7 +10,7 @@ use foresail_engine::backend::{Backend, Limits};
 use foresail_engine::checkpoint::Checkpoint;
 use foresail_engine::config::ModelConfig;
 use foresail_engine::driver::{Replica, Settings};
-use foresail_engine::emulated::{Hardware, RealClock, Vocabulary};
+use foresail_engine::emulated::{Entrance, Hardware, RealClock, Vocabulary};
 use foresail_engine::server::{AdapterLoadError, AdapterLoader, Engine};
 use foresail_engine::startup::{self, Device, EngineSettings, KvCacheSize, ModelSource};
 use foresail_engine::text::Tokenizer;
@@ -77,6 +77,7 @@ struct Loaded {
     config: Option<ModelConfig>,
     /// Adapters that are there from the start, beside those of the command line.
     adapters: Vec<Adapter>,
+    entrance: Option<Entrance>,
     tokenizer: Tokenizer,
     device: String,
     note: Option<String>,
@@ -162,6 +163,7 @@ impl Plan {
             names: self.names,
             eos_token_ids,
             adapter_loader: load_adapter.filter(|_| self.adapter_loading),
+            entrance: loaded.entrance,
         };
         Ok(Ready {
             engine,
@@ -359,6 +361,7 @@ fn compute(settings: &EngineSettings, note: Option<String>) -> Result<Loaded, Fa
         ),
         config: Some(started.config),
         adapters: Vec::new(),
+        entrance: None,
         stages: stages.map(|stage| (stage.name, stage.duration)).collect(),
     })
 }
@@ -393,6 +396,7 @@ fn emulate(hardware: &Hardware, clock: RealClock) -> Result<Loaded, Failure> {
         settings,
         config: Some(checkpoint.config().clone()),
         adapters: Vec::new(),
+        entrance: None,
         tokenizer: Tokenizer::bytes(),
         device: format!("{gpus} emulated {}", hardware.gpu),
         note: None,
@@ -404,12 +408,15 @@ fn stand_for(replica: scenario::Replica, clock: RealClock) -> Result<Loaded, Fai
     let began = Instant::now();
     let gpus = replica.emulation.world_size;
     let vocabulary = Vocabulary::new(SAID, vec![Tokenizer::BYTES_EOS]).map_err(input)?;
+    let entrance = Entrance::new(replica.emulation.request_overhead, clock)
+        .map_err(|error| Failure::Input(format!("no thread to emulate a server: {error}")))?;
     let (backend, settings) = replica.emulation.backend(vocabulary, Box::new(clock));
     Ok(Loaded {
         backend: Box::new(backend),
         settings,
         config: None,
         adapters: replica.adapters,
+        entrance,
         tokenizer: Tokenizer::bytes(),
         device: format!("{gpus} emulated {}", replica.gpu),
         note: replica.note,

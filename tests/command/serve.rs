@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::sandbox::{Ended, Sandbox};
 
@@ -357,6 +358,28 @@ fn a_scenario_is_served_with_its_adapters_as_models() {
         "{}",
         ended.stderr
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_scenarios_server_takes_for_a_request_is_waited_for() {
+    let sandbox = Sandbox::new();
+    let scenario = ["--backend", "emulated", "--scenario", "one-replica"];
+    let slow = [
+        "--set",
+        "step_time.request_overhead=400ms",
+        "--access-log",
+        "none",
+    ];
+    let served = Served::start(&sandbox, &[&scenario[..], &slow].concat());
+    let began = Instant::now();
+    let body = r#"{"model": "llama-3-8b", "prompt": "Hello", "max_tokens": 1}"#;
+    let answer = all_of(served.ask("/v1/completions", body));
+    let took = began.elapsed();
+    assert!(answer.contains(r#""completion_tokens":1"#), "{answer}");
+    assert!(took >= Duration::from_millis(400), "{took:?}");
+    served.signal("TERM");
+    served.end().with_code(0);
 }
 
 #[cfg(unix)]

@@ -1,8 +1,8 @@
 //! What is emulated: a model on GPUs, from the catalogue or from a scenario.
 
 use foresail_core::step_time::{
-    AdapterOverhead, Efficiency, Gpu, ModelShape, Precision, Roofline, RooflineError, StepTime,
-    adapter_bytes_per_rank,
+    AdapterOverhead, Efficiency, Gpu, ModelShape, Precision, RequestOverhead, Roofline,
+    RooflineError, StepTime, adapter_bytes_per_rank,
 };
 use foresail_scenarios::catalogue::{gpus, models};
 use foresail_scenarios::memory::{self, Demand, Layout};
@@ -18,6 +18,8 @@ pub struct Emulation {
     pub model: Box<dyn StepTime + Send>,
     /// What adapters add to that.
     pub overhead: AdapterOverhead,
+    /// What requests take beside their steps, for an [`Entrance`](super::Entrance).
+    pub request_overhead: RequestOverhead,
     /// The memory of the replica, and how its batches are made.
     pub settings: Settings,
     /// GPUs of the replica.
@@ -157,6 +159,7 @@ impl Hardware {
         let limits = self.limits(max_model_len, layout.num_blocks);
         Ok(Emulation {
             overhead: self.overhead(shape, &gpu, world_size),
+            request_overhead: RequestOverhead::default(),
             settings: Settings::new(limits, shape.vocab_size as usize),
             world_size,
             model: Box::new(roofline),
@@ -245,6 +248,7 @@ impl Emulation {
                 StepTimeModel::Calibrated(calibrated) => calibrated.clone(),
             },
             overhead: adapters.map_or(AdapterOverhead::default(), |adapters| adapters.overhead),
+            request_overhead: deployment.request_overhead(),
             settings,
             world_size: deployment.world_size,
         }

@@ -12,8 +12,10 @@
 //! after the last, whatever the sampling parameters say, though never one that
 //! is banned or that ends a text. The `n`-th likeliest token has a probability
 //! of `2^-n`. Adapters take slots and make steps longer; loading one takes no time.
+//! What an emulated server takes for a request beside its steps is waited for on the way in ([`Entrance`]).
 
 mod clock;
+mod entrance;
 mod hardware;
 mod vocabulary;
 
@@ -24,6 +26,7 @@ use crate::backend::{Backend, RowOutput, StepError, StepInput};
 use crate::weights::Adapter;
 
 pub use clock::{Clock, RealClock, SpeedError, VirtualClock};
+pub use entrance::Entrance;
 pub use hardware::{Emulation, EmulationError, Hardware};
 pub use vocabulary::{Vocabulary, VocabularyError};
 

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use tokio::sync::watch;
 
 use crate::driver::Replica;
+use crate::emulated::Entrance;
 use crate::server::access_log::AccessLog;
 use crate::server::connection::ConnectionLimits;
 use crate::server::error::ApiError;
@@ -71,6 +72,8 @@ pub struct Engine {
     pub eos_token_ids: Vec<u32>,
     /// How adapters are read at run time, if that is allowed.
     pub adapter_loader: Option<AdapterLoader>,
+    /// What requests have to pass on their way in, if another server is emulated.
+    pub entrance: Option<Entrance>,
 }
 
 impl fmt::Debug for Engine {

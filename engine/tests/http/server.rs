@@ -79,6 +79,7 @@ impl Server {
             names: vec![MODEL.to_owned(), ALIAS.to_owned()],
             eos_token_ids: vec![Tokenizer::BYTES_EOS],
             adapter_loader: setup.adapter_loading.then(|| Box::new(load_adapter) as _),
+            entrance: None,
         });
         let listener = TcpListener::bind("127.0.0.1:0")
             .await

@@ -165,6 +165,10 @@ impl Asked {
         let (answers, stream) = (self.prompts.len() * options.n as usize, options.stream);
         let adapter = self.adapter.as_deref();
         let plan = Plan::new(engine, id, adapter, &self.wanted, self.prompts)?;
+        if let Some(entrance) = &engine.entrance {
+            let prompt_tokens = u32::try_from(plan.prompt_tokens).unwrap_or(u32::MAX);
+            entrance.pass(prompt_tokens).await;
+        }
         let run = Run::begin(app, engine, record, plan)?;
         match stream {
             Some(options) => {
