@@ -20,6 +20,7 @@ pub(crate) fn of_run(
         source: Source::Simulated,
         scenario: ScenarioFacts {
             workload,
+            leaves_out_request_overhead: scenario.deployment.leaves_out_request_overhead(),
             ..facts(scenario, settings)
         },
         seed,

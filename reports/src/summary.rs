@@ -150,6 +150,10 @@ pub struct ScenarioFacts {
     pub bills_starting: bool,
     /// Whether the drain of a replica is billed.
     pub bills_draining: bool,
+    /// Whether latencies are those of the engine alone, as nobody said what a server takes for each request
+    /// around its steps.
+    #[serde(default)]
+    pub leaves_out_request_overhead: bool,
 }
 
 /// A change of the deployment as a whole: it was updated, paused or deleted.

@@ -111,6 +111,7 @@ fn the_schema_notices_every_field() {
         "/adapters",
         "/run/wall_s",
         "/run/requests_per_wall_s",
+        "/scenario/leaves_out_request_overhead",
     ];
     let fields = assert_every_field_is_noticed(&schema(), &summary, &optional);
     assert!(fields > 100, "{fields}");
@@ -123,7 +124,12 @@ fn the_schema_notices_every_field_of_a_measured_run() {
     let measured = summary.measured.as_mut().unwrap();
     measured.degraded = vec![Default::default()];
     measured.load = Load::Capped { in_flight_max: 5 };
-    let optional = ["/measured", "/requests/measured", "/gpu_seconds/ready"];
+    let optional = [
+        "/measured",
+        "/requests/measured",
+        "/gpu_seconds/ready",
+        "/scenario/leaves_out_request_overhead",
+    ];
     let fields = assert_every_field_is_noticed(&schema(), &value_of(&summary), &optional);
     assert!(fields > 200, "{fields}");
     summary.measured.as_mut().unwrap().load = Load::Closed { concurrency: 5 };
@@ -138,7 +144,11 @@ fn the_schema_of_comparisons_notices_every_field() {
     comparison.paired_requests = vec![paired_requests()];
     comparison.include_calibration_error = true;
     let value = serde_json::to_value(&comparison).unwrap();
-    let optional = ["/paired_requests", "/include_calibration_error"];
+    let optional = [
+        "/paired_requests",
+        "/include_calibration_error",
+        "/variants/0/scenario/leaves_out_request_overhead",
+    ];
     let fields = assert_every_field_is_noticed(&compare_schema(), &value, &optional);
     assert!(fields > 40, "{fields}");
 }

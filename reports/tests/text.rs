@@ -68,6 +68,17 @@ fn the_verdict_comes_first_and_the_reasons_last() {
 }
 
 #[test]
+fn latencies_that_know_of_no_server_say_so() {
+    let mut summary = summary("burst", 42);
+    let silent = text_of(&summary);
+    summary.scenario.leaves_out_request_overhead = true;
+    let said = text_of(&summary);
+    let line = "\n  servers add 15 to 45 ms to ttft and e2e, left out here: set step_time.request_overhead";
+    assert_eq!(said.replace(line, ""), silent);
+    assert_ne!(said, silent);
+}
+
+#[test]
 fn a_measured_run_is_the_same_table_and_how_far_to_trust_it() {
     insta::assert_snapshot!(text_of(&fixture::measured::summary()), @r#"
     minute · llama-3-8b on 2 × H100 a replica · 62.0 s · 240 requests · measured, seed 7

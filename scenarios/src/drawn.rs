@@ -80,6 +80,12 @@ impl Deployment {
         }
     }
 
+    /// Whether nobody knows what requests take beside their steps: it is counted as nothing, and was not said to be.
+    #[must_use]
+    pub fn leaves_out_request_overhead(&self) -> bool {
+        self.said_overheads.request_s.is_none() && self.request_overhead().is_none()
+    }
+
     /// The deployment with the draw of this seed.
     #[must_use]
     pub fn drawn(&self, seed: u64) -> Self {

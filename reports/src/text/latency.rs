@@ -6,6 +6,11 @@ use crate::summary::{LatencySummary, Summary};
 
 const COLUMN_WIDTH: usize = 11;
 
+/// What is said of simulations that know nothing of the server: how much the lightly loaded ones that
+/// `docs/accuracy.md` compares take besides their steps ("What a server adds to a request").
+const WITHOUT_SERVER: &str =
+    "servers add 15 to 45 ms to ttft and e2e, left out here: set step_time.request_overhead";
+
 type Statistic = (&'static str, fn(&LatencySummary) -> f64);
 
 const STATISTICS: [Statistic; 6] = [
@@ -65,6 +70,9 @@ pub(super) fn table(summary: &Summary, style: Style) -> Vec<String> {
             "  {name:<5} {}{cells}",
             style.quiet(&format!("{meaning:<19}"))
         ));
+    }
+    if summary.scenario.leaves_out_request_overhead {
+        lines.push(format!("  {}", style.quiet(WITHOUT_SERVER)));
     }
     lines
 }
