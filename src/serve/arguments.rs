@@ -36,7 +36,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SHAPE")]
     pub(super) dummy: Option<String>,
 
-    /// The deployment of a scenario file or a ready scenario, as one emulated replica
+    /// The deployment of a scenario file or a ready scenario, as one emulated replica, which takes its
+    /// request_overhead as well
     #[arg(long, value_name = "SCENARIO")]
     pub(super) scenario: Option<PathBuf>,
 
@@ -53,7 +54,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "GPU")]
     pub(super) gpu: Option<String>,
 
-    /// How much faster than the GPU the emulated one is [default: 1]
+    /// How much faster than the GPU the emulated one is, at most 10000 [default: 1]
     #[arg(long, value_name = "TIMES")]
     pub(super) speed: Option<f64>,
 

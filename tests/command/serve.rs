@@ -378,7 +378,12 @@ fn what_a_scenarios_server_takes_for_a_request_is_waited_for() {
     let took = began.elapsed();
     assert!(answer.contains(r#""completion_tokens":1"#), "{answer}");
     assert!(took >= Duration::from_millis(400), "{took:?}");
+    // Who is on the way when the server is stopped was taken, and is answered.
+    let asked = served.ask("/v1/completions", body);
+    thread::sleep(Duration::from_millis(150));
     served.signal("TERM");
+    let answer = all_of(asked);
+    assert!(answer.contains(r#""completion_tokens":1"#), "{answer}");
     served.end().with_code(0);
 }
 

@@ -3,15 +3,16 @@
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use foresail_core::step_time::RequestOverhead;
-use foresail_core::time::{MILLISECOND, Nanos};
-use tokio::sync::oneshot;
+use foresail_core::time::Nanos;
+use tokio::sync::{oneshot, watch};
 
 use super::{Clock, RealClock};
 
 /// How long a request that was given up may hold up those behind it.
-const GIVEN_UP_WAIT_MAX: Nanos = 10 * MILLISECOND;
+const GIVEN_UP_WAIT_MAX: Duration = Duration::from_millis(10);
 
 /// The way into an emulated replica, which takes as long as the emulated server would.
 ///
@@ -24,6 +25,17 @@ pub struct Entrance {
     clock: RealClock,
     /// Those on the way, in order. Its thread ends when the entrance is dropped.
     behind: Sender<OnTheWay>,
+    count: watch::Sender<usize>,
+}
+
+/// A request that is in, or was given up, when this is dropped.
+#[derive(Debug)]
+pub struct Passage<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Passage<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 #[derive(Debug)]
@@ -49,24 +61,36 @@ impl Entrance {
             overhead,
             clock,
             behind,
+            count: watch::Sender::new(0),
         }))
     }
 
-    /// Waits until a request with so long a prompt is in. Dropping it gives the request up.
-    pub async fn pass(&self, prompt_tokens: u32) {
+    /// Waits until a request with so long a prompt may come in. Dropping it gives the request up.
+    pub async fn pass(&self, prompt_tokens: u32) -> Passage<'_> {
+        self.count.send_modify(|count| *count += 1);
+        let passage = Passage(&self.count);
         let (enter, entered) = oneshot::channel();
-        let ready_at = self.clock.now() + self.overhead.of(prompt_tokens);
+        let overhead = self.overhead.of(prompt_tokens);
+        let ready_at = self.clock.now().saturating_add(overhead);
         // The thread lives as long as this, so that neither fails; were it gone, requests would come in at once.
         if self.behind.send(OnTheWay { ready_at, enter }).is_ok() {
             let _ = entered.await;
         }
+        passage
+    }
+
+    /// Waits until nobody is on the way.
+    pub async fn emptied(&self) {
+        // The sender is this one's, and lives as long as it does.
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }
 }
 
 fn let_in(way: &Receiver<OnTheWay>, mut clock: RealClock) {
     for OnTheWay { ready_at, enter } in way {
         while !enter.is_closed() && clock.now() < ready_at {
-            clock.wait_until(ready_at.min(clock.now() + GIVEN_UP_WAIT_MAX));
+            let wait_max = clock.in_real(GIVEN_UP_WAIT_MAX);
+            clock.wait_until(ready_at.min(clock.now().saturating_add(wait_max)));
         }
         // Who was given up does not hear of it.
         let _ = enter.send(());
@@ -116,19 +140,31 @@ mod tests {
     #[tokio::test]
     async fn who_gives_up_holds_up_nobody() {
         let entrance = entrance();
+        let minute = || tokio::time::timeout(Duration::from_millis(1), entrance.pass(60_000));
         let began = Instant::now();
-        entrance.pass(0).await;
-        let alone = began.elapsed();
-        // A minute's way, given up while the next one before it is still waited for.
-        let first = entrance.pass(0);
-        let given_up = tokio::time::timeout(Duration::from_millis(1), entrance.pass(60_000));
-        let (given_up, ()) = tokio::join!(given_up, first);
+        // One is waited for by the thread when it is given up, the other behind somebody.
+        assert!(minute().await.is_err());
+        let (_, given_up) = tokio::join!(entrance.pass(0), minute());
         assert!(given_up.is_err());
         entrance.pass(0).await;
         let all = began.elapsed();
-        assert!(
-            all < alone + Duration::from_secs(30),
-            "{all:?} after {alone:?}"
-        );
+        assert!(all < Duration::from_secs(30), "{all:?}");
+    }
+
+    #[tokio::test]
+    async fn it_is_empty_when_all_are_in_or_gone() {
+        let entrance = entrance();
+        entrance.emptied().await;
+        let began = Instant::now();
+        let (passage, ()) = tokio::join!(entrance.pass(0), async {
+            // It is behind the passage that was begun before it.
+            let empty = tokio::time::timeout(Duration::from_millis(1), entrance.emptied());
+            assert!(empty.await.is_err());
+        });
+        let still = tokio::time::timeout(Duration::from_millis(1), entrance.emptied());
+        assert!(still.await.is_err(), "it has yet to come in");
+        drop(passage);
+        entrance.emptied().await;
+        assert!(began.elapsed() >= Duration::from_millis(20));
     }
 }

@@ -26,7 +26,7 @@ use crate::backend::{Backend, RowOutput, StepError, StepInput};
 use crate::weights::Adapter;
 
 pub use clock::{Clock, RealClock, SpeedError, VirtualClock};
-pub use entrance::Entrance;
+pub use entrance::{Entrance, Passage};
 pub use hardware::{Emulation, EmulationError, Hardware};
 pub use vocabulary::{Vocabulary, VocabularyError};
 

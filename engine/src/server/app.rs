@@ -133,7 +133,10 @@ impl App {
     /// Takes no more requests, and finishes those that it has.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        if let Some(engine) = self.engine.get() {
+        // Who is on the way in was taken: see [`finished`](super::finished).
+        if let Some(engine) = self.engine.get()
+            && engine.entrance.is_none()
+        {
             engine.replica.drain();
         }
     }

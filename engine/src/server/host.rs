@@ -65,12 +65,51 @@ impl Host {
     }
 }
 
-/// One thread that answers: the cores belong to the model, and answering takes a few percent of one. It takes requests
+/// One thread that answers: the cores belong to the model, and answering takes a few percent of one. It reads requests
 /// in the order in which they arrived, which several did not: each begins with the last of those that woke it.
+/// A body that is encoded on another thread, as it is long, can still be overtaken by short ones.
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_name("server-worker")
+        .thread_name("server-blocking")
         .enable_all()
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn who_was_woken_first_runs_first() {
+        let ran = runtime().expect("a runtime").block_on(async {
+            let (note, mut ran) = tokio::sync::mpsc::unbounded_channel();
+            let wakers = (0..9).map(|number| {
+                let (wake, woken) = oneshot::channel::<()>();
+                let note = note.clone();
+                tokio::spawn(async move {
+                    let _ = woken.await;
+                    let _ = note.send(number);
+                });
+                wake
+            });
+            let wakers: Vec<_> = wakers.collect();
+            // All of them wait.
+            tokio::task::yield_now().await;
+            tokio::spawn(async move {
+                for wake in wakers {
+                    let _ = wake.send(());
+                }
+            });
+            let mut numbers = Vec::new();
+            ran.recv_many(&mut numbers, 9).await;
+            while numbers.len() < 9 {
+                ran.recv_many(&mut numbers, 9).await;
+            }
+            numbers
+        });
+        assert_eq!(ran, (0..9).collect::<Vec<_>>());
+    }
 }

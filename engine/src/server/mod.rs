@@ -85,6 +85,10 @@ pub async fn serve(
 /// Waits until the replica has nothing more to do, and every answer was sent.
 async fn finished(app: &App) {
     if let Some(engine) = app.engine_if_there() {
+        if let Some(entrance) = &engine.entrance {
+            entrance.emptied().await;
+        }
+        engine.replica.drain();
         engine.replica.drained().await;
     }
     let mut in_flight = app.in_flight.subscribe();

@@ -165,11 +165,15 @@ impl Asked {
         let (answers, stream) = (self.prompts.len() * options.n as usize, options.stream);
         let adapter = self.adapter.as_deref();
         let plan = Plan::new(engine, id, adapter, &self.wanted, self.prompts)?;
-        if let Some(entrance) = &engine.entrance {
-            let prompt_tokens = u32::try_from(plan.prompt_tokens).unwrap_or(u32::MAX);
-            entrance.pass(prompt_tokens).await;
-        }
+        let passage = match &engine.entrance {
+            Some(entrance) => {
+                let prompt_tokens = u32::try_from(plan.prompt_tokens).unwrap_or(u32::MAX);
+                Some(entrance.pass(prompt_tokens).await)
+            }
+            None => None,
+        };
         let run = Run::begin(app, engine, record, plan)?;
+        drop(passage);
         match stream {
             Some(options) => {
                 let record = Arc::clone(record);
