@@ -150,8 +150,8 @@ pub struct ScenarioFacts {
     pub bills_starting: bool,
     /// Whether the drain of a replica is billed.
     pub bills_draining: bool,
-    /// Whether latencies are those of the engine alone, as nobody said what a server takes for each request
-    /// around its steps.
+    /// Whether latencies are those of the engine alone: of built-in step times, and nobody said what a server takes for
+    /// each request around them.
     #[serde(default)]
     pub leaves_out_request_overhead: bool,
 }

@@ -80,10 +80,11 @@ impl Deployment {
         }
     }
 
-    /// Whether nobody knows what requests take beside their steps: it is counted as nothing, and was not said to be.
+    /// Whether step times are the built-in ones, which know of no server, and nobody said what one takes for a request.
     #[must_use]
     pub fn leaves_out_request_overhead(&self) -> bool {
-        self.said_overheads.request_s.is_none() && self.request_overhead().is_none()
+        let is_built_in = matches!(self.step_time, StepTimeModel::Roofline(_));
+        is_built_in && self.said_overheads.request_s.is_none()
     }
 
     /// The deployment with the draw of this seed.
@@ -132,5 +133,35 @@ impl Scenario {
             other_world_sizes: others.map(|other| other.drawn(seed)).collect(),
             ..self.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::format::{self, Overrides};
+
+    #[test]
+    fn a_server_is_left_out_unless_somebody_says_what_it_takes() {
+        let leaves_out = |set: &[&str]| {
+            let overrides = Overrides {
+                set: set.iter().map(ToString::to_string).collect(),
+                ..Overrides::default()
+            };
+            let scenario = format::load(Path::new("one-replica"), &overrides).unwrap();
+            let drawn = scenario.drawn(3);
+            let [best, drawn] = [scenario.deployment, drawn.deployment];
+            assert_eq!(
+                best.leaves_out_request_overhead(),
+                drawn.leaves_out_request_overhead()
+            );
+            best.leaves_out_request_overhead()
+        };
+        assert!(leaves_out(&[]));
+        assert!(leaves_out(&["step_time.prompt_token_overhead=1us"]));
+        assert!(!leaves_out(&["step_time.request_overhead=25ms"]));
+        // That it takes nothing is an answer.
+        assert!(!leaves_out(&["step_time.request_overhead=0s"]));
     }
 }

@@ -9,7 +9,7 @@ const COLUMN_WIDTH: usize = 11;
 /// What is said of simulations that know nothing of the server: how much the lightly loaded ones that
 /// `docs/accuracy.md` compares take besides their steps ("What a server adds to a request").
 const WITHOUT_SERVER: &str =
-    "servers add 15 to 45 ms to ttft and e2e, left out here: set step_time.request_overhead";
+    "published servers add 15 to 45 ms to ttft and e2e, left out here (step_time.request_overhead)";
 
 type Statistic = (&'static str, fn(&LatencySummary) -> f64);
 
