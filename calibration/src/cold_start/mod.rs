@@ -130,7 +130,7 @@ pub fn drawn(stages: &[StageFit], starts: usize, random: &mut Stream) -> Vec<f64
 }
 
 /// A percentile of times, interpolated linearly between the two next to it (definition 7 of Hyndman
-/// and Fan, "Sample Quantiles in Statistical Packages", 1996); 0 of none.
+/// and Fan, "Sample Quantiles in Statistical Packages", 1996); 0 of none. The share is from 0 to 1.
 #[must_use]
 pub fn percentile(seconds: &[f64], share: f64) -> f64 {
     if seconds.is_empty() {

@@ -42,15 +42,15 @@ impl Device for Reference {
     }
 }
 
-/// The slow clear operations with each activation off at random, by this seed: what a model makes of
-/// rounding that is four times coarser than bf16's.
+/// The slow clear operations with what each of them gives (but for keys and values) off at random, by this seed: what
+/// a model makes of rounding that is twice as coarse as bf16's.
 ///
 /// A model of a few values a token is sensitive to it: where a sum comes near to zero, the norm after it
 /// makes the little that is left, and all of its error, large.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shaken(pub(crate) u64);
 
-/// What a value is off by at most, as a share of it: bf16 rounds by at most 2^-9.
+/// What a value is off by at most, as a share of it: bf16 rounds by at most 2^-8.
 const SHAKEN_BY: f32 = 1.0 / 128.0;
 
 pub(crate) struct ShakenOps {

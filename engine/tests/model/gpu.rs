@@ -25,7 +25,7 @@ use crate::sequences::{Logits, Sequence, advance};
 use crate::world::World;
 
 /// What logits of most models may differ by, root mean square over root mean square: activations are rounded to bf16
-/// (2^-9 each) after every operation, and not in the slow clear form. A column too many in one norm makes it 0.1.
+/// (by 2^-8 at most) after every operation, and not in the slow clear form. A column too many in one norm makes it 0.1.
 const DIFFERENCE_MAX: f64 = 0.03;
 
 /// What logits may differ by over what [`Shaken`] ones do, of models that make more of rounding than most. Of 300 random
