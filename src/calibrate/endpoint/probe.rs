@@ -121,8 +121,9 @@ fn streamed(answer: &RequestRecord) -> Result<(), Failure> {
     let token_s_min = TOKEN_S_MIN.max(TOKEN_SHARE_MIN * ttft_s(answer));
     if chunks < 2 || output_token_s(answer) < token_s_min {
         return Err(Failure::Input(
-            "the endpoint does not stream: an answer of several tokens came in one piece, so the time of its first \
-             token cannot be told; calibrate the engine itself, or without the proxy that gathers answers"
+            "the endpoint does not stream: an answer of several tokens came in one piece, or had no text, so the time \
+             of its first token cannot be told; calibrate the engine itself, or without the proxy that gathers \
+             answers, and with a tokenizer that has text for every token that the model may say"
                 .to_owned(),
         ));
     }
