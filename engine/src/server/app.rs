@@ -133,7 +133,7 @@ impl App {
     /// Takes no more requests, and finishes those that it has.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        // Who is on the way in was taken: see [`finished`](super::finished).
+        // Who is on the way in was taken, so that `serve` drains the replica once they are in.
         if let Some(engine) = self.engine.get()
             && engine.entrance.is_none()
         {
